@@ -1,0 +1,190 @@
+import { PgConnection } from "@effect/sql-pg"
+import { Effect, Layer, Metric, Pool, Redacted, type Scope } from "effect"
+import type { SqlError } from "effect/sql"
+import { connect, type Socket } from "node:net"
+import { DatabaseUnavailable } from "../schema/Failure.ts"
+import { Db, type Parameters, type Row, type Session, StatementFailed } from "../services/Db.ts"
+import { parameter, types } from "../services/PostgresTypes.ts"
+
+export interface PostgresOptions {
+  readonly url: Redacted.Redacted<string>
+  /** A replica that freezes inside a transaction holds its locks: PostgreSQL ends it after this long. */
+  readonly idleInTransactionMs?: number
+}
+
+const readerConnections = 8
+const maintenanceConnections = 4
+/** The kernel waits for locks at most this long; readers and maintenance have their own bounds. */
+const kernelStatementTimeoutMs = 5_000
+const readerStatementTimeoutMs = 5_000
+const maintenanceStatementTimeoutMs = 60_000
+/** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */
+const silenceMs = 5_000
+const connectTimeoutMs = 2_000
+/** What a client is told to wait when the database does not answer. */
+const retryAfterSeconds = 1
+
+const conflicts = new Set(["40001", "40P01", "23505", "55P03", "57014", "HF001"])
+/** Connection, resources, operator intervention, system errors, a read-only or recovering server. */
+const unavailable = /^(08|28|53|57P|58|25P03|25P04|25006|XX)/
+
+const failedWith = (error: SqlError.SqlError): StatementFailed => {
+  const cause = error.reason.cause as { readonly code?: unknown } | undefined
+  const sqlState = typeof cause?.code === "string" && /^[0-9A-Z]{5}$/.test(cause.code) ? cause.code : undefined
+  const disposition =
+    sqlState === undefined
+      ? error.reason._tag === "ConnectionError" || error.reason._tag === "AuthenticationError"
+        ? "UNAVAILABLE"
+        : "DEFECT"
+      : conflicts.has(sqlState)
+        ? "CONFLICT"
+        : unavailable.test(sqlState)
+          ? "UNAVAILABLE"
+          : "DEFECT"
+  return new StatementFailed({ disposition, sqlState, cause: error.reason.cause ?? error })
+}
+
+const statementFailures = Metric.counter("holdfast_statement_failures_total", {
+  description: "Statements that PostgreSQL refused or did not answer, by disposition",
+  incremental: true
+})
+
+interface OpenSession extends Session {
+  readonly rows: (statement: string, parameters: Parameters) => Effect.Effect<ReadonlyArray<object>, StatementFailed>
+  readonly alive: () => boolean
+}
+
+/**
+ * Opens a connection whose socket is given up when an answer is owed for too long: a frozen server or a connection that
+ * went silent would otherwise hold its caller for as long as TCP does.
+ */
+const openSession = (
+  options: PostgresOptions,
+  settings: Readonly<Record<string, string>>
+): Effect.Effect<OpenSession, StatementFailed, Scope.Scope> =>
+  Effect.gen(function* () {
+    const url = new URL(Redacted.value(options.url))
+    const patienceMs = Number(settings["statement_timeout"]) + silenceMs
+    let socket: Socket | undefined
+    let owed = 0
+    let broken = false
+    const connection = yield* PgConnection.make({
+      url: options.url,
+      connectTimeout: connectTimeoutMs,
+      multiplex: true,
+      types,
+      applicationName: settings["application_name"] ?? "holdfast",
+      startupParameters: { ...settings, timezone: "UTC" },
+      stream: () => {
+        socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 5432), noDelay: true })
+        const opened = socket
+        opened.on("timeout", () => opened.destroy(new Error("PostgreSQL has not answered in time")))
+        opened.on("close", () => {
+          broken = true
+        })
+        return opened
+      }
+    }).pipe(Effect.mapError(failedWith))
+    const owe = Effect.sync(() => {
+      owed += 1
+      if (owed === 1) socket?.setTimeout(patienceMs)
+    })
+    const settle = Effect.sync(() => {
+      owed -= 1
+      if (owed === 0) socket?.setTimeout(0)
+    })
+    const answered = <A>(query: Effect.Effect<A, SqlError.SqlError>): Effect.Effect<A, StatementFailed> =>
+      Effect.andThen(owe, query).pipe(
+        Effect.ensuring(settle),
+        Effect.mapError(failedWith),
+        Effect.tapError((failure) => Metric.update(Metric.withAttributes(statementFailures, { disposition: failure.disposition }), 1))
+      )
+    return {
+      run: (statement, parameters) => answered(connection.queryValues(statement, parameters)) as Effect.Effect<ReadonlyArray<Row>, StatementFailed>,
+      rows: (statement, parameters) => answered(Effect.map(connection.query(statement, parameters), ({ rows }) => rows)),
+      alive: () => !broken
+    }
+  })
+
+const pooled = (
+  options: PostgresOptions,
+  settings: Readonly<Record<string, string>>,
+  size: number
+) => Pool.makeWithTTL({ acquire: openSession(options, settings), min: 0, max: size, timeToLive: "60 seconds" })
+
+type SessionPool = Pool.Pool<OpenSession, StatementFailed>
+
+/** Runs on a pooled session; one whose connection broke is thrown away, and the use is tried once more on a new one. */
+const using = <A>(
+  pool: SessionPool,
+  use: (session: OpenSession) => Effect.Effect<A, StatementFailed>
+): Effect.Effect<A, DatabaseUnavailable> => {
+  const once = Effect.scoped(
+    Effect.flatMap(Pool.get(pool), (session) =>
+      session.alive()
+        ? Effect.tapError(use(session), () => (session.alive() ? Effect.void : Pool.invalidate(pool, session)))
+        : Effect.andThen(
+            Pool.invalidate(pool, session),
+            Effect.fail(new StatementFailed({ disposition: "UNAVAILABLE", sqlState: undefined, cause: "stale" }))
+          )
+    )
+  )
+  return once.pipe(
+    // A read is harmless to repeat: connections that died in the pool are not the caller's concern.
+    Effect.retry({ times: size(pool), while: (failure) => failure.disposition !== "DEFECT" }),
+    Effect.catch((failure) =>
+      failure.disposition === "DEFECT"
+        ? Effect.die(failure) // broken SQL or rows that do not decode: our own bug
+        : Effect.fail(new DatabaseUnavailable({ retryAfterSeconds }))
+    )
+  )
+}
+const size = (pool: SessionPool): number => pool.config.maxSize + 1
+
+export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
+  Layer.effect(
+    Db,
+    Effect.gen(function* () {
+      const readers = yield* pooled(
+        options,
+        {
+          application_name: "holdfast reader",
+          role: "holdfast_reader",
+          statement_timeout: String(readerStatementTimeoutMs),
+          idle_in_transaction_session_timeout: "5000"
+        },
+        readerConnections
+      )
+      const maintainers = yield* pooled(
+        options,
+        {
+          application_name: "holdfast maintenance",
+          statement_timeout: String(maintenanceStatementTimeoutMs),
+          idle_in_transaction_session_timeout: "5000"
+        },
+        maintenanceConnections
+      )
+      return Db.of({
+        session: openSession(options, {
+          application_name: "holdfast kernel",
+          statement_timeout: String(kernelStatementTimeoutMs),
+          idle_in_transaction_session_timeout: String(options.idleInTransactionMs ?? 300)
+        }),
+        read: (merchantId, statement, parameters) =>
+          using(readers, (session) =>
+            Effect.map(
+              Effect.all(
+                [
+                  session.run("SELECT set_config('holdfast.merchant_id', $1, false)", [parameter("text", merchantId)]),
+                  session.rows(statement, parameters)
+                ],
+                { concurrency: "unbounded" }
+              ),
+              ([, rows]) => rows as ReadonlyArray<never>
+            )
+          ),
+        maintain: (statement, parameters) =>
+          using(maintainers, (session) => Effect.map(session.rows(statement, parameters), (rows) => rows as ReadonlyArray<never>))
+      })
+    })
+  )

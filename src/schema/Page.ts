@@ -1,0 +1,61 @@
+import { Effect, Schema } from "effect"
+import { Base64Url } from "effect/encoding"
+
+/** Lists come in pages: an opaque cursor names where the next one begins (CONTRACTS section 4). */
+
+export const defaultLimit = 50
+export const maxLimit = 200
+
+export const Limit = Schema.NumberFromString.check(
+  Schema.isInt({ message: "must be a whole number" }),
+  Schema.isBetween({ minimum: 1, maximum: maxLimit }, { message: `must be from 1 to ${maxLimit}` })
+)
+
+export const pageQuery = {
+  limit: Schema.optionalKey(Limit),
+  cursor: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(1024)))
+}
+
+/** The cursor was not made by this service, or not for this list. */
+export class InvalidCursor extends Schema.TaggedError<InvalidCursor>()("InvalidCursor", {}) {}
+
+export interface Page<A> {
+  readonly data: ReadonlyArray<A>
+  readonly nextCursor: string | null
+}
+
+/** A cursor is the sort key of the last row of a page. */
+export const cursorOf = (position: ReadonlyArray<string | number>): string =>
+  Base64Url.encode(JSON.stringify(position))
+
+const Position = Schema.fromJsonString(Schema.Array(Schema.Union([Schema.String, Schema.Finite])))
+const decodePosition = Schema.decodeUnknownEffect(Position)
+
+export const positionOf = (
+  cursor: string | undefined,
+  parts: ReadonlyArray<"string" | "number">
+): Effect.Effect<ReadonlyArray<string | number> | undefined, InvalidCursor> =>
+  cursor === undefined
+    ? Effect.succeed(undefined)
+    : Effect.fromResult(Base64Url.decodeString(cursor)).pipe(
+        Effect.flatMap(decodePosition),
+        Effect.mapError(() => new InvalidCursor()),
+        Effect.filterOrFail(
+          (position) => position.length === parts.length && parts.every((part, index) => typeof position[index] === part),
+          () => new InvalidCursor()
+        )
+      )
+
+/** Cuts what a query for one row more than the limit has answered into a page. */
+export const pageOf = <R, A>(
+  rows: ReadonlyArray<R>,
+  limit: number,
+  show: (row: R) => A,
+  position: (row: R) => ReadonlyArray<string | number>
+): Page<A> => {
+  const shown = rows.slice(0, limit)
+  return {
+    data: shown.map(show),
+    nextCursor: rows.length > limit ? cursorOf(position(shown.at(-1)!)) : null
+  }
+}

@@ -1,0 +1,298 @@
+import type {
+  AmbiguousStock,
+  BalanceOverflow,
+  DatabaseUnavailable,
+  DiscrepancyNotFound,
+  DiscrepancyPersists,
+  IdempotencyKeyReused,
+  InsufficientStock,
+  ItemConflict,
+  ItemNotFound,
+  LocationNotFound,
+  LotMismatch,
+  OperationTimedOut,
+  Overloaded,
+  ReleaseExceedsReservation,
+  ReservationAlreadyConfirmed,
+  ReservationCancelled,
+  ReservationExpired,
+  ReservationFailed,
+  ReservationNotFound,
+  StockNotFound,
+  VersionMismatch
+} from "./Failure.ts"
+
+/** How an item is named from outside, or by us. */
+export type ItemRef = { readonly variantId: string } | { readonly sku: string } | { readonly itemId: string }
+
+export type ItemStatus = "AWAITING_INITIAL_STOCK" | "IN_STOCK" | "LOW_STOCK" | "OUT_OF_STOCK" | "DISCONTINUED"
+export type ReservationStatus = "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+export type MovementType =
+  | "RECEIPT"
+  | "ORDER_ALLOCATE"
+  | "ORDER_RELEASE"
+  | "SALE"
+  | "RETURN"
+  | "ADJUSTMENT"
+  | "TRANSFER_OUT"
+  | "TRANSFER_IN"
+  | "MATERIAL_RESERVE"
+  | "MATERIAL_RELEASE"
+  | "MATERIAL_CONSUME"
+export type MovementSource =
+  | "ORDER"
+  | "WMS_SYNC"
+  | "WMS_OUTBOUND"
+  | "MANUAL_ADJUSTMENT"
+  | "CATALOG"
+  | "KITCHEN"
+  | "PURCHASE_ORDER"
+  | "TRANSFER"
+export type ChangeType = "RECEIPT" | "SALE" | "RETURN" | "DAMAGE" | "CORRECTION"
+export type DiscrepancyKind =
+  | "NEGATIVE_STOCK"
+  | "OVERCOMMITTED"
+  | "EXPIRED_LOT_SOLD"
+  | "RETURN_EXCEEDS_SALE"
+  | "CANCELLED_AFTER_SALE"
+
+/**
+ * What a posting asks for. Each command is decided whole: some documents change state and some stocks move, or
+ * nothing happens.
+ */
+export interface ReserveStock {
+  readonly _tag: "ReserveStock"
+  readonly orderId: string
+  /** ORDER: one PENDING reservation an order; VARIANT: one an order and item. */
+  readonly kind: "ORDER" | "VARIANT"
+  readonly lines: ReadonlyArray<{
+    readonly item: ItemRef
+    readonly quantity: number
+    readonly stockId?: string | undefined
+  }>
+  readonly expiresInSeconds: number
+  readonly locationId?: string | undefined
+  readonly metadata?: unknown
+}
+export interface ReleaseReservation {
+  readonly _tag: "ReleaseReservation"
+  readonly orderId: string
+  /** Without it, all that the order still holds. Without a quantity, all of that item. */
+  readonly line?: { readonly item: ItemRef; readonly quantity?: number | undefined } | undefined
+  readonly reason: "RELEASED" | "CANCELLED"
+}
+export interface ConfirmReservation {
+  readonly _tag: "ConfirmReservation"
+  readonly orderId: string
+  readonly reservationId?: string | undefined
+}
+export interface ExtendReservation {
+  readonly _tag: "ExtendReservation"
+  readonly orderId: string
+  readonly expiresInSeconds: number
+}
+/** The sweeper's: expires the reservation if it is PENDING and due, and otherwise does nothing. */
+export interface ExpireReservation {
+  readonly _tag: "ExpireReservation"
+  readonly orderId: string
+  readonly reservationId: string
+}
+export interface AdjustStock {
+  readonly _tag: "AdjustStock"
+  readonly changeType: ChangeType
+  readonly item: ItemRef
+  readonly quantity: number
+  readonly orderId?: string | undefined
+  readonly locationId?: string | undefined
+  readonly lotNumber?: string | undefined
+  /** Epoch milliseconds. */
+  readonly lotExpiresAt?: number | undefined
+  readonly reason?: string | undefined
+  readonly reference?: string | undefined
+  /** Epoch milliseconds. */
+  readonly occurredAt?: number | undefined
+  readonly expectedVersion?: number | undefined
+}
+/** The idempotent upsert *ensureInventoryItem*: attributes that are not given stay as they are. */
+export interface EnsureItem {
+  readonly _tag: "EnsureItem"
+  readonly productVariantId?: string | undefined
+  readonly sku?: string | undefined
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly name?: string | undefined
+  readonly productId?: string | undefined
+  readonly unit?: string | undefined
+  readonly stocked?: boolean | undefined
+  readonly lowStockThreshold?: number | undefined
+  readonly safetyStock?: number | undefined
+  readonly discontinued?: boolean | undefined
+}
+export interface EnsureLocation {
+  readonly _tag: "EnsureLocation"
+  readonly locationId: string
+  readonly name?: string | undefined
+}
+export interface ResolveDiscrepancy {
+  readonly _tag: "ResolveDiscrepancy"
+  readonly discrepancyId: string
+  readonly reason: string
+}
+
+export type Command =
+  | ReserveStock
+  | ReleaseReservation
+  | ConfirmReservation
+  | ExtendReservation
+  | ExpireReservation
+  | AdjustStock
+  | EnsureItem
+  | EnsureLocation
+  | ResolveDiscrepancy
+
+/** Who asks, for whom, until when. Times are epoch milliseconds of the one clock (CONTRACTS section 7). */
+export interface Caller {
+  readonly merchantId: string
+  readonly actor: string
+  readonly requestId: string
+  readonly traceparent?: string | undefined
+  /** Past it, a posting whose batch has not started is refused, and the caller is told that the outcome is unknown. */
+  readonly deadline: number
+  readonly idempotency?: { readonly key: string; readonly fingerprint: string } | undefined
+}
+
+/** A command with all that it needs to be decided: its id and time come with it, so that running it again is harmless. */
+export interface Posting<C extends Command = Command> {
+  /** UUIDv7; ids of what the posting creates are derived from it. A reservation carries it as its own id. */
+  readonly id: string
+  readonly at: number
+  readonly caller: Caller
+  readonly command: C
+}
+
+/* Answers: plain data that survives JSON, because an answer is kept with an idempotency key and told again. */
+
+export interface ReservationAnswer {
+  readonly reservationId: string
+  readonly orderId: string
+  readonly status: ReservationStatus
+  readonly expiresAt: number
+  readonly lines: ReadonlyArray<ReservationLineAnswer>
+}
+export interface ReservationLineAnswer {
+  readonly itemId: string
+  readonly productVariantId: string | null
+  readonly sku: string | null
+  readonly stockId: string | null
+  readonly locationId: string | null
+  readonly lotNumber: string | null
+  readonly quantity: number
+  readonly open: number
+}
+export interface ItemFigures {
+  readonly itemId: string
+  readonly productVariantId: string | null
+  readonly sku: string | null
+  readonly quantity: number
+  readonly reservedQuantity: number
+  readonly unallocatableQuantity: number
+  readonly availableQuantity: number
+  readonly status: ItemStatus
+}
+export interface StockFigures {
+  readonly stockId: string
+  readonly locationId: string
+  readonly lotNumber: string | null
+  readonly quantity: number
+  readonly reservedQuantity: number
+  readonly unallocatableQuantity: number
+  readonly version: number
+}
+
+export interface Answers {
+  readonly ReserveStock: { readonly at: number; readonly created: boolean; readonly reservation: ReservationAnswer }
+  readonly ReleaseReservation: {
+    readonly at: number
+    readonly released: boolean
+    readonly quantity: number
+    readonly item: ItemFigures | null
+  }
+  readonly ConfirmReservation: { readonly at: number; readonly confirmed: boolean; readonly reservationId: string }
+  readonly ExtendReservation: {
+    readonly at: number
+    readonly reservationId: string
+    readonly expiresAt: number
+  }
+  readonly ExpireReservation: { readonly at: number; readonly expired: boolean; readonly expiresAt: number }
+  readonly AdjustStock: {
+    readonly at: number
+    readonly applied: boolean
+    readonly item: ItemFigures
+    readonly stocks: ReadonlyArray<StockFigures>
+  }
+  readonly EnsureItem: { readonly at: number; readonly created: boolean; readonly item: ItemAnswer }
+  readonly EnsureLocation: { readonly at: number; readonly created: boolean; readonly location: LocationAnswer }
+  readonly ResolveDiscrepancy: { readonly at: number; readonly discrepancyId: string; readonly resolved: boolean }
+}
+export interface ItemAnswer extends ItemFigures {
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly productId: string | null
+  readonly name: string | null
+  readonly unit: string
+  readonly stocked: boolean
+  readonly lowStockThreshold: number
+  readonly safetyStock: number
+  readonly createdAt: number
+  readonly updatedAt: number
+}
+export interface LocationAnswer {
+  readonly locationId: string
+  readonly name: string | null
+  readonly isDefault: boolean
+  readonly createdAt: number
+}
+
+/** What `decide` may refuse each command with. */
+export interface Refusals {
+  readonly ReserveStock: InsufficientStock | ItemNotFound | LocationNotFound | StockNotFound | ReservationFailed
+  readonly ReleaseReservation:
+    | ItemNotFound
+    | ReservationNotFound
+    | ReservationAlreadyConfirmed
+    | ReleaseExceedsReservation
+  readonly ConfirmReservation: ReservationNotFound | ReservationExpired | ReservationCancelled
+  readonly ExtendReservation:
+    | ReservationNotFound
+    | ReservationAlreadyConfirmed
+    | ReservationExpired
+    | ReservationCancelled
+  readonly ExpireReservation: ReservationNotFound
+  readonly AdjustStock:
+    | AmbiguousStock
+    | InsufficientStock
+    | ItemNotFound
+    | LocationNotFound
+    | LotMismatch
+    | StockNotFound
+    | VersionMismatch
+  readonly EnsureItem: ItemConflict
+  readonly EnsureLocation: never
+  readonly ResolveDiscrepancy: DiscrepancyNotFound | DiscrepancyPersists
+}
+
+/** What any posting may fail with, whatever it asks for. */
+export type PostingFailure =
+  | BalanceOverflow
+  | DatabaseUnavailable
+  | IdempotencyKeyReused
+  | OperationTimedOut
+  | Overloaded
+
+export type Answer<C extends Command> = Answers[C["_tag"]]
+export type Refusal<C extends Command> = Refusals[C["_tag"]]
+export type AnyRefusal = Refusals[keyof Refusals] | BalanceOverflow | IdempotencyKeyReused
+
+/** An answer, and whether it is the stored one of an earlier request with the same Idempotency-Key. */
+export interface Posted<C extends Command> {
+  readonly answer: Answer<C>
+  readonly replayed: boolean
+}

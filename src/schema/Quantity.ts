@@ -1,0 +1,22 @@
+import { Schema } from "effect"
+
+/** The most that one movement may carry: 10^12 base units (CONTRACTS section 1). */
+export const maxQuantity = 1_000_000_000_000
+
+/** A quantity that moves: a whole number of the item's base unit, 1…10^12. */
+export const Quantity = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maxQuantity })).annotate({
+  identifier: "Quantity",
+  description: "A whole number of the item's base unit, from 1 to 10^12"
+})
+
+/** A counted quantity: 0…10^12. */
+export const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: maxQuantity })).annotate({
+  identifier: "Count",
+  description: "A whole number of the item's base unit, from 0 to 10^12"
+})
+
+/** A balance. Signed, because a fact may take it below zero; never past 2^53−1. */
+export const Balance = Schema.Int.annotate({
+  identifier: "Balance",
+  description: "A signed whole number of the item's base unit"
+})

@@ -1,0 +1,53 @@
+import { Context, Data, type Effect, type Scope } from "effect"
+import type { DatabaseUnavailable } from "../schema/Failure.ts"
+
+/**
+ * The port to PostgreSQL. Values travel as plain data: `int8` as safe integers (a figure past 2^53−1 fails to decode),
+ * `timestamptz` as epoch milliseconds.
+ */
+
+/**
+ * A statement that failed, told apart by its SQLSTATE:
+ * - `CONFLICT`: serialization, deadlock, unique key, lock or statement time-out. Running the transaction again helps.
+ * - `UNAVAILABLE`: the connection or the server is gone, or has no room. Nothing was answered.
+ * - `DEFECT`: broken SQL, data that the schema refuses. Running it again fails again.
+ */
+export class StatementFailed extends Data.TaggedError("StatementFailed")<{
+  readonly disposition: "CONFLICT" | "UNAVAILABLE" | "DEFECT"
+  readonly sqlState: string | undefined
+  readonly cause: unknown
+}> {
+  override get message(): string {
+    return `${this.disposition} ${this.sqlState ?? "no answer"}: ${String((this.cause as Error)?.message ?? this.cause)}`
+  }
+}
+
+export type Row = ReadonlyArray<unknown>
+export type Parameters = ReadonlyArray<unknown>
+
+/** A connection of its own. Statements sent in the same tick travel together and are answered in order. */
+export interface Session {
+  readonly run: (statement: string, parameters: Parameters) => Effect.Effect<ReadonlyArray<Row>, StatementFailed>
+}
+
+export class Db extends Context.Service<
+  Db,
+  {
+    /** The kernel's own connection: exempt from row-level security, with a short idle-in-transaction time-out. */
+    readonly session: Effect.Effect<Session, StatementFailed, Scope.Scope>
+    /**
+     * Reads one merchant's rows. Row-level security is armed for that merchant, whatever the statement says. A defect
+     * of the statement dies; what is left is that the database does not answer.
+     */
+    readonly read: <R extends object>(
+      merchantId: string,
+      statement: string,
+      parameters: Parameters
+    ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+    /** Sees all merchants: for sweepers, the dispatcher, clean-up and health, which are named as such. */
+    readonly maintain: <R extends object>(
+      statement: string,
+      parameters: Parameters
+    ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+  }
+>()("holdfast/services/Db") {}

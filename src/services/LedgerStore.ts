@@ -1,0 +1,891 @@
+import { Effect } from "effect"
+import type { Command, ItemRef, Posting } from "../schema/Posting.ts"
+import type { Session, StatementFailed } from "./Db.ts"
+import {
+  Books,
+  type DiscrepancyRow,
+  type EventRow,
+  type IdempotencyRow,
+  type ItemRow,
+  type LedgerRow,
+  type LineRow,
+  type LocationRow,
+  type ReservationRow,
+  type StockRow,
+  type TrackingRow,
+  keyOf
+} from "./decide/Books.ts"
+import { adjustmentKey } from "./decide/adjustments.ts"
+import { postingKey } from "./decide/decide.ts"
+import { cancelledOrderKey } from "./decide/reservations.ts"
+import { arrays, parameter } from "./PostgresTypes.ts"
+
+/**
+ * What a batch of postings reads and writes. The lock order is the same everywhere (DESIGN): advisory locks over the
+ * documents in a statement of their own, then what they guard, then the item rows, which are the locks of their stocks.
+ */
+
+/** Idempotency keys are kept for 24 hours (CONTRACTS section 4). */
+export const idempotencyAgeMs = 24 * 60 * 60 * 1000
+export const outboxBuckets = 4
+export const outboxChannel = "holdfast_outbox"
+
+/** What a batch needs of the database, gathered from its postings. */
+interface Needs {
+  readonly locks: Set<string>
+  readonly orders: Map<string, readonly [merchantId: string, orderId: string]>
+  readonly tracking: Map<string, readonly [merchantId: string, key: string]>
+  readonly idempotency: Map<string, readonly [merchantId: string, key: string]>
+  readonly variants: Map<string, readonly [merchantId: string, variantId: string]>
+  readonly skus: Map<string, readonly [merchantId: string, sku: string]>
+  readonly items: Map<string, readonly [merchantId: string, itemId: string]>
+  /** Merchants whose locations matter to the batch, and those that may not exist yet. */
+  readonly merchants: Set<string>
+  readonly discrepancies: Map<string, readonly [merchantId: string, discrepancyId: string]>
+}
+
+export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: ReadonlySet<string>): Needs => {
+  const needs: Needs = {
+    locks: new Set(),
+    orders: new Map(),
+    tracking: new Map(),
+    idempotency: new Map(),
+    variants: new Map(),
+    skus: new Map(),
+    items: new Map(),
+    merchants: new Set(),
+    discrepancies: new Map()
+  }
+  for (const { caller, command, id } of postings) {
+    const { merchantId } = caller
+    const pair = (map: Map<string, readonly [string, string]>, value: string, lock?: string): void => {
+      map.set(keyOf(merchantId, value), [merchantId, value])
+      if (lock !== undefined) needs.locks.add(`${lock} ${keyOf(merchantId, value)}`)
+    }
+    const item = (ref: ItemRef, lock?: string): void =>
+      "variantId" in ref
+        ? pair(needs.variants, ref.variantId, lock === undefined ? undefined : "variant")
+        : "sku" in ref
+          ? pair(needs.skus, ref.sku, lock === undefined ? undefined : "sku")
+          : pair(needs.items, ref.itemId)
+    if (!knownMerchants.has(merchantId)) {
+      needs.merchants.add(merchantId)
+      needs.locks.add(`merchant ${merchantId}`)
+    }
+    if (caller.idempotency !== undefined) pair(needs.idempotency, caller.idempotency.key, "idempotency")
+    if (command._tag !== "ReserveStock" && command._tag !== "ExpireReservation") pair(needs.tracking, postingKey(id))
+    if ("orderId" in command && command.orderId !== undefined) pair(needs.orders, command.orderId, "order")
+    needsOfCommand(command, { needs, merchantId, pair, item })
+  }
+  return needs
+}
+
+const needsOfCommand = (
+  command: Command,
+  { item, merchantId, needs, pair }: {
+    readonly needs: Needs
+    readonly merchantId: string
+    readonly pair: (map: Map<string, readonly [string, string]>, value: string, lock?: string) => void
+    readonly item: (ref: ItemRef, lock?: string) => void
+  }
+): void => {
+  switch (command._tag) {
+    case "ReserveStock":
+      for (const line of command.lines) item(line.item)
+      pair(needs.tracking, cancelledOrderKey(command.orderId))
+      if (command.locationId !== undefined) needs.merchants.add(merchantId)
+      return
+    case "ReleaseReservation":
+      if (command.line !== undefined) item(command.line.item)
+      return
+    case "ConfirmReservation":
+      pair(needs.tracking, cancelledOrderKey(command.orderId))
+      return
+    case "ExtendReservation":
+    case "ExpireReservation":
+      return
+    case "AdjustStock": {
+      item(command.item)
+      needs.merchants.add(merchantId)
+      const key = adjustmentKey(command)
+      if (key !== undefined) pair(needs.tracking, key, "tracking")
+      return
+    }
+    case "EnsureItem":
+      if (command.productVariantId !== undefined) item({ variantId: command.productVariantId }, "catalog")
+      if (command.sku !== undefined) item({ sku: command.sku }, "catalog")
+      return
+    case "EnsureLocation":
+      needs.merchants.add(merchantId)
+      needs.locks.add(`locations ${merchantId}`)
+      return
+    case "ResolveDiscrepancy":
+      pair(needs.discrepancies, command.discrepancyId, "discrepancy")
+      return
+  }
+}
+
+const columns = (pairs: Iterable<readonly [string, string]>) => {
+  const all = [...pairs]
+  return [arrays.text(all.map(([merchantId]) => merchantId)), arrays.text(all.map(([, value]) => value))] as const
+}
+
+/** Begins the transaction, takes the locks and reads the books. Answers with the transaction's id, for its COMMIT. */
+export const open = Effect.fnUntraced(function* (
+  session: Session,
+  postings: ReadonlyArray<Posting>,
+  knownMerchants: ReadonlySet<string>,
+  at: number
+) {
+  const books = new Books()
+  const needs = needsOf(postings, knownMerchants)
+  for (const merchantId of knownMerchants) books.merchants.add(merchantId)
+
+  const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
+    session.run("BEGIN", []),
+    session.run(takeLocks, [arrays.text([...needs.locks])]),
+    session.run("SELECT pg_current_xact_id()::text", [])
+  ]
+  const reads: Array<(rows: ReadonlyArray<ReadonlyArray<unknown>>) => void> = []
+  const read = (
+    statement: string,
+    parameters: ReadonlyArray<unknown>,
+    take: (row: ReadonlyArray<unknown>) => void
+  ): void => {
+    begin.push(session.run(statement, parameters))
+    reads.push((rows) => rows.forEach(take))
+  }
+  if (needs.orders.size > 0) read(readOrders, columns(needs.orders.values()), takeOrderRow(books))
+  if (needs.tracking.size > 0) {
+    read(readTracking, columns(needs.tracking.values()), ([merchantId, trackingKey, postingId, answer, recordedAt]) =>
+      books.tracking.set(keyOf(merchantId as string, trackingKey as string), {
+        merchantId,
+        trackingKey,
+        postingId,
+        answer,
+        recordedAt
+      } as never)
+    )
+  }
+  if (needs.idempotency.size > 0) {
+    const since = parameter("timestamptz", at - idempotencyAgeMs)
+    read(
+      readIdempotency,
+      [...columns(needs.idempotency.values()), since],
+      ([merchantId, idempotencyKey, fingerprint, answer, createdAt]) =>
+        books.idempotency.set(keyOf(merchantId as string, idempotencyKey as string), {
+          merchantId,
+          idempotencyKey,
+          fingerprint,
+          answer,
+          createdAt
+        } as never)
+    )
+  }
+  if (needs.merchants.size > 0) {
+    read(readLocations, [arrays.text([...needs.merchants])], takeLocationRow(books))
+  }
+  if (needs.discrepancies.size > 0) {
+    const [merchants, ids] = columns(needs.discrepancies.values())
+    read(readDiscrepancies, [merchants, ids], (row) => {
+      const discrepancy = discrepancyRow(row)
+      books.discrepancies.set(keyOf(discrepancy.merchantId, discrepancy.discrepancyId), discrepancy)
+      if (discrepancy.itemId !== null) {
+        needs.items.set(keyOf(discrepancy.merchantId, discrepancy.itemId), [
+          discrepancy.merchantId,
+          discrepancy.itemId
+        ])
+      }
+    })
+  }
+  const answers = yield* Effect.all(begin, { concurrency: "unbounded" })
+  reads.forEach((take, index) => take(answers[index + 3]!))
+  const transactionId = answers[2]![0]![0] as string
+
+  const linked = [...needs.items.values(), ...itemsOfOrders(books)]
+  if (linked.length + needs.variants.size + needs.skus.size > 0) {
+    const [items, stocks] = yield* Effect.all(
+      [
+        session.run(lockItems, [
+          ...columns(needs.variants.values()),
+          ...columns(needs.skus.values()),
+          arrays.text(linked.map(([merchantId]) => merchantId)),
+          arrays.uuid(linked.map(([, itemId]) => itemId))
+        ]),
+        // A statement of its own, and so a snapshot of its own: it sees what was committed before the locks were had.
+        session.run(readStocks, [
+          ...columns(needs.variants.values()),
+          ...columns(needs.skus.values()),
+          arrays.text(linked.map(([merchantId]) => merchantId)),
+          arrays.uuid(linked.map(([, itemId]) => itemId))
+        ])
+      ],
+      { concurrency: "unbounded" }
+    )
+    for (const row of items) books.addItem(itemRow(row))
+    for (const row of stocks) books.addStock(stockRow(row))
+  }
+  return { books, transactionId }
+})
+
+/** The items that the orders' documents speak of: they are locked with those that the postings name. */
+const itemsOfOrders = (books: Books): ReadonlyArray<readonly [string, string]> => {
+  const items = new Map<string, readonly [string, string]>()
+  for (const reservations of books.reservationsOfOrder.values()) {
+    for (const { lines } of reservations) {
+      for (const { itemId, merchantId } of lines) items.set(keyOf(merchantId, itemId), [merchantId, itemId])
+    }
+  }
+  return [...items.values()]
+}
+
+const takeLocks = `
+  SELECT pg_advisory_xact_lock(lock)::text
+  FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM unnest($1) AS key ORDER BY lock) AS locks`
+
+// reservation_by_order, reservation_line_pkey
+const readOrders = `
+  SELECT r.merchant_id, r.reservation_id, r.order_id, r.kind, r.scope, r.status, r.request, r.metadata,
+         r.expires_at, r.created_at, r.updated_at,
+         l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.returned
+  FROM unnest($1, $2) AS wanted (merchant_id, order_id)
+  JOIN reservation r ON r.merchant_id = wanted.merchant_id AND r.order_id = wanted.order_id
+  LEFT JOIN reservation_line l ON l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
+  ORDER BY r.merchant_id, r.order_id, r.created_at, r.reservation_id, l.line_number`
+
+const takeOrderRow = (books: Books) => {
+  let current: ReservationRow | undefined
+  return (row: ReadonlyArray<unknown>): void => {
+    const [merchantId, reservationId, orderId, kind, scope, status, request, metadata, expiresAt, createdAt, updatedAt] =
+      row as [string, string, string, "ORDER", string, "PENDING", string, string | null, number, number, number]
+    if (current?.reservationId !== reservationId || current.merchantId !== merchantId) {
+      current = {
+        merchantId,
+        reservationId,
+        orderId,
+        kind,
+        scope,
+        status,
+        request,
+        metadata,
+        expiresAt,
+        createdAt,
+        updatedAt,
+        lines: []
+      }
+      books.addReservation(current)
+    }
+    if (row[11] !== null) {
+      const [lineNumber, itemId, stockId, quantity, open, sold, released, returned] = row.slice(11)
+      current.lines.push({
+        merchantId,
+        reservationId,
+        lineNumber,
+        itemId,
+        stockId,
+        quantity,
+        open,
+        sold,
+        released,
+        returned
+      } as LineRow)
+    }
+  }
+}
+
+// tracking_pkey
+const readTracking = `
+  SELECT t.merchant_id, t.tracking_key, t.posting_id, t.answer, t.recorded_at
+  FROM unnest($1, $2) AS wanted (merchant_id, tracking_key)
+  JOIN tracking t ON t.merchant_id = wanted.merchant_id AND t.tracking_key = wanted.tracking_key`
+
+// idempotency_pkey
+const readIdempotency = `
+  SELECT i.merchant_id, i.idempotency_key, i.fingerprint, i.answer, i.created_at
+  FROM unnest($1, $2) AS wanted (merchant_id, idempotency_key)
+  JOIN idempotency i ON i.merchant_id = wanted.merchant_id AND i.idempotency_key = wanted.idempotency_key
+  WHERE i.created_at > $3`
+
+// merchant_pkey, location_pkey
+const readLocations = `
+  SELECT l.merchant_id, l.location_id, l.name, l.is_default, l.position, l.created_at
+  FROM unnest($1) AS wanted (merchant_id)
+  JOIN location l ON l.merchant_id = wanted.merchant_id
+  ORDER BY l.merchant_id, l.position`
+
+const takeLocationRow =
+  (books: Books) =>
+  (row: ReadonlyArray<unknown>): void => {
+    const [merchantId, locationId, name, isDefault, position, createdAt] = row as [
+      string,
+      string,
+      string | null,
+      boolean,
+      number,
+      number
+    ]
+    const location: LocationRow = { merchantId, locationId, name, isDefault, position, createdAt }
+    books.merchants.add(merchantId)
+    books.locations.set(keyOf(merchantId, locationId), location)
+  }
+
+// discrepancy_pkey
+const readDiscrepancies = `
+  SELECT d.merchant_id, d.discrepancy_id, d.kind, d.subject, d.stock_id, d.item_id, d.order_id, d.detail, d.status,
+         d.opened_at, d.closed_at, d.closed_by, d.reason
+  FROM unnest($1, $2) AS wanted (merchant_id, discrepancy_id)
+  JOIN discrepancy d
+    ON d.merchant_id = wanted.merchant_id AND d.discrepancy_id = wanted.discrepancy_id::uuid`
+
+const discrepancyRow = (row: ReadonlyArray<unknown>): DiscrepancyRow => {
+  const [merchantId, discrepancyId, kind, subject, stockId, itemId, orderId, detail, status, openedAt, closedAt] = row
+  return {
+    merchantId,
+    discrepancyId,
+    kind,
+    subject,
+    stockId,
+    itemId,
+    orderId,
+    detail,
+    status,
+    openedAt,
+    closedAt,
+    closedBy: row[11],
+    reason: row[12]
+  } as DiscrepancyRow
+}
+
+// item_merchant_id_product_variant_id_key, item_merchant_id_sku_key, item_pkey. UNION, because OR scans the table.
+const wantedItems = `
+  SELECT i.merchant_id, i.item_id
+  FROM unnest($1, $2) AS wanted (merchant_id, variant_id)
+  JOIN item i ON i.merchant_id = wanted.merchant_id AND i.product_variant_id = wanted.variant_id
+  UNION
+  SELECT i.merchant_id, i.item_id
+  FROM unnest($3, $4) AS wanted (merchant_id, sku)
+  JOIN item i ON i.merchant_id = wanted.merchant_id AND i.sku = wanted.sku
+  UNION
+  SELECT linked.merchant_id, linked.item_id
+  FROM unnest($5, $6) AS linked (merchant_id, item_id)`
+
+// The item row is the lock of its stocks, and the order of its events.
+const lockItems = `
+  WITH wanted AS MATERIALIZED (${wantedItems})
+  SELECT i.merchant_id, i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
+         i.low_stock_threshold, i.safety_stock, i.discontinued, i.initialized, i.status, i.on_hand, i.reserved,
+         i.unallocatable, i.event_sequence, i.created_at, i.updated_at, i.deleted_at
+  FROM wanted
+  JOIN item i ON i.merchant_id = wanted.merchant_id AND i.item_id = wanted.item_id
+  ORDER BY i.merchant_id, i.item_id
+  FOR NO KEY UPDATE OF i`
+
+const itemRow = (row: ReadonlyArray<unknown>): ItemRow => {
+  const [merchantId, itemId, kind, productVariantId, sku, productId, name, unit, stocked, lowStockThreshold] = row
+  const [safetyStock, discontinued, initialized, status, onHand, reserved, unallocatable, eventSequence] = row.slice(10)
+  return {
+    merchantId,
+    itemId,
+    kind,
+    productVariantId,
+    sku,
+    productId,
+    name,
+    unit,
+    stocked,
+    lowStockThreshold,
+    safetyStock,
+    discontinued,
+    initialized,
+    status,
+    onHand,
+    reserved,
+    unallocatable,
+    eventSequence,
+    createdAt: row[18],
+    updatedAt: row[19],
+    deletedAt: row[20]
+  } as ItemRow
+}
+
+// stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
+const readStocks = `
+  WITH wanted AS MATERIALIZED (${wantedItems})
+  SELECT s.merchant_id, s.stock_id, s.item_id, s.location_id, l.is_default, l.position, s.lot_number,
+         s.lot_expires_at, s.on_hand, s.reserved, s.unallocatable, s.sequence, s.discrepancy, s.created_at,
+         s.updated_at
+  FROM wanted
+  JOIN stock s ON s.merchant_id = wanted.merchant_id AND s.item_id = wanted.item_id
+  JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id`
+
+const stockRow = (row: ReadonlyArray<unknown>): StockRow => {
+  const [merchantId, stockId, itemId, locationId, locationIsDefault, locationPosition, lotNumber, lotExpiresAt] = row
+  const [onHand, reserved, unallocatable, sequence, discrepancy, createdAt, updatedAt] = row.slice(8)
+  return {
+    merchantId,
+    stockId,
+    itemId,
+    locationId,
+    locationIsDefault,
+    locationPosition,
+    lotNumber,
+    lotExpiresAt,
+    onHand,
+    reserved,
+    unallocatable,
+    sequence,
+    discrepancy,
+    createdAt,
+    updatedAt
+  } as StockRow
+}
+
+/** Writes what the batch has decided and commits, in one flight. Every update asserts how many rows it matched. */
+export const commit = Effect.fnUntraced(function* (session: Session, books: Books) {
+  const writes = writesOf(books).map(([statement, parameters]) => session.run(statement, parameters))
+  yield* Effect.all([...writes, session.run("COMMIT", [])], { concurrency: "unbounded", discard: true })
+})
+
+export const rollback = (session: Session): Effect.Effect<void, StatementFailed> =>
+  Effect.asVoid(session.run("ROLLBACK", []))
+
+export const hasWrites = ({ changed, written }: Books): boolean =>
+  [...Object.values(written), ...Object.values(changed)].some((rows) =>
+    Array.isArray(rows) ? rows.length > 0 : rows.size > 0
+  )
+
+type Column<R> = readonly [type: keyof typeof arrays, value: (row: R) => unknown]
+
+/** A set-based write: one typed array a column, for `unnest`. */
+interface Write<R> {
+  readonly statement: string
+  readonly columns: ReadonlyArray<Column<R>>
+}
+
+const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, ReadonlyArray<unknown>]> => {
+  const statements: Array<readonly [string, ReadonlyArray<unknown>]> = []
+  const insert = <R>(write: Write<R>, rows: Iterable<R>): void => {
+    const all = [...rows]
+    if (all.length > 0) {
+      statements.push([write.statement, write.columns.map(([type, value]) => arrays[type](all.map(value)))])
+    }
+  }
+  /** An update also says how many rows it must match. A row that the batch itself inserts is inserted as it stands. */
+  const update = <R>(write: Write<R>, rows: Set<R>, inserted: ReadonlySet<R>): void => {
+    const all = [...rows].filter((row) => !inserted.has(row))
+    if (all.length > 0) {
+      const columns = write.columns.map(([type, value]) => arrays[type](all.map(value)))
+      statements.push([write.statement, [...columns, parameter("int4", all.length)]])
+    }
+  }
+  insert(insertMerchants, [...written.merchants].map((merchantId) => ({ merchantId, at: atOf(written.locations, merchantId) })))
+  insert(insertLocations, written.locations)
+  update(updateLocations, changed.locations, written.locations)
+  insert(insertItems, written.items)
+  update(updateItems, changed.items, written.items)
+  insert(insertStocks, written.stocks)
+  update(updateStocks, changed.stocks, written.stocks)
+  insert(insertLedger, written.ledger)
+  insert(insertReservations, written.reservations)
+  update(updateReservations, changed.reservations, written.reservations)
+  insert(insertLines, written.lines)
+  update(updateLines, changed.lines, written.lines)
+  insert(insertTracking, written.tracking)
+  insert(insertIdempotency, written.idempotency)
+  insert(closeDiscrepancies, written.closings)
+  insert(insertDiscrepancies, written.discrepancies)
+  update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
+  if (written.events.length > 0) {
+    const groups = [...Map.groupBy(written.events, ({ key }) => bucketOf(key))]
+    insert(insertOutbox, groups.map(([bucket, events]) => ({ bucket, events })))
+    statements.push([`SELECT pg_notify('${outboxChannel}', '')::text`, []])
+  }
+  return statements
+}
+
+const atOf = (locations: ReadonlySet<LocationRow>, merchantId: string): number => {
+  for (const location of locations) if (location.merchantId === merchantId) return location.createdAt
+  return 0
+}
+
+/** FNV-1a: the bucket of a key, the same in every process. */
+export const bucketOf = (key: string): number => {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < key.length; index++) hash = Math.imul(hash ^ key.charCodeAt(index), 0x01000193)
+  return (hash >>> 0) % outboxBuckets
+}
+
+const insertMerchants: Write<{ readonly merchantId: string; readonly at: number }> = {
+  statement: `
+    INSERT INTO merchant (merchant_id, created_at) SELECT * FROM unnest($1, $2)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["timestamptz", (row) => row.at]
+  ]
+}
+
+const insertLocations: Write<LocationRow> = {
+  statement: `
+    INSERT INTO location (merchant_id, location_id, name, is_default, position, created_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.locationId],
+    ["text", (row) => row.name],
+    ["bool", (row) => row.isDefault],
+    ["int4", (row) => row.position],
+    ["timestamptz", (row) => row.createdAt]
+  ]
+}
+
+const updateLocations: Write<LocationRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE location l SET name = u.name
+      FROM unnest($1, $2, $3) AS u (merchant_id, location_id, name)
+      WHERE l.merchant_id = u.merchant_id AND l.location_id = u.location_id
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $4, 'location')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.locationId],
+    ["text", (row) => row.name]
+  ]
+}
+
+const insertItems: Write<ItemRow> = {
+  statement: `
+    INSERT INTO item (merchant_id, item_id, kind, product_variant_id, sku, product_id, name, unit, stocked,
+      low_stock_threshold, safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable,
+      event_sequence, created_at, updated_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.itemId],
+    ["text", (row) => row.kind],
+    ["text", (row) => row.productVariantId],
+    ["text", (row) => row.sku],
+    ["text", (row) => row.productId],
+    ["text", (row) => row.name],
+    ["text", (row) => row.unit],
+    ["bool", (row) => row.stocked],
+    ["int8", (row) => row.lowStockThreshold],
+    ["int8", (row) => row.safetyStock],
+    ["bool", (row) => row.discontinued],
+    ["bool", (row) => row.initialized],
+    ["text", (row) => row.status],
+    ["int8", (row) => row.onHand],
+    ["int8", (row) => row.reserved],
+    ["int8", (row) => row.unallocatable],
+    ["int8", (row) => row.eventSequence],
+    ["timestamptz", (row) => row.createdAt],
+    ["timestamptz", (row) => row.updatedAt]
+  ]
+}
+
+/** The catalogue's columns change seldom; they travel with the figures all the same, so that one statement serves. */
+const updateItems: Write<ItemRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE item i
+      SET product_variant_id = u.product_variant_id, sku = u.sku, product_id = u.product_id, name = u.name,
+          unit = u.unit, stocked = u.stocked, low_stock_threshold = u.low_stock_threshold,
+          safety_stock = u.safety_stock, discontinued = u.discontinued, initialized = u.initialized,
+          status = u.status, on_hand = u.on_hand, reserved = u.reserved, unallocatable = u.unallocatable,
+          event_sequence = u.event_sequence, updated_at = u.updated_at, deleted_at = u.deleted_at
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+        AS u (merchant_id, item_id, product_variant_id, sku, product_id, name, unit, stocked, low_stock_threshold,
+          safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable, event_sequence,
+          updated_at, deleted_at)
+      WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $20, 'item')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.itemId],
+    ["text", (row) => row.productVariantId],
+    ["text", (row) => row.sku],
+    ["text", (row) => row.productId],
+    ["text", (row) => row.name],
+    ["text", (row) => row.unit],
+    ["bool", (row) => row.stocked],
+    ["int8", (row) => row.lowStockThreshold],
+    ["int8", (row) => row.safetyStock],
+    ["bool", (row) => row.discontinued],
+    ["bool", (row) => row.initialized],
+    ["text", (row) => row.status],
+    ["int8", (row) => row.onHand],
+    ["int8", (row) => row.reserved],
+    ["int8", (row) => row.unallocatable],
+    ["int8", (row) => row.eventSequence],
+    ["timestamptz", (row) => row.updatedAt],
+    ["timestamptz", (row) => row.deletedAt]
+  ]
+}
+
+const insertStocks: Write<StockRow> = {
+  statement: `
+    INSERT INTO stock (merchant_id, stock_id, item_id, location_id, lot_number, lot_expires_at, on_hand, reserved,
+      unallocatable, sequence, discrepancy, created_at, updated_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.stockId],
+    ["uuid", (row) => row.itemId],
+    ["text", (row) => row.locationId],
+    ["text", (row) => row.lotNumber],
+    ["timestamptz", (row) => row.lotExpiresAt],
+    ["int8", (row) => row.onHand],
+    ["int8", (row) => row.reserved],
+    ["int8", (row) => row.unallocatable],
+    ["int8", (row) => row.sequence],
+    ["bool", (row) => row.discrepancy],
+    ["timestamptz", (row) => row.createdAt],
+    ["timestamptz", (row) => row.updatedAt]
+  ]
+}
+
+const updateStocks: Write<StockRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE stock s
+      SET on_hand = u.on_hand, reserved = u.reserved, unallocatable = u.unallocatable, sequence = u.sequence,
+          discrepancy = u.discrepancy, updated_at = u.updated_at
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+        AS u (merchant_id, stock_id, on_hand, reserved, unallocatable, sequence, discrepancy, updated_at)
+      WHERE s.merchant_id = u.merchant_id AND s.stock_id = u.stock_id
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $9, 'stock')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.stockId],
+    ["int8", (row) => row.onHand],
+    ["int8", (row) => row.reserved],
+    ["int8", (row) => row.unallocatable],
+    ["int8", (row) => row.sequence],
+    ["bool", (row) => row.discrepancy],
+    ["timestamptz", (row) => row.updatedAt]
+  ]
+}
+
+const insertLedger: Write<LedgerRow> = {
+  statement: `
+    INSERT INTO inventory_ledger (merchant_id, stock_id, recorded_at, sequence, item_id, type, on_hand_delta,
+      reserved_delta, unallocatable_delta, on_hand, reserved, unallocatable, source, posting_id, actor, order_id,
+      reservation_id, reference, reason, occurred_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.stockId],
+    ["timestamptz", (row) => row.recordedAt],
+    ["int8", (row) => row.sequence],
+    ["uuid", (row) => row.itemId],
+    ["text", (row) => row.type],
+    ["int8", (row) => row.onHandDelta],
+    ["int8", (row) => row.reservedDelta],
+    ["int8", (row) => row.unallocatableDelta],
+    ["int8", (row) => row.onHand],
+    ["int8", (row) => row.reserved],
+    ["int8", (row) => row.unallocatable],
+    ["text", (row) => row.source],
+    ["uuid", (row) => row.postingId],
+    ["text", (row) => row.actor],
+    ["text", (row) => row.orderId],
+    ["uuid", (row) => row.reservationId],
+    ["text", (row) => row.reference],
+    ["text", (row) => row.reason],
+    ["timestamptz", (row) => row.occurredAt]
+  ]
+}
+
+const insertReservations: Write<ReservationRow> = {
+  statement: `
+    INSERT INTO reservation (merchant_id, reservation_id, order_id, kind, scope, status, request, metadata,
+      expires_at, created_at, updated_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.reservationId],
+    ["text", (row) => row.orderId],
+    ["text", (row) => row.kind],
+    ["text", (row) => row.scope],
+    ["text", (row) => row.status],
+    ["text", (row) => row.request],
+    ["text", (row) => row.metadata],
+    ["timestamptz", (row) => row.expiresAt],
+    ["timestamptz", (row) => row.createdAt],
+    ["timestamptz", (row) => row.updatedAt]
+  ]
+}
+
+const updateReservations: Write<ReservationRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE reservation r
+      SET status = u.status, expires_at = u.expires_at, updated_at = u.updated_at
+      FROM unnest($1, $2, $3, $4, $5) AS u (merchant_id, reservation_id, status, expires_at, updated_at)
+      WHERE r.merchant_id = u.merchant_id AND r.reservation_id = u.reservation_id
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $6, 'reservation')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.reservationId],
+    ["text", (row) => row.status],
+    ["timestamptz", (row) => row.expiresAt],
+    ["timestamptz", (row) => row.updatedAt]
+  ]
+}
+
+const insertLines: Write<LineRow> = {
+  statement: `
+    INSERT INTO reservation_line (merchant_id, reservation_id, line_number, item_id, stock_id, quantity, open, sold,
+      released, returned)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.reservationId],
+    ["int4", (row) => row.lineNumber],
+    ["uuid", (row) => row.itemId],
+    ["uuid", (row) => row.stockId],
+    ["int8", (row) => row.quantity],
+    ["int8", (row) => row.open],
+    ["int8", (row) => row.sold],
+    ["int8", (row) => row.released],
+    ["int8", (row) => row.returned]
+  ]
+}
+
+const updateLines: Write<LineRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE reservation_line l
+      SET open = u.open, sold = u.sold, released = u.released, returned = u.returned
+      FROM unnest($1, $2, $3, $4, $5, $6, $7)
+        AS u (merchant_id, reservation_id, line_number, open, sold, released, returned)
+      WHERE l.merchant_id = u.merchant_id AND l.reservation_id = u.reservation_id AND l.line_number = u.line_number
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $8, 'reservation_line')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.reservationId],
+    ["int4", (row) => row.lineNumber],
+    ["int8", (row) => row.open],
+    ["int8", (row) => row.sold],
+    ["int8", (row) => row.released],
+    ["int8", (row) => row.returned]
+  ]
+}
+
+const insertTracking: Write<TrackingRow> = {
+  statement: `
+    INSERT INTO tracking (merchant_id, tracking_key, posting_id, answer, recorded_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5)`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.trackingKey],
+    ["uuid", (row) => row.postingId],
+    ["text", (row) => row.answer],
+    ["timestamptz", (row) => row.recordedAt]
+  ]
+}
+
+/** A key past its age may be used again: its old row makes way. */
+const insertIdempotency: Write<IdempotencyRow> = {
+  statement: `
+    INSERT INTO idempotency (merchant_id, idempotency_key, fingerprint, answer, created_at)
+    SELECT * FROM unnest($1, $2, $3, $4, $5)
+    ON CONFLICT (merchant_id, idempotency_key) DO UPDATE
+    SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.idempotencyKey],
+    ["text", (row) => row.fingerprint],
+    ["text", (row) => row.answer],
+    ["timestamptz", (row) => row.createdAt]
+  ]
+}
+
+/** One open discrepancy for each subject and kind (discrepancy_one_open): what is open already stays as it is. */
+const insertDiscrepancies: Write<DiscrepancyRow> = {
+  statement: `
+    INSERT INTO discrepancy (merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail, status,
+      opened_at, closed_at, closed_by)
+    SELECT merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail::jsonb, status, opened_at,
+           closed_at, closed_by
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+      AS u (merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail, status, opened_at,
+        closed_at, closed_by)
+    ON CONFLICT (merchant_id, subject, kind) WHERE status = 'OPEN' DO NOTHING`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.discrepancyId],
+    ["text", (row) => row.kind],
+    ["text", (row) => row.subject],
+    ["uuid", (row) => row.stockId],
+    ["uuid", (row) => row.itemId],
+    ["text", (row) => row.orderId],
+    ["text", (row) => JSON.stringify(row.detail)],
+    ["text", (row) => row.status],
+    ["timestamptz", (row) => row.openedAt],
+    ["timestamptz", (row) => row.closedAt],
+    ["text", (row) => row.closedBy]
+  ]
+}
+
+const closeDiscrepancies: Write<{
+  readonly merchantId: string
+  readonly stockId: string
+  readonly kind: string
+  readonly at: number
+}> = {
+  statement: `
+    UPDATE discrepancy d
+    SET status = 'CLOSED', closed_at = u.at, closed_by = 'holdfast'
+    FROM unnest($1, $2, $3, $4) AS u (merchant_id, subject, kind, at)
+    WHERE d.merchant_id = u.merchant_id AND d.subject = u.subject AND d.kind = u.kind AND d.status = 'OPEN'`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.stockId],
+    ["text", (row) => row.kind],
+    ["timestamptz", (row) => row.at]
+  ]
+}
+
+const updateDiscrepancies: Write<DiscrepancyRow> = {
+  statement: `
+    WITH written AS (
+      UPDATE discrepancy d
+      SET status = u.status, closed_at = u.closed_at, closed_by = u.closed_by, reason = u.reason
+      FROM unnest($1, $2, $3, $4, $5, $6)
+        AS u (merchant_id, discrepancy_id, status, closed_at, closed_by, reason)
+      WHERE d.merchant_id = u.merchant_id AND d.discrepancy_id = u.discrepancy_id
+      RETURNING 1
+    )
+    SELECT holdfast_expect(count(*), $7, 'discrepancy')::text FROM written`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.discrepancyId],
+    ["text", (row) => row.status],
+    ["timestamptz", (row) => row.closedAt],
+    ["text", (row) => row.closedBy],
+    ["text", (row) => row.reason]
+  ]
+}
+
+/** position is taken here, while the items of the events are locked: a key's rows are in order. */
+const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyArray<EventRow> }> = {
+  statement: `
+    INSERT INTO outbox (bucket, recorded_at, events, event_count)
+    SELECT * FROM unnest($1, $2, $3, $4)`,
+  columns: [
+    ["int4", (row) => row.bucket],
+    ["timestamptz", (row) => row.events.at(-1)!.at],
+    ["text", (row) => JSON.stringify(row.events)],
+    ["int4", (row) => row.events.length]
+  ]
+}

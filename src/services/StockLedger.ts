@@ -1,0 +1,302 @@
+import { Clock, Context, Deferred, Effect, Exit, Layer, Metric, Queue, Random, Schedule, Scope } from "effect"
+import { DatabaseUnavailable, OperationTimedOut, Overloaded } from "../schema/Failure.ts"
+import type { AnyRefusal, Caller, Command, Posted, Posting, PostingFailure, Refusal } from "../schema/Posting.ts"
+import { Db, type Session, StatementFailed } from "./Db.ts"
+import { type Verdict, decide } from "./decide/decide.ts"
+import * as LedgerStore from "./LedgerStore.ts"
+import { Partitions } from "./Partitions.ts"
+import { uuidV7 } from "./Uuid.ts"
+
+/**
+ * The only writer of stock, ledger and outbox. Concurrent callers do not each fight for a hot row: while a transaction
+ * is in flight, new postings queue, and the next one takes all that wait (decision 0001).
+ */
+export class StockLedger extends Context.Service<
+  StockLedger,
+  {
+    /**
+     * Decides and commits a command, together with its ledger rows, tracking, idempotency row and events, or not at
+     * all. Interrupting it does not roll back what is in flight. Past the caller's deadline the outcome is unknown but
+     * whole: `OperationTimedOut`.
+     */
+    readonly post: <C extends Command>(
+      caller: Caller,
+      command: C
+    ) => Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
+  }
+>()("holdfast/services/StockLedger") {
+  static readonly layer = Layer.effect(
+    StockLedger,
+    Effect.suspend(() => make)
+  )
+}
+
+/** Two lanes overlap deciding with committing; a third made it slower (docs/performance.md). */
+const lanes = 2
+/** Bounds of one batch: postings, and advisory locks, of which the server's lock table has a finite number. */
+const batchPostingsMax = 512
+const batchLinesMax = 4_096
+/** More than this waiting is more than can be answered before its deadline: refused early. */
+const queueMax = 8_192
+/** Conflicts of one batch before it is split, and of one posting before its caller is told that the database fails. */
+const conflictsMax = 5
+const retryAfterSeconds = 1
+
+interface Entry {
+  readonly posting: Posting
+  readonly done: Deferred.Deferred<Posted<Command>, AnyRefusal | PostingFailure>
+  readonly queuedAt: number
+}
+
+const postings = Metric.counter("holdfast_postings_total", {
+  description: "Postings by command and outcome (applied, replayed, or the failure)",
+  incremental: true
+})
+const batchSize = Metric.histogram("holdfast_batch_postings", {
+  description: "Postings committed in one transaction",
+  boundaries: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+})
+const batchSeconds = Metric.histogram("holdfast_batch_duration_seconds", {
+  description: "Time from the begin of a batch's transaction to its commit",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
+})
+const waitSeconds = Metric.histogram("holdfast_posting_wait_seconds", {
+  description: "Time that a posting waited for its batch to begin",
+  boundaries: [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5]
+})
+const batchRetries = Metric.counter("holdfast_batch_retries_total", {
+  description: "Batches that were run again, by cause (conflict, split, connection, unknown commit)",
+  incremental: true
+})
+const countRetry = (cause: string) => Metric.update(Metric.withAttributes(batchRetries, { cause }), 1)
+
+const make = Effect.gen(function* () {
+  const db = yield* Db
+  const partitions = yield* Partitions
+  const clock = yield* Clock.Clock
+  const queue = yield* Queue.bounded<Entry>(queueMax)
+  const knownMerchants = new Set<string>()
+
+  for (let lane = 0; lane < lanes; lane++) {
+    yield* Effect.forkScoped(runLane({ clock, db, knownMerchants, partitions, queue }))
+  }
+
+  const post = <C extends Command>(caller: Caller, command: C) =>
+    Effect.withFiber<Posted<C>, Refusal<C> | PostingFailure>((fiber) => {
+      const at = clock.currentTimeMillisUnsafe()
+      const posting = { id: uuidV7(at, fiber.getRef(Random.Random)), at, caller, command }
+      const entry: Entry = { posting, done: Deferred.makeUnsafe(), queuedAt: at }
+      if (!Queue.offerUnsafe(queue, entry)) return Effect.fail(new Overloaded({ retryAfterSeconds }))
+      return Effect.timeoutOrElse(Deferred.await(entry.done), {
+        duration: Math.max(0, caller.deadline - at),
+        orElse: () => Effect.fail(new OperationTimedOut({ operation: command._tag }))
+      }) as Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
+    })
+  return StockLedger.of({ post })
+})
+
+interface Lane {
+  readonly clock: Clock.Clock
+  readonly db: Db["Service"]
+  readonly knownMerchants: Set<string>
+  readonly partitions: Partitions["Service"]
+  readonly queue: Queue.Queue<Entry>
+}
+
+/** A lane owns one connection and runs one batch after the other on it. It outlives every failure. */
+const runLane = Effect.fnUntraced(function* (lane: Lane) {
+  const holder: SessionHolder = { current: undefined }
+  yield* Effect.addFinalizer(() => closeSession(holder))
+  while (true) {
+    const entries = yield* takeBatch(lane.queue)
+    yield* runBatch(lane, holder, entries).pipe(
+      // Our own bug: this batch's callers get a 500, the lane goes on with a new connection.
+      Effect.catchCause((cause) =>
+        Effect.gen(function* () {
+          yield* Effect.logError("a batch died", cause)
+          yield* closeSession(holder)
+          for (const { done } of entries) Deferred.doneUnsafe(done, Exit.failCause(cause as never))
+        })
+      )
+    )
+  }
+})
+
+const takeBatch = (queue: Queue.Queue<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
+  Effect.map(Queue.takeBetween(queue, 1, batchPostingsMax), (entries) => entries as ReadonlyArray<Entry>)
+
+interface SessionHolder {
+  current: { readonly session: Session; readonly scope: Scope.Closeable } | undefined
+}
+
+const closeSession = (holder: SessionHolder): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const open = holder.current
+    holder.current = undefined
+    return open === undefined ? Effect.void : Scope.close(open.scope, Exit.void)
+  })
+
+const sessionOf = Effect.fnUntraced(function* (db: Db["Service"], holder: SessionHolder) {
+  if (holder.current !== undefined) return holder.current.session
+  const scope = yield* Scope.make()
+  const session = yield* Effect.onError(Scope.provide(db.session, scope), () => Scope.close(scope, Exit.void))
+  holder.current = { session, scope }
+  return session
+})
+
+/**
+ * Runs a batch to its end: decided and committed, run again after a conflict, split in halves down to the one posting
+ * that cannot be written, or refused because the database does not answer.
+ */
+const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry>) => Effect.Effect<void> =
+  Effect.fnUntraced(function* (lane, holder, given) {
+    if (weightOf(given) > batchLinesMax && given.length > 1) return yield* runHalves(lane, holder, given)
+    for (let attempt = 1; ; attempt++) {
+      const entries = yield* refuseOverdue(lane.clock, given)
+      if (entries.length === 0) return
+      const outcome = yield* Effect.exit(attemptBatch(lane, holder, entries))
+      if (Exit.isSuccess(outcome)) {
+        complete(entries, outcome.value)
+        return
+      }
+      const failure = Exit.findErrorOption(outcome)
+      if (failure._tag === "None" || failure.value.disposition === "DEFECT") {
+        if (entries.length === 1) return yield* Effect.failCause(outcome.cause as never)
+        yield* countRetry("split")
+        yield* Effect.logWarning("a batch was refused and is split", outcome.cause)
+        return yield* runHalves(lane, holder, entries)
+      }
+      if (failure.value.disposition === "UNAVAILABLE") {
+        if (attempt > 1) return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
+        yield* countRetry("connection")
+        continue
+      }
+      yield* countRetry("conflict")
+      if (attempt >= conflictsMax) {
+        if (entries.length === 1) return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
+        return yield* runHalves(lane, holder, entries)
+      }
+    }
+  })
+
+const runHalves = Effect.fnUntraced(function* (
+  lane: Lane,
+  holder: SessionHolder,
+  entries: ReadonlyArray<Entry>
+): Effect.fn.Return<void> {
+  const middle = Math.ceil(entries.length / 2)
+  yield* runBatch(lane, holder, entries.slice(0, middle))
+  yield* runBatch(lane, holder, entries.slice(middle))
+})
+
+const weightOf = (entries: ReadonlyArray<Entry>): number =>
+  entries.reduce((sum, { posting: { command } }) => sum + ("lines" in command ? command.lines.length : 1), 0)
+
+/** One whose deadline has passed is refused, not decided: a reserve that its caller gave up must not come alive later. */
+const refuseOverdue = (clock: Clock.Clock, entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
+  Effect.sync(() => {
+    const now = clock.currentTimeMillisUnsafe()
+    return entries.filter(({ done, posting }) => {
+      if (posting.caller.deadline > now) return true
+      Deferred.doneUnsafe(done, Exit.fail(new OperationTimedOut({ operation: posting.command._tag })))
+      return false
+    })
+  })
+
+/** One transaction: begin, lock, read, decide, write, commit. */
+const attemptBatch = Effect.fnUntraced(function* (
+  lane: Lane,
+  holder: SessionHolder,
+  entries: ReadonlyArray<Entry>
+): Effect.fn.Return<ReadonlyArray<Verdict>, StatementFailed> {
+  const { clock } = lane
+  const startedAt = clock.currentTimeMillisUnsafe()
+  yield* lane.partitions.ensure(startedAt)
+  const session = yield* sessionOf(lane.db, holder)
+  const { books, transactionId } = yield* LedgerStore.open(
+    session,
+    entries.map(({ posting }) => posting),
+    lane.knownMerchants,
+    startedAt
+  ).pipe(Effect.tapError((failure) => abandon(holder, failure)))
+  const verdicts = entries.map(({ posting }) => decide(books, posting))
+  if (!LedgerStore.hasWrites(books)) {
+    yield* Effect.tapError(LedgerStore.rollback(session), (failure) => abandon(holder, failure))
+  } else {
+    yield* LedgerStore.commit(session, books).pipe(
+      Effect.catch((failure) => afterFailedCommit(lane, holder, failure, transactionId))
+    )
+  }
+  for (const merchantId of books.merchants) lane.knownMerchants.add(merchantId)
+  yield* measure(clock, entries, verdicts, startedAt)
+  return verdicts
+})
+
+/** After a failure the transaction is rolled back where the connection lives, and the connection given up where not. */
+const abandon = (holder: SessionHolder, failure: StatementFailed): Effect.Effect<void> =>
+  failure.disposition === "UNAVAILABLE" || holder.current === undefined
+    ? closeSession(holder)
+    : Effect.catch(LedgerStore.rollback(holder.current.session), () => closeSession(holder))
+
+/**
+ * A refused statement has rolled its transaction back. When instead the answer to COMMIT is lost, the outcome is asked
+ * for on a new connection until it is known: succeeding means that the transaction is committed.
+ */
+const afterFailedCommit = Effect.fnUntraced(function* (
+  lane: Lane,
+  holder: SessionHolder,
+  failure: StatementFailed,
+  transactionId: string
+) {
+  yield* abandon(holder, failure)
+  if (failure.disposition !== "UNAVAILABLE") return yield* failure
+  yield* countRetry("unknown commit")
+  yield* Effect.logWarning("the answer to a COMMIT was lost", failure.message)
+  const status = yield* Effect.gen(function* () {
+    const session = yield* sessionOf(lane.db, holder)
+    const rows = yield* session.run("SELECT pg_xact_status($1::text::xid8)", [transactionId])
+    const answer = rows[0]![0] as "committed" | "aborted" | "in progress" | null
+    return answer === "in progress" ? yield* stillInProgress : answer
+  }).pipe(
+    Effect.tapError((again) => (again === stillInProgress ? Effect.void : closeSession(holder))),
+    Effect.retry({ schedule: askAgain, while: ({ disposition }) => disposition !== "DEFECT" })
+  )
+  // Gone from the server's memory (null): run again, which the posting's own id makes harmless.
+  if (status !== "committed") return yield* failure
+})
+const stillInProgress = new StatementFailed({ disposition: "CONFLICT", sqlState: undefined, cause: "in progress" })
+const askAgain = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])
+
+const complete = (entries: ReadonlyArray<Entry>, verdicts: ReadonlyArray<Verdict>): void => {
+  entries.forEach(({ done }, index) => {
+    const verdict = verdicts[index]!
+    Deferred.doneUnsafe(done, "refusal" in verdict ? Exit.fail(verdict.refusal) : Exit.succeed(verdict as Posted<Command>))
+  })
+}
+
+const failAll = (entries: ReadonlyArray<Entry>, failure: PostingFailure): void => {
+  for (const { done } of entries) Deferred.doneUnsafe(done, Exit.fail(failure))
+}
+
+const measure = Effect.fnUntraced(function* (
+  clock: Clock.Clock,
+  entries: ReadonlyArray<Entry>,
+  verdicts: ReadonlyArray<Verdict>,
+  startedAt: number
+) {
+  yield* Metric.update(batchSize, entries.length)
+  yield* Metric.update(batchSeconds, (clock.currentTimeMillisUnsafe() - startedAt) / 1000)
+  const counts = new Map<string, number>()
+  entries.forEach(({ posting }, index) => {
+    const verdict = verdicts[index]!
+    const outcome = "refusal" in verdict ? verdict.refusal._tag : verdict.replayed ? "replayed" : "applied"
+    const key = `${posting.command._tag} ${outcome}`
+    counts.set(key, (counts.get(key) ?? 0) + 1)
+  })
+  for (const [key, count] of counts) {
+    const [command, outcome] = key.split(" ") as [string, string]
+    yield* Metric.update(Metric.withAttributes(postings, { command, outcome }), count)
+  }
+  for (const { queuedAt } of entries) yield* Metric.update(waitSeconds, (startedAt - queuedAt) / 1000)
+})
+

@@ -1,0 +1,348 @@
+import type {
+  DiscrepancyKind,
+  ItemFigures,
+  ItemRef,
+  ItemStatus,
+  MovementSource,
+  MovementType,
+  ReservationStatus,
+  StockFigures
+} from "../../schema/Posting.ts"
+
+/**
+ * The books that a batch of postings is decided over: the locked rows, changed in memory as postings are decided, and
+ * what is to be written in the end. Every change is journalled, so that a refused posting leaves no trace.
+ *
+ * Quantities are safe integers of the item's base unit; times are epoch milliseconds.
+ */
+export interface ItemRow {
+  readonly merchantId: string
+  readonly itemId: string
+  readonly kind: "PRODUCT" | "MATERIAL"
+  productVariantId: string | null
+  sku: string | null
+  productId: string | null
+  name: string | null
+  unit: string
+  stocked: boolean
+  lowStockThreshold: number
+  safetyStock: number
+  discontinued: boolean
+  initialized: boolean
+  status: ItemStatus
+  onHand: number
+  reserved: number
+  unallocatable: number
+  eventSequence: number
+  readonly createdAt: number
+  updatedAt: number
+  deletedAt: number | null
+}
+export interface StockRow {
+  readonly merchantId: string
+  readonly stockId: string
+  readonly itemId: string
+  readonly locationId: string
+  readonly locationIsDefault: boolean
+  readonly locationPosition: number
+  readonly lotNumber: string
+  readonly lotExpiresAt: number | null
+  onHand: number
+  reserved: number
+  unallocatable: number
+  sequence: number
+  discrepancy: boolean
+  readonly createdAt: number
+  updatedAt: number
+}
+export interface ReservationRow {
+  readonly merchantId: string
+  readonly reservationId: string
+  readonly orderId: string
+  readonly kind: "ORDER" | "VARIANT" | "SALE"
+  readonly scope: string
+  status: ReservationStatus
+  readonly request: string
+  readonly metadata: string | null
+  expiresAt: number
+  readonly createdAt: number
+  updatedAt: number
+  readonly lines: Array<LineRow>
+}
+export interface LineRow {
+  readonly merchantId: string
+  readonly reservationId: string
+  readonly lineNumber: number
+  readonly itemId: string
+  readonly stockId: string | null
+  readonly quantity: number
+  open: number
+  sold: number
+  released: number
+  returned: number
+}
+export interface LocationRow {
+  readonly merchantId: string
+  readonly locationId: string
+  name: string | null
+  readonly isDefault: boolean
+  readonly position: number
+  readonly createdAt: number
+}
+export interface LedgerRow {
+  readonly merchantId: string
+  readonly stockId: string
+  readonly recordedAt: number
+  readonly sequence: number
+  readonly itemId: string
+  readonly type: MovementType
+  readonly onHandDelta: number
+  readonly reservedDelta: number
+  readonly unallocatableDelta: number
+  readonly onHand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly source: MovementSource
+  readonly postingId: string
+  readonly actor: string
+  readonly orderId: string | null
+  readonly reservationId: string | null
+  readonly reference: string | null
+  readonly reason: string | null
+  readonly occurredAt: number | null
+}
+export interface TrackingRow {
+  readonly merchantId: string
+  readonly trackingKey: string
+  readonly postingId: string
+  readonly answer: string | null
+  readonly recordedAt: number
+}
+export interface IdempotencyRow {
+  readonly merchantId: string
+  readonly idempotencyKey: string
+  readonly fingerprint: string
+  readonly answer: string
+  readonly createdAt: number
+}
+export interface DiscrepancyRow {
+  readonly merchantId: string
+  readonly discrepancyId: string
+  readonly kind: DiscrepancyKind
+  readonly subject: string
+  readonly stockId: string | null
+  readonly itemId: string | null
+  readonly orderId: string | null
+  readonly detail: Readonly<Record<string, unknown>>
+  status: "OPEN" | "CLOSED" | "RESOLVED"
+  readonly openedAt: number
+  closedAt: number | null
+  closedBy: string | null
+  reason: string | null
+}
+/** An event of CONTRACTS section 6, still without its envelope. */
+export interface EventRow {
+  readonly id: string
+  readonly topic: string
+  /** What its order is kept for: the item, the order, … */
+  readonly key: string
+  readonly type: string
+  readonly merchantId: string
+  readonly at: number
+  readonly requestId: string
+  readonly traceparent?: string
+  readonly data: Readonly<Record<string, unknown>>
+}
+
+/** A key inside one merchant. Ids hold no control characters, so that the separator cannot be forged. */
+export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u0000${id}`
+
+export class Books {
+  readonly merchants = new Set<string>()
+  readonly locations = new Map<string, LocationRow>()
+  readonly items = new Map<string, ItemRow>()
+  readonly itemsByVariant = new Map<string, ItemRow>()
+  readonly itemsBySku = new Map<string, ItemRow>()
+  readonly stocks = new Map<string, StockRow>()
+  readonly stocksOfItem = new Map<string, Array<StockRow>>()
+  readonly reservationsOfOrder = new Map<string, Array<ReservationRow>>()
+  readonly tracking = new Map<string, TrackingRow>()
+  readonly idempotency = new Map<string, IdempotencyRow>()
+  readonly discrepancies = new Map<string, DiscrepancyRow>()
+
+  /** What the batch writes. A row that is new is inserted as it stands in the end, and never updated. */
+  readonly written = {
+    merchants: new Set<string>(),
+    locations: new Set<LocationRow>(),
+    items: new Set<ItemRow>(),
+    stocks: new Set<StockRow>(),
+    reservations: new Set<ReservationRow>(),
+    lines: new Set<LineRow>(),
+    ledger: [] as Array<LedgerRow>,
+    tracking: [] as Array<TrackingRow>,
+    idempotency: [] as Array<IdempotencyRow>,
+    discrepancies: new Set<DiscrepancyRow>(),
+    /** Balance discrepancies whose condition has ended, by stock and kind. */
+    closings: [] as Array<{ merchantId: string; stockId: string; kind: DiscrepancyKind; at: number }>,
+    events: [] as Array<EventRow>
+  }
+  readonly changed = {
+    locations: new Set<LocationRow>(),
+    items: new Set<ItemRow>(),
+    stocks: new Set<StockRow>(),
+    reservations: new Set<ReservationRow>(),
+    lines: new Set<LineRow>(),
+    discrepancies: new Set<DiscrepancyRow>()
+  }
+
+  #journal: Array<() => void> = []
+
+  /** Begins a posting: what follows can be undone with `undo`. */
+  begin(): void {
+    this.#journal = []
+  }
+
+  undo(): void {
+    for (const revert of this.#journal.reverse()) revert()
+    this.#journal = []
+  }
+
+  change<R extends object>(kind: Set<R>, row: R, patch: Partial<R>): void {
+    const before: Partial<R> = {}
+    for (const field in patch) before[field] = row[field]
+    const first = !kind.has(row)
+    kind.add(row)
+    Object.assign(row, patch)
+    this.#journal.push(() => {
+      Object.assign(row, before)
+      if (first) kind.delete(row)
+    })
+  }
+
+  insert<R>(kind: Set<R> | Array<R>, row: R): void {
+    if (Array.isArray(kind)) {
+      kind.push(row)
+      this.#journal.push(() => kind.pop())
+    } else {
+      kind.add(row)
+      this.#journal.push(() => kind.delete(row))
+    }
+  }
+
+  index<V>(map: Map<string, V>, key: string, value: V): void {
+    const before = map.get(key)
+    map.set(key, value)
+    this.#journal.push(() => (before === undefined ? map.delete(key) : map.set(key, before)))
+  }
+
+  append<V>(map: Map<string, Array<V>>, key: string, value: V): void {
+    let list = map.get(key)
+    if (list === undefined) map.set(key, (list = []))
+    const target = list
+    target.push(value)
+    this.#journal.push(() => target.pop())
+  }
+
+  findItem(merchantId: string, ref: ItemRef): ItemRow | undefined {
+    const item =
+      "variantId" in ref
+        ? this.itemsByVariant.get(keyOf(merchantId, ref.variantId))
+        : "sku" in ref
+          ? this.itemsBySku.get(keyOf(merchantId, ref.sku))
+          : this.items.get(keyOf(merchantId, ref.itemId))
+    return item === undefined || item.deletedAt !== null ? undefined : item
+  }
+
+  stocksOf(item: ItemRow): ReadonlyArray<StockRow> {
+    return this.stocksOfItem.get(keyOf(item.merchantId, item.itemId)) ?? []
+  }
+
+  reservationsOf(merchantId: string, orderId: string): ReadonlyArray<ReservationRow> {
+    return this.reservationsOfOrder.get(keyOf(merchantId, orderId)) ?? []
+  }
+
+  addItem(item: ItemRow): void {
+    const key = keyOf(item.merchantId, item.itemId)
+    this.items.set(key, item)
+    if (item.productVariantId !== null) this.itemsByVariant.set(keyOf(item.merchantId, item.productVariantId), item)
+    if (item.sku !== null) this.itemsBySku.set(keyOf(item.merchantId, item.sku), item)
+  }
+
+  addStock(stock: StockRow): void {
+    this.stocks.set(keyOf(stock.merchantId, stock.stockId), stock)
+    const key = keyOf(stock.merchantId, stock.itemId)
+    const siblings = this.stocksOfItem.get(key)
+    if (siblings === undefined) this.stocksOfItem.set(key, [stock])
+    else siblings.push(stock)
+  }
+
+  addReservation(reservation: ReservationRow): void {
+    const key = keyOf(reservation.merchantId, reservation.orderId)
+    const siblings = this.reservationsOfOrder.get(key)
+    if (siblings === undefined) this.reservationsOfOrder.set(key, [reservation])
+    else siblings.push(reservation)
+  }
+}
+
+/** The n-th id that a posting gives away: the posting's own, counted on in its last twelve digits. */
+export const derivedId = (postingId: string, n: number): string => {
+  const tail = (Number.parseInt(postingId.slice(24), 16) + n) % 0x1000000000000
+  return postingId.slice(0, 24) + tail.toString(16).padStart(12, "0")
+}
+
+/**
+ * What can be sold of a stock at a time: `max(0, onHand − reserved − unallocatable)`, and nothing of a lot past its
+ * expiry (CONTRACTS section 1: one formula everywhere).
+ */
+export const sellable = (stock: StockRow, at: number): number =>
+  stock.lotExpiresAt !== null && stock.lotExpiresAt <= at
+    ? 0
+    : Math.max(0, stock.onHand - stock.reserved - stock.unallocatable)
+
+export const sellableOf = (stocks: ReadonlyArray<StockRow>, at: number): number => {
+  let sum = 0
+  for (const stock of stocks) sum += sellable(stock, at)
+  return sum
+}
+
+export const statusOf = (
+  item: Pick<ItemRow, "discontinued" | "initialized" | "lowStockThreshold">,
+  available: number
+): ItemStatus => {
+  if (item.discontinued) return "DISCONTINUED"
+  if (!item.initialized) return "AWAITING_INITIAL_STOCK"
+  if (available <= 0) return "OUT_OF_STOCK"
+  return available <= item.lowStockThreshold ? "LOW_STOCK" : "IN_STOCK"
+}
+
+export const itemFigures = (books: Books, item: ItemRow, at: number): ItemFigures => {
+  const available = sellableOf(books.stocksOf(item), at)
+  return {
+    itemId: item.itemId,
+    productVariantId: item.productVariantId,
+    sku: item.sku,
+    quantity: item.onHand,
+    reservedQuantity: item.reserved,
+    unallocatableQuantity: item.unallocatable,
+    availableQuantity: available,
+    status: statusOf(item, available)
+  }
+}
+
+export const stockFigures = (stock: StockRow): StockFigures => ({
+  stockId: stock.stockId,
+  locationId: stock.locationId,
+  lotNumber: stock.lotNumber === "" ? null : stock.lotNumber,
+  quantity: stock.onHand,
+  reservedQuantity: stock.reserved,
+  unallocatableQuantity: stock.unallocatable,
+  version: stock.sequence
+})
+
+/** The order in which stock is taken: by location (default first, then oldest), first-expired-first-out inside it. */
+export const byPick = (a: StockRow, b: StockRow): number =>
+  Number(b.locationIsDefault) - Number(a.locationIsDefault) ||
+  a.locationPosition - b.locationPosition ||
+  (a.lotExpiresAt ?? Number.POSITIVE_INFINITY) - (b.lotExpiresAt ?? Number.POSITIVE_INFINITY) ||
+  a.createdAt - b.createdAt ||
+  (a.stockId < b.stockId ? -1 : 1)

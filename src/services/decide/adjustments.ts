@@ -1,0 +1,322 @@
+import {
+  AmbiguousStock,
+  InsufficientStock,
+  ItemNotFound,
+  LocationNotFound,
+  LotMismatch,
+  StockNotFound,
+  VersionMismatch
+} from "../../schema/Failure.ts"
+import type { AdjustStock, AnyRefusal, Answers } from "../../schema/Posting.ts"
+import {
+  type ItemRow,
+  type LocationRow,
+  type ReservationRow,
+  type StockRow,
+  itemFigures,
+  keyOf,
+  stockFigures
+} from "./Books.ts"
+import { type Decision, type Draft, type MovementNotes, answered, refused } from "./Draft.ts"
+import { addLine, allocate, nameOf, sellFromLine, settle, shortLine } from "./reservations.ts"
+
+/** Changes of stock outside the life of a reservation (CONTRACTS 4.2, `adjust-stock`). */
+
+/** The tracking key under which an adjustment with a reference, or a direct sale of an order, is applied once. */
+export const adjustmentKey = (command: AdjustStock): string | undefined => {
+  const name = nameOf(command.item)
+  if (command.changeType === "SALE" && command.orderId !== undefined) {
+    return `SALE|${command.orderId}|${name}|${command.reference ?? ""}`
+  }
+  return command.reference === undefined ? undefined : `${command.changeType}|${name}|${command.reference}`
+}
+
+export const adjust = (draft: Draft, command: AdjustStock): Decision<Answers["AdjustStock"]> => {
+  const { books, merchantId } = draft
+  const item = books.findItem(merchantId, command.item)
+  if (item === undefined) return refused(new ItemNotFound({ items: [nameOf(command.item)] }))
+  if (command.locationId !== undefined && !books.locations.has(keyOf(merchantId, command.locationId))) {
+    return refused(new LocationNotFound({ locationId: command.locationId }))
+  }
+  if (command.expectedVersion !== undefined) {
+    const stock = theStock(draft, item, command)
+    if ("refusal" in stock) return stock
+    if (stock.found.sequence !== command.expectedVersion) {
+      return refused(
+        new VersionMismatch({
+          expected: command.expectedVersion,
+          actual: stock.found.sequence,
+          quantity: stock.found.onHand
+        })
+      )
+    }
+  }
+  switch (command.changeType) {
+    case "RECEIPT":
+      return once(draft, command, item, () => receive(draft, command, item))
+    case "SALE":
+      return sell(draft, command, item)
+    case "RETURN":
+      return once(draft, command, item, () => takeBack(draft, command, item))
+    case "DAMAGE":
+      return once(draft, command, item, () => {
+        const stock = theStock(draft, item, command)
+        if ("refusal" in stock) return stock
+        draft.move(stock.found, "ADJUSTMENT", { unallocatable: command.quantity }, notesOf(command))
+        return { moved: [stock.found] }
+      })
+    case "CORRECTION":
+      return once(draft, command, item, () => {
+        const stock = theStock(draft, item, command)
+        if ("refusal" in stock) return stock
+        draft.touch(item)
+        initialize(draft, item)
+        const onHand = command.quantity - stock.found.onHand
+        if (onHand !== 0) draft.move(stock.found, "ADJUSTMENT", { onHand }, notesOf(command))
+        return { moved: [stock.found] }
+      })
+  }
+}
+
+type Effect = { readonly moved: ReadonlyArray<StockRow> } | { readonly refusal: AnyRefusal }
+
+/** Applies an adjustment that names a reference once; without one, every time. */
+const once = (
+  draft: Draft,
+  command: AdjustStock,
+  item: ItemRow,
+  apply: () => Effect
+): Decision<Answers["AdjustStock"]> => {
+  const { books, merchantId, posting } = draft
+  const trackingKey = adjustmentKey(command)
+  if (trackingKey !== undefined) {
+    if (books.tracking.has(keyOf(merchantId, trackingKey))) return adjusted(draft, item, false, [])
+    const row = { merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: draft.at }
+    books.insert(books.written.tracking, row)
+    books.index(books.tracking, keyOf(merchantId, trackingKey), row)
+  }
+  const effect = apply()
+  return "refusal" in effect ? effect : adjusted(draft, item, true, effect.moved)
+}
+
+const adjusted = (
+  draft: Draft,
+  item: ItemRow,
+  applied: boolean,
+  stocks: ReadonlyArray<StockRow>
+): Decision<Answers["AdjustStock"]> =>
+  answered({
+    at: draft.at,
+    applied,
+    item: itemFigures(draft.books, item, draft.at),
+    stocks: stocks.map(stockFigures)
+  })
+
+/** Goods have come in: a fact, into the given location (or the default one) and lot. */
+const receive = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => {
+  const stock = stockFor(draft, item, command)
+  if ("refusal" in stock) return stock
+  draft.touch(item)
+  initialize(draft, item)
+  draft.move(stock.found, "RECEIPT", { onHand: command.quantity }, notesOf(command))
+  return { moved: [stock.found] }
+}
+
+/**
+ * A sale: of what the order holds of the item, and beyond that (or without a reservation) of what can be sold. An order
+ * whose item has been sold already is not sold a second time.
+ */
+const sell = (draft: Draft, command: AdjustStock, item: ItemRow): Decision<Answers["AdjustStock"]> => {
+  const { books, merchantId } = draft
+  const { orderId, quantity } = command
+  if (orderId === undefined) {
+    return once(draft, command, item, () => sellDirectly(draft, command, item, quantity))
+  }
+  const reservations = books.reservationsOf(merchantId, orderId).filter(({ kind }) => kind !== "SALE")
+  const lines = reservations.flatMap((reservation) =>
+    reservation.lines.filter(({ itemId }) => itemId === item.itemId).map((line) => ({ line, reservation }))
+  )
+  const held = lines.filter(({ line }) => line.open > 0)
+  if (held.length === 0) {
+    return lines.some(({ line }) => line.sold > 0)
+      ? adjusted(draft, item, false, [])
+      : once(draft, command, item, () => sellDirectly(draft, command, item, quantity))
+  }
+  const moved: Array<StockRow> = []
+  let open = quantity
+  for (const { line, reservation } of held) {
+    const take = Math.min(open, line.open)
+    if (take === 0) continue
+    sellFromLine(draft, reservation, line, take, { reference: command.reference, reason: command.reason })
+    settle(draft, reservation, "CANCELLED")
+    if (line.stockId !== null) moved.push(books.stocks.get(keyOf(merchantId, line.stockId))!)
+    open -= take
+  }
+  if (open > 0) {
+    const surplus = sellDirectly(draft, command, item, open)
+    if ("refusal" in surplus) return surplus
+    moved.push(...surplus.moved)
+  }
+  return adjusted(draft, item, true, moved)
+}
+
+/** A sale is a promise: refused when what can be sold is short. */
+const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantity: number): Effect => {
+  const { at, books } = draft
+  if (!item.stocked) {
+    if (command.orderId !== undefined) addLine(draft, saleOf(draft, command.orderId, item, quantity), item, null, quantity, { open: 0, sold: quantity })
+    return { moved: [] }
+  }
+  const stocks = books
+    .stocksOf(item)
+    .filter(
+      (stock) =>
+        (command.locationId === undefined || stock.locationId === command.locationId) &&
+        (command.lotNumber === undefined || stock.lotNumber === command.lotNumber)
+    )
+  const { picks, short } = allocate(stocks, quantity, at)
+  if (short > 0) return refused(new InsufficientStock({ items: [shortLine(item, quantity, quantity - short)] }))
+  const sale = command.orderId === undefined ? undefined : saleOf(draft, command.orderId, item, quantity)
+  for (const pick of picks) {
+    if (sale !== undefined) addLine(draft, sale, item, pick.stock, pick.quantity, { open: 0, sold: pick.quantity })
+    draft.move(pick.stock, "SALE", { onHand: -pick.quantity }, {
+      ...notesOf(command),
+      source: "ORDER",
+      reservationId: sale?.reservationId
+    })
+  }
+  return { moved: picks.map(({ stock }) => stock) }
+}
+
+/** The document of a sale without reservation: what an order was sold, for returns and for "sold once". */
+const saleOf = (draft: Draft, orderId: string, item: ItemRow, quantity: number): ReservationRow => {
+  const { at, books, merchantId } = draft
+  const sale: ReservationRow = {
+    merchantId,
+    reservationId: draft.nextId(),
+    orderId,
+    kind: "SALE",
+    scope: item.itemId,
+    status: "CONFIRMED",
+    request: JSON.stringify([[item.itemId, quantity, null]]),
+    metadata: null,
+    expiresAt: at,
+    createdAt: at,
+    updatedAt: at,
+    lines: []
+  }
+  books.insert(books.written.reservations, sale)
+  books.append(books.reservationsOfOrder, keyOf(merchantId, orderId), sale)
+  return sale
+}
+
+/**
+ * A return is a fact. With an order it goes back to the stocks it was sold from; what exceeds that goes where returns
+ * without an order go, and a discrepancy says so.
+ */
+const takeBack = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => {
+  const { books, merchantId } = draft
+  const moved: Array<StockRow> = []
+  let open = command.quantity
+  if (command.orderId !== undefined) {
+    for (const reservation of books.reservationsOf(merchantId, command.orderId)) {
+      for (const line of reservation.lines) {
+        const quantity = Math.min(open, line.sold - line.returned)
+        if (line.itemId !== item.itemId || quantity <= 0) continue
+        books.change(books.changed.lines, line, { returned: line.returned + quantity })
+        open -= quantity
+        if (line.stockId === null) continue
+        const stock = books.stocks.get(keyOf(merchantId, line.stockId))!
+        draft.move(stock, "RETURN", { onHand: quantity }, {
+          ...notesOf(command),
+          reservationId: reservation.reservationId
+        })
+        moved.push(stock)
+      }
+    }
+  }
+  if (open > 0 && item.stocked) {
+    const stock = stockFor(draft, item, command)
+    if ("refusal" in stock) return stock
+    draft.touch(item)
+    initialize(draft, item)
+    draft.move(stock.found, "RETURN", { onHand: open }, notesOf(command))
+    moved.push(stock.found)
+    if (command.orderId !== undefined) {
+      draft.openDiscrepancy("RETURN_EXCEEDS_SALE", { item, orderId: command.orderId }, { quantity: open })
+    }
+  }
+  return { moved }
+}
+
+const notesOf = (command: AdjustStock): MovementNotes => ({
+  source: command.orderId === undefined ? "MANUAL_ADJUSTMENT" : "ORDER",
+  orderId: command.orderId,
+  reference: command.reference,
+  reason: command.reason,
+  occurredAt: command.occurredAt
+})
+
+/** From its first count or receipt on, an item has stock to speak of. */
+const initialize = (draft: Draft, item: ItemRow): void => {
+  const { books } = draft
+  if (!item.initialized) books.change(books.changed.items, item, { initialized: true })
+}
+
+type Found = { readonly found: StockRow } | { readonly refusal: AnyRefusal }
+
+/** The one stock that is meant: of the given location and lot, where that leaves no choice. */
+const theStock = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
+  const matching = draft.books
+    .stocksOf(item)
+    .filter(
+      (stock) =>
+        (command.locationId === undefined || stock.locationId === command.locationId) &&
+        (command.lotNumber === undefined || stock.lotNumber === command.lotNumber)
+    )
+  if (matching.length > 1) {
+    return refused(
+      new AmbiguousStock({
+        stocks: matching.map(({ locationId, lotNumber, stockId }) => ({
+          stockId,
+          locationId,
+          lotNumber: lotNumber === "" ? null : lotNumber
+        }))
+      })
+    )
+  }
+  if (matching[0] !== undefined) return { found: matching[0] }
+  return command.changeType === "CORRECTION" && command.expectedVersion === undefined
+    ? stockFor(draft, item, command)
+    : refused(new StockNotFound({ item: nameOf(command.item) }))
+}
+
+/** The stock of the given (or default) location and (or unnamed) lot, opened if it is not there yet. */
+const stockFor = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
+  const location = locationFor(draft, command.locationId)
+  const lotNumber = command.lotNumber ?? ""
+  const lotExpiresAt = command.lotExpiresAt ?? null
+  const existing = draft.books
+    .stocksOf(item)
+    .find((stock) => stock.locationId === location.locationId && stock.lotNumber === lotNumber)
+  if (existing === undefined) return { found: draft.openStock(item, location, lotNumber, lotExpiresAt) }
+  if (lotExpiresAt !== null && existing.lotExpiresAt !== lotExpiresAt) {
+    return refused(
+      new LotMismatch({
+        lotNumber,
+        expiresAt: existing.lotExpiresAt === null ? null : new Date(existing.lotExpiresAt).toISOString()
+      })
+    )
+  }
+  return { found: existing }
+}
+
+const locationFor = (draft: Draft, locationId: string | undefined): LocationRow => {
+  const { books, merchantId } = draft
+  if (locationId !== undefined) return books.locations.get(keyOf(merchantId, locationId))!
+  for (const location of books.locations.values()) {
+    if (location.merchantId === merchantId && location.isDefault) return location
+  }
+  // Every merchant is given its default location in the posting that first names it.
+  throw new Error(`merchant ${merchantId} has no default location`)
+}

@@ -1,0 +1,102 @@
+import { BalanceOverflow, IdempotencyKeyReused } from "../../schema/Failure.ts"
+import type { AnyRefusal, Answers, Command, Posting } from "../../schema/Posting.ts"
+import { adjust } from "./adjustments.ts"
+import { type Books, keyOf } from "./Books.ts"
+import { ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
+import { type Decision, Draft, refused } from "./Draft.ts"
+import { confirm, expire, extend, release, reserve } from "./reservations.ts"
+
+/** What became of one posting of a batch. */
+export type Verdict =
+  | { readonly answer: Answers[keyof Answers]; readonly replayed: boolean }
+  | { readonly refusal: AnyRefusal }
+
+export const postingKey = (postingId: string): string => `POSTING|${postingId}`
+
+/**
+ * Decides one posting over the books: its answer, with the books changed accordingly, or a typed refusal, with the
+ * books as they were. Pure but for the books: no database, no clock, no randomness.
+ */
+export const decide = (books: Books, posting: Posting): Verdict => {
+  const { caller, command } = posting
+  const { idempotency, merchantId } = caller
+
+  // Its own second run (after a commit whose answer was lost) is told what the first one was told.
+  const own = books.tracking.get(keyOf(merchantId, postingKey(posting.id)))
+  if (own?.answer) return { answer: JSON.parse(own.answer), replayed: false }
+  if (idempotency !== undefined) {
+    const kept = books.idempotency.get(keyOf(merchantId, idempotency.key))
+    if (kept !== undefined) {
+      return kept.fingerprint === idempotency.fingerprint
+        ? { answer: JSON.parse(kept.answer), replayed: true }
+        : { refusal: new IdempotencyKeyReused({ idempotencyKey: idempotency.key }) }
+    }
+  }
+
+  books.begin()
+  const draft = new Draft(books, posting)
+  ensureMerchant(draft)
+  const decision = run(draft, command)
+  if ("refusal" in decision) {
+    books.undo()
+    return decision
+  }
+  draft.finish()
+  if (draft.overflow !== undefined) {
+    books.undo()
+    return refused(new BalanceOverflow({ stockId: draft.overflow.stockId }))
+  }
+  keep(draft, decision.answer)
+  return { answer: decision.answer, replayed: false }
+}
+
+const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> => {
+  switch (command._tag) {
+    case "ReserveStock":
+      return reserve(draft, command)
+    case "ReleaseReservation":
+      return release(draft, command)
+    case "ConfirmReservation":
+      return confirm(draft, command)
+    case "ExtendReservation":
+      return extend(draft, command)
+    case "ExpireReservation":
+      return expire(draft, command)
+    case "AdjustStock":
+      return adjust(draft, command)
+    case "EnsureItem":
+      return ensureItem(draft, command)
+    case "EnsureLocation":
+      return ensureLocation(draft, command)
+    case "ResolveDiscrepancy":
+      return resolveDiscrepancy(draft, command)
+  }
+}
+
+/**
+ * Keeps the answer with the posting's id and, where there is one, with its Idempotency-Key. A reservation carries its
+ * posting's id itself, and expiry is harmless to repeat: those two need no row of their own.
+ */
+const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
+  const { at, books, merchantId, posting } = draft
+  const { idempotency } = posting.caller
+  const tracked = posting.command._tag !== "ReserveStock" && posting.command._tag !== "ExpireReservation"
+  if (!tracked && idempotency === undefined) return
+  const answer = JSON.stringify(given)
+  if (tracked) {
+    const row = { merchantId, trackingKey: postingKey(posting.id), postingId: posting.id, answer, recordedAt: at }
+    books.insert(books.written.tracking, row)
+    books.index(books.tracking, keyOf(merchantId, row.trackingKey), row)
+  }
+  if (idempotency !== undefined) {
+    const row = {
+      merchantId,
+      idempotencyKey: idempotency.key,
+      fingerprint: idempotency.fingerprint,
+      answer,
+      createdAt: at
+    }
+    books.insert(books.written.idempotency, row)
+    books.index(books.idempotency, keyOf(merchantId, idempotency.key), row)
+  }
+}

@@ -25,11 +25,14 @@ export const keysAgeMsMax = 600_000
 const keysTrustedAgeMs = keysAgeMsMax - 2 * verifiedTokenAgeMsMax
 /** While older keys are at hand, a caller waits only this long for fresh ones: its own deadline is near. */
 const staleWaitMsMax = 1_000
-/** A key that we do not know makes us ask at most this often: the `kid` is chosen by whoever sends the token. */
-export const unknownKeyCoolDownMs = 30_000
+/**
+ * With keys at hand the issuer is asked at most this often, whether it answers or not: for a key that we do not know,
+ * because the `kid` is chosen by whoever sends the token, and after a failure, because we can live with what we have.
+ */
+export const coolDownMs = 30_000
 const fetchTimeoutMs = 5_000
 const fetchBytesMax = 1024 * 1024
-/** After a failed fetch the next one waits twice as long, but not so long that we are not well within 30 s. */
+/** Without keys nobody gets in: the waits between fetches double only up to where we are well again within 30 s. */
 const backOffMsFirst = 500
 const backOffMsMax = 10_000
 
@@ -72,8 +75,12 @@ export type KeySet = ReturnType<typeof createLocalJWKSet>
 class JwksFetchFailed extends Schema.TaggedError<JwksFetchFailed>()("JwksFetchFailed", {
   reason: Schema.Literals(["transport", "status", "size", "content", "timeout"]),
   status: Schema.optionalKey(Schema.Int),
-  cause: Schema.optionalKey(Schema.Defect())
+  /** For the log. Never what the issuer answered: it may be long, and none of our business. */
+  detail: Schema.optionalKey(Schema.String)
 }) {}
+
+const transportFailed = (error: { readonly message: string }) =>
+  new JwksFetchFailed({ reason: "transport", detail: error.message.slice(0, 200) })
 
 const PublishedKeys = Schema.fromJsonString(
   Schema.Struct({ keys: Schema.Array(Schema.Record(Schema.String, Schema.Unknown)) })
@@ -83,14 +90,12 @@ const keysMax = 100
 const makeFetchKeys = Effect.fnUntraced(function* (url: string) {
   const client = HttpClient.withScope(yield* HttpClient.HttpClient)
   return Effect.gen(function* () {
-    const response = yield* client
-      .get(url, { acceptJson: true })
-      .pipe(Effect.mapError((cause) => new JwksFetchFailed({ reason: "transport", cause })))
+    const response = yield* client.get(url, { acceptJson: true }).pipe(Effect.mapError(transportFailed))
     if (response.status !== 200) {
       return yield* new JwksFetchFailed({ reason: "status", status: response.status })
     }
     const bytes = yield* response.stream.pipe(
-      Stream.mapError((cause) => new JwksFetchFailed({ reason: "transport", cause })),
+      Stream.mapError(transportFailed),
       Stream.runFoldEffect(
         () => ({ chunks: new Array<Uint8Array>(), length: 0 }),
         (read, chunk) => {
@@ -104,7 +109,7 @@ const makeFetchKeys = Effect.fnUntraced(function* (url: string) {
     )
     const published = yield* Schema.decodeUnknownEffect(PublishedKeys)(
       Buffer.concat(bytes.chunks).toString("utf8")
-    ).pipe(Effect.mapError((cause) => new JwksFetchFailed({ reason: "content", cause })))
+    ).pipe(Effect.mapError(() => new JwksFetchFailed({ reason: "content" })))
     return yield* toKeySet(published.keys)
   }).pipe(
     Effect.scoped,
@@ -126,7 +131,7 @@ const toKeySet = (published: ReadonlyArray<{ readonly [member: string]: unknown 
           .filter((key) => key["d"] === undefined)
           .slice(0, keysMax)
       } as JSONWebKeySet),
-    catch: (cause) => new JwksFetchFailed({ reason: "content", cause })
+    catch: () => new JwksFetchFailed({ reason: "content" })
   })
 
 const fetches = Metric.counter("holdfast_jwks_fetches", {
@@ -168,16 +173,14 @@ const makeKeySets = Effect.fnUntraced(function* (
         }
         // We are stopping: that says nothing about the issuer.
         if (Cause.hasInterruptsOnly(exit.cause)) return Effect.void
-        retryAt = now + Math.min(backOffMsFirst * 2 ** failures, backOffMsMax)
+        const backOffMs = Math.min(backOffMsFirst * 2 ** failures, backOffMsMax)
+        retryAt = now + (held === undefined ? backOffMs : coolDownMs)
         failures += 1
         return Metric.update(Metric.withAttributes(fetches, { outcome: "failed" }), 1).pipe(
           Effect.andThen(
-            Effect.logWarning(
-              held === undefined
-                ? "The token issuer's keys could not be fetched"
-                : "The token issuer's keys could not be fetched again; those at hand stay in use",
-              Cause.squash(exit.cause)
-            )
+            Effect.logWarning("The token issuer's keys could not be fetched", Cause.squash(exit.cause), {
+              olderKeysInUse: held !== undefined
+            })
           )
         )
       })
@@ -234,7 +237,7 @@ const makeKeySets = Effect.fnUntraced(function* (
   const newerThan = Effect.fnUntraced(function* (keys: KeySet) {
     if (held === undefined || held.keys === keys) {
       // From the last start, whatever came of it: a failing issuer is not asked more often than a healthy one.
-      const fetching = yield* refresh((now) => now - startedAt >= unknownKeyCoolDownMs)
+      const fetching = yield* refresh((now) => now - startedAt >= coolDownMs)
       if (fetching !== undefined) yield* Deferred.await(fetching)
     }
     return held === undefined || held.keys === keys ? undefined : held.keys

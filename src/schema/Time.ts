@@ -9,7 +9,7 @@ export const Instant = Schema.String.annotate({
   description: "RFC 3339, with an offset"
 }).pipe(
   Schema.decodeTo(Schema.Int, {
-    decode: SchemaGetter.transformOrFail((text: string) => {
+    decode: SchemaGetter.transformEffect((text: string) => {
       const at = rfc3339.test(text) ? Date.parse(text) : Number.NaN
       return Number.isNaN(at) || Math.abs(at) > 253_402_300_799_999
         ? Effect.fail(

@@ -1,4 +1,4 @@
-import { Clock, Context, Deferred, Effect, Exit, Layer, Metric, Queue, Random, Schedule, Scope } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Exit, Layer, Metric, Queue, Random, Schedule, Scope } from "effect"
 import { DatabaseUnavailable, OperationTimedOut, Overloaded } from "../schema/Failure.ts"
 import type { AnyRefusal, Caller, Command, Posted, Posting, PostingFailure, Refusal } from "../schema/Posting.ts"
 import { Db, type Session, StatementFailed } from "./Db.ts"
@@ -115,7 +115,7 @@ const runLane = Effect.fnUntraced(function* (lane: Lane) {
         Effect.gen(function* () {
           yield* Effect.logError("a batch died", cause)
           yield* closeSession(holder)
-          for (const { done } of entries) Deferred.doneUnsafe(done, Exit.failCause(cause as never))
+          for (const { done } of entries) Deferred.doneUnsafe(done, Exit.die(Cause.squash(cause)))
         })
       )
     )
@@ -161,7 +161,11 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
       }
       const failure = Exit.findErrorOption(outcome)
       if (failure._tag === "None" || failure.value.disposition === "DEFECT") {
-        if (entries.length === 1) return yield* Effect.failCause(outcome.cause as never)
+        if (entries.length === 1) {
+          yield* Effect.logError("a posting cannot be written", outcome.cause)
+          Deferred.doneUnsafe(entries[0]!.done, Exit.die(Cause.squash(outcome.cause)))
+          return
+        }
         yield* countRetry("split")
         yield* Effect.logWarning("a batch was refused and is split", outcome.cause)
         return yield* runHalves(lane, holder, entries)

@@ -3,7 +3,7 @@ import { Deferred, Effect, Exit, Fiber, Layer, Schema } from "effect"
 import { HttpClient, HttpClientError, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto"
-import { layer, unknownKeyCoolDownMs } from "../../src/layers/JwksHttp.ts"
+import { layer, coolDownMs } from "../../src/layers/JwksHttp.ts"
 import { Unauthenticated } from "../../src/schema/Principal.ts"
 import { Authentication } from "../../src/services/Authentication.ts"
 import { Jwks, type RefusalReason } from "../../src/services/Jwks.ts"
@@ -373,7 +373,7 @@ describe("JwksHttp", () => {
         yield* atNow
         yield* verify(tokenOf())
         stub.keys = [publicJwk(key1), publicJwk(key2)]
-        yield* TestClock.adjust(unknownKeyCoolDownMs - 1)
+        yield* TestClock.adjust(coolDownMs - 1)
         assert.strictEqual(yield* refusal(tokenOf({ key: key2 })), "unknown_key")
         assert.strictEqual(stub.asked.length, 1)
         yield* TestClock.adjust(1)
@@ -390,7 +390,7 @@ describe("JwksHttp", () => {
         yield* atNow
         yield* verify(tokenOf(nameless))
         stub.keys = [publicJwk(key2)]
-        yield* TestClock.adjust(unknownKeyCoolDownMs)
+        yield* TestClock.adjust(coolDownMs)
         yield* verify(tokenOf({ key: key2, ...nameless }))
         assert.strictEqual(stub.asked.length, 2)
       }).pipe(Effect.provide(stub.layer))
@@ -501,6 +501,21 @@ describe("JwksHttp", () => {
       }).pipe(Effect.provide(stub.layer))
     })
 
+    it.effect("at hand are not asked for again and again of an issuer that fails", () => {
+      const stub = makeStub(key1)
+      return Effect.gen(function* () {
+        yield* atNow
+        yield* verify(tokenOf())
+        stub.answer = () => Effect.fail("refused")
+        for (let second = 0; second < 900; second += 5) {
+          yield* TestClock.adjust("5 seconds")
+          yield* verify(tokenOf())
+          yield* flood(1)
+        }
+        assert.isAtMost(stub.asked.length, 1 + 900_000 / coolDownMs)
+      }).pipe(Effect.provide(stub.layer))
+    })
+
     it.effect("of an issuer that never answers are given up after 5 s, or 1 s with others at hand", () => {
       const stub = makeStub(key1)
       const good = stub.answer
@@ -521,9 +536,11 @@ describe("JwksHttp", () => {
         const stale = yield* Effect.forkChild(verify(tokenOf()), { startImmediately: true })
         yield* TestClock.adjust(1_000)
         yield* Fiber.join(stale)
-        // By now the fetch has failed, so that the next caller does not wait at all.
-        yield* TestClock.adjust(4_000)
+        // Then the fetch has failed, so that nobody waits for the next one.
+        yield* TestClock.adjust("1 minute")
+        const asked = stub.asked.length
         yield* verify(tokenOf())
+        assert.strictEqual(stub.asked.length, asked + 1)
       }).pipe(Effect.provide(stub.layer))
     })
 
@@ -552,7 +569,7 @@ describe("JwksHttp", () => {
           yield* atNow
           yield* flood(10_000)
           assert.strictEqual(stub.asked.length, 1)
-          yield* TestClock.adjust(unknownKeyCoolDownMs - 1)
+          yield* TestClock.adjust(coolDownMs - 1)
           yield* flood(1_000)
           assert.strictEqual(stub.asked.length, 1)
           yield* TestClock.adjust(1)
@@ -560,7 +577,7 @@ describe("JwksHttp", () => {
           assert.strictEqual(stub.asked.length, 2)
           // A fetch that fails counts too: this is where jose's own cool-down does not.
           stub.answer = () => Effect.fail("refused")
-          yield* TestClock.adjust(unknownKeyCoolDownMs)
+          yield* TestClock.adjust(coolDownMs)
           yield* flood(1_000)
           assert.strictEqual(stub.asked.length, 3)
           stub.answer = good

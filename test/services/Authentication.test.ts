@@ -165,11 +165,10 @@ describe("Authentication", () => {
         yield* authenticate(`Bearer ${token}`)
         if (token % 1_000 === 0) yield* authenticate("Bearer used")
       }
-      stub.asked.length = 0
       yield* authenticate("Bearer used")
-      assert.deepStrictEqual(stub.asked, [])
       yield* authenticate("Bearer unused")
-      assert.deepStrictEqual(stub.asked, ["unused"])
+      assert.strictEqual(stub.asked.filter((token) => token === "used").length, 1)
+      assert.strictEqual(stub.asked.filter((token) => token === "unused").length, 2)
     }).pipe(Effect.provide(stub.layer))
   })
 })

@@ -155,7 +155,7 @@ export interface EventRow {
 }
 
 /** A key inside one merchant. Ids hold no control characters, so that the separator cannot be forged. */
-export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u0000${id}`
+export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u001f${id}`
 
 export class Books {
   readonly merchants = new Set<string>()

@@ -1,0 +1,178 @@
+import { Context, Effect, Layer } from "effect"
+import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
+import type {
+  Caller,
+  EnsureItem,
+  EnsureLocation,
+  ItemAnswer,
+  ItemStatus,
+  LocationAnswer,
+  Posted,
+  PostingFailure,
+  Refusal
+} from "../schema/Posting.ts"
+import { Clock } from "effect"
+import { Db } from "./Db.ts"
+import { parameter } from "./PostgresTypes.ts"
+import { StockLedger } from "./StockLedger.ts"
+
+export interface ItemFilter {
+  /** A part of the product variant id, the sku or the name, in any case. */
+  readonly search?: string | undefined
+  readonly status?: ItemStatus | undefined
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly limit?: number | undefined
+  readonly cursor?: string | undefined
+}
+
+/** What a merchant stocks, and where. */
+export class Catalog extends Context.Service<
+  Catalog,
+  {
+    readonly ensureItem: (
+      caller: Caller,
+      command: Omit<EnsureItem, "_tag">
+    ) => Effect.Effect<Posted<EnsureItem>, Refusal<EnsureItem> | PostingFailure>
+    readonly ensureLocation: (
+      caller: Caller,
+      command: Omit<EnsureLocation, "_tag">
+    ) => Effect.Effect<Posted<EnsureLocation>, PostingFailure>
+    /** In the order of their creation. */
+    readonly items: (
+      merchantId: string,
+      filter: ItemFilter
+    ) => Effect.Effect<Page<ItemAnswer>, InvalidCursor | DatabaseUnavailable>
+    /** The default one first, then in the order of their creation. */
+    readonly locations: (
+      merchantId: string,
+      page: { readonly limit?: number | undefined; readonly cursor?: string | undefined }
+    ) => Effect.Effect<Page<LocationAnswer>, InvalidCursor | DatabaseUnavailable>
+  }
+>()("holdfast/services/Catalog") {
+  static readonly layer = Layer.effect(
+    Catalog,
+    Effect.gen(function* () {
+      const ledger = yield* StockLedger
+      const db = yield* Db
+
+      const items: Catalog["Service"]["items"] = Effect.fn("Catalog.items")(function* (merchantId, filter) {
+        const after = yield* positionOf(filter.cursor, ["string"])
+        const limit = filter.limit ?? defaultLimit
+        const rows = yield* db.read<ItemRow>(merchantId, itemsStatement, [
+          parameter("text", merchantId),
+          parameter("text", filter.kind),
+          parameter("text", filter.status ?? null),
+          parameter("text", filter.search === undefined ? null : `%${likeText(filter.search)}%`),
+          parameter("uuid", after?.[0] ?? null),
+          parameter("int4", limit + 1),
+          parameter("timestamptz", yield* Clock.currentTimeMillis)
+        ])
+        return pageOf(rows, limit, itemAnswer, (row) => [row.item_id])
+      })
+
+      const locations: Catalog["Service"]["locations"] = Effect.fn("Catalog.locations")(
+        function* (merchantId, page) {
+          const after = yield* positionOf(page.cursor, ["number"])
+          const limit = page.limit ?? defaultLimit
+          const rows = yield* db.read<LocationRow>(merchantId, locationsStatement, [
+            parameter("text", merchantId),
+            parameter("int4", after?.[0] ?? -1),
+            parameter("int4", limit + 1)
+          ])
+          return pageOf(rows, limit, locationAnswer, (row) => [row.position])
+        }
+      )
+
+      return Catalog.of({
+        ensureItem: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureItem" }),
+        ensureLocation: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureLocation" }),
+        items,
+        locations
+      })
+    })
+  )
+}
+
+const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
+
+// item_pkey; ids are UUIDv7, so that their order is that of creation
+const itemsStatement = `
+  SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
+         i.low_stock_threshold, i.safety_stock, i.status, i.on_hand, i.reserved, i.unallocatable, i.created_at,
+         i.updated_at,
+         (SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
+          FROM stock s
+          WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id) AS available
+  FROM item i
+  WHERE i.merchant_id = $1
+    AND i.deleted_at IS NULL
+    AND i.kind = $2
+    AND ($3 IS NULL OR i.status = $3)
+    AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
+    AND ($5 IS NULL OR i.item_id > $5)
+  ORDER BY i.item_id
+  LIMIT $6`
+
+interface ItemRow {
+  readonly item_id: string
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly product_variant_id: string | null
+  readonly sku: string | null
+  readonly product_id: string | null
+  readonly name: string | null
+  readonly unit: string
+  readonly stocked: boolean
+  readonly low_stock_threshold: number
+  readonly safety_stock: number
+  readonly status: ItemStatus
+  readonly on_hand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly available: number
+  readonly created_at: number
+  readonly updated_at: number
+}
+
+const itemAnswer = (row: ItemRow): ItemAnswer => ({
+  itemId: row.item_id,
+  kind: row.kind,
+  productVariantId: row.product_variant_id,
+  sku: row.sku,
+  productId: row.product_id,
+  name: row.name,
+  unit: row.unit,
+  stocked: row.stocked,
+  lowStockThreshold: row.low_stock_threshold,
+  safetyStock: row.safety_stock,
+  status: row.status,
+  quantity: row.on_hand,
+  reservedQuantity: row.reserved,
+  unallocatableQuantity: row.unallocatable,
+  availableQuantity: row.available,
+  createdAt: row.created_at,
+  updatedAt: row.updated_at
+})
+
+// location_pkey
+const locationsStatement = `
+  SELECT location_id, name, is_default, position, created_at
+  FROM location
+  WHERE merchant_id = $1 AND position > $2
+  ORDER BY position
+  LIMIT $3`
+
+interface LocationRow {
+  readonly location_id: string
+  readonly name: string | null
+  readonly is_default: boolean
+  readonly position: number
+  readonly created_at: number
+}
+
+const locationAnswer = (row: LocationRow): LocationAnswer => ({
+  locationId: row.location_id,
+  name: row.name,
+  isDefault: row.is_default,
+  createdAt: row.created_at
+})

@@ -1,0 +1,144 @@
+import { PgConnection } from "@effect/sql-pg"
+import { Effect, Exit, Redacted, Scope } from "effect"
+import { randomBytes } from "node:crypto"
+import * as fs from "node:fs/promises"
+import * as os from "node:os"
+import * as path from "node:path"
+import type { TestProject } from "vitest/node"
+import { start } from "../../src/layers/EmbeddedPostgres.ts"
+import { migrate } from "../../src/layers/Migrations.ts"
+
+/**
+ * One PostgreSQL for a test run, and a database of its own for whoever asks. The server comes from TEST_DATABASE_URL (a
+ * maintenance database, with the right to create others) or is the embedded one in a folder that goes with the run.
+ */
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** The maintenance database that test databases are created from. */
+    readonly postgresUrl: string
+  }
+}
+
+export interface TestPostgresOptions {
+  /** Makes an empty database into one that tests start from. */
+  readonly migrate: (url: Redacted.Redacted<string>) => Effect.Effect<void, unknown>
+}
+
+export interface TestPostgres {
+  readonly url: string
+  readonly stop: () => Promise<void>
+}
+
+/** Every test database is a copy of this one. Two runs at once need two servers, since each makes its own. */
+export const templateName = "holdfast_template"
+
+const folderPrefix = "holdfast-test-"
+
+/** Crashes of the machine are not tested for, so that nothing waits for the disk. */
+const settings = { fsync: "off", synchronous_commit: "on", log_statement: "none", max_connections: "300" }
+
+/** The globalSetup of vitest. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const postgres = await startTestPostgres({ migrate })
+  project.provide("postgresUrl", postgres.url)
+  return postgres.stop
+}
+
+export const startTestPostgres = async (options: TestPostgresOptions): Promise<TestPostgres> => {
+  const scope = Scope.makeUnsafe()
+  const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
+  const given = process.env["TEST_DATABASE_URL"]
+  try {
+    const url = await Effect.runPromise(
+      (given === undefined ? embedded : Effect.succeed(Redacted.make(given))).pipe(
+        Effect.tap((maintenance) => makeTemplate(maintenance, options)),
+        Scope.provide(scope)
+      )
+    )
+    return { url: Redacted.value(url), stop }
+  } catch (cause) {
+    await stop()
+    throw cause
+  }
+}
+
+/** A migrated database that nobody else uses; it is dropped, with whoever is still connected, when the scope closes. */
+export const freshDatabase: Effect.Effect<{ readonly url: Redacted.Redacted<string> }, never, Scope.Scope> =
+  Effect.gen(function* () {
+    // Imported here: the globalSetup has no business with a worker's context.
+    const { inject } = yield* Effect.promise(() => import("vitest"))
+    const maintenance = Redacted.make(inject("postgresUrl"))
+    const name = `holdfast_test_${randomBytes(6).toString("hex")}`
+    yield* Effect.acquireRelease(
+      execute(maintenance, `CREATE DATABASE ${name} TEMPLATE ${templateName}`),
+      () => execute(maintenance, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
+    )
+    return { url: databaseUrl(maintenance, name) }
+  })
+
+const databaseUrl = (maintenance: Redacted.Redacted<string>, database: string): Redacted.Redacted<string> => {
+  const url = new URL(Redacted.value(maintenance))
+  url.pathname = `/${database}`
+  return Redacted.make(url.href)
+}
+
+/** A statement on a connection of its own. Nothing can be tested where it fails: that is a defect. */
+const execute = (url: Redacted.Redacted<string>, ...statements: ReadonlyArray<string>): Effect.Effect<void> =>
+  Effect.scoped(
+    Effect.flatMap(PgConnection.make({ url, applicationName: "holdfast tests" }), (connection) =>
+      Effect.forEach(statements, (statement) => connection.query(statement), { discard: true })
+    )
+  ).pipe(Effect.orDie)
+
+const makeTemplate = Effect.fnUntraced(function* (
+  maintenance: Redacted.Redacted<string>,
+  options: TestPostgresOptions
+) {
+  yield* execute(
+    maintenance,
+    // A given server may still have the last run's.
+    `DROP DATABASE IF EXISTS ${templateName} WITH (FORCE)`,
+    `CREATE DATABASE ${templateName}`
+  )
+  yield* options.migrate(databaseUrl(maintenance, templateName))
+  // A template that someone is connected to cannot be copied: not even autovacuum may come in.
+  yield* execute(maintenance, `ALTER DATABASE ${templateName} ALLOW_CONNECTIONS false`)
+})
+
+const embedded = Effect.gen(function* () {
+  const dataDir = yield* Effect.acquireRelease(Effect.promise(makeFolder), (folder) =>
+    Effect.promise(() => removeFolder(folder))
+  )
+  const { url } = yield* start({ dataDir, settings, diesWithService: true })
+  return databaseUrl(url, "postgres")
+})
+
+/** A folder for this run; those of runs that were killed go on the way. */
+const makeFolder = async (): Promise<string> => {
+  for (const name of await fs.readdir(os.tmpdir())) {
+    const [, pid] = new RegExp(`^${folderPrefix}(\\d+)-`).exec(name) ?? []
+    if (pid !== undefined && !isAlive(Number(pid))) {
+      await removeFolder(path.join(os.tmpdir(), name)).catch(() => undefined) // perhaps another user's
+    }
+  }
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), `${folderPrefix}${process.pid}-`))
+  // Run as root, PostgreSQL has another account, which must get in.
+  await fs.chmod(folder, 0o755)
+  return folder
+}
+
+/** Removes a data folder, and the one that it names if PostgreSQL could not use it. */
+export const removeFolder = async (dataDir: string): Promise<void> => {
+  const home = await fs.readFile(path.join(dataDir, "postgres.home"), "utf8").catch(() => undefined)
+  if (home !== undefined) await fs.rm(home.trim(), { recursive: true, force: true })
+  await fs.rm(dataDir, { recursive: true, force: true })
+}
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}

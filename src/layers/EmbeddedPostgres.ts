@@ -23,7 +23,9 @@ import { DatabaseSync } from "node:sqlite"
  * - `unsupported`: no binaries for this machine, or they do not run here;
  * - `in_use`: another service holds the folder;
  * - `folder`: the folder cannot be used as it is (missing, another owner, another version, not passable);
- * - `settings`: a setting that cannot be given; `initdb`, `port`, `start`, `connect`: that step failed.
+ * - `settings`: a setting that cannot be given;
+ * - `taken`: other servers took the port or the directory in every one of our attempts;
+ * - `initdb`, `start`, `connect`: that step failed.
  */
 export class EmbeddedPostgresError extends Schema.TaggedError<EmbeddedPostgresError>()(
   "EmbeddedPostgresError",
@@ -34,7 +36,7 @@ export class EmbeddedPostgresError extends Schema.TaggedError<EmbeddedPostgresEr
       "folder",
       "settings",
       "initdb",
-      "port",
+      "taken",
       "start",
       "connect"
     ]),
@@ -65,7 +67,7 @@ const supportedPlatforms = ["linux-x64", "linux-arm64", "darwin-x64", "darwin-ar
 /** Below every system's range of outgoing ports: a client that retries there could otherwise connect to itself. */
 const portMin = 20_000
 const portMax = 29_999
-const portAttemptsMax = 20
+const attemptsMax = 20
 /** Where data and binaries go that root's own folders would hide; both survive a restart of the machine. */
 const systemFolders = ["/var/lib/holdfast", "/var/tmp/holdfast"]
 
@@ -184,11 +186,14 @@ export const start: (
   const urlOf = (database: string, port: number) =>
     Redacted.make(`postgres://${roleName}:${password}@127.0.0.1:${port}/${database}`)
   const connectable = Effect.suspend(() => ensureDatabase(urlOf("postgres", serving.server?.port ?? 0)))
-  const adopted = yield* adopt(plan, serving, connectable)
-  if (!adopted) {
-    yield* launchAnywhere(plan, serving)
+  const obtain = Effect.gen(function* () {
+    if (yield* adopt(plan, serving, connectable)) return
+    yield* launch(plan, serving, yield* freePort)
     yield* connectable
-  }
+  })
+  // Between a look and the deed, others may be faster: a program at the port, or the server of a service that was
+  // killed while it started it.
+  yield* Effect.retry(obtain, { times: attemptsMax - 1, while: ({ problem }) => problem === "taken" })
   yield* Effect.forkScoped(supervise(plan, serving))
   yield* Effect.forkScoped(boundLog(plan.log))
   return { url: urlOf(databaseName, serving.server?.port ?? 0), dataDirectory }
@@ -207,7 +212,21 @@ const codeOf = (cause: unknown): unknown =>
   cause instanceof Error && "code" in cause ? cause.code : undefined
 
 const onFiles = <A>(what: string, use: () => Promise<A>): Effect.Effect<A, EmbeddedPostgresError> =>
-  Effect.tryPromise({ try: use, catch: (cause) => failure("folder", `${what}: ${messageOf(cause)}`) })
+  Effect.tryPromise({ try: use, catch: (cause) => failure("folder", withMend(what, cause)) })
+
+const withMend = (what: string, cause: unknown): string => {
+  const mend = ["EACCES", "EPERM", "EROFS", "ENOTDIR"].includes(String(codeOf(cause)))
+    ? ". Run the service as the owner of that folder, or choose another HOLDFAST_DATA_DIR"
+    : ""
+  return `${what}: ${messageOf(cause)}${mend}`
+}
+
+/** What root makes in a user's folder stays usable for that user. */
+const giveToFolderOwner = async (file: string): Promise<void> => {
+  if (!isRoot) return
+  const { gid, uid } = await fs.stat(path.dirname(file))
+  await fs.lchown(file, uid, gid)
+}
 
 const readOptional = (file: string): Effect.Effect<string | undefined, EmbeddedPostgresError> =>
   onFiles(`Cannot read ${file}`, () =>
@@ -227,7 +246,7 @@ const exists = (file: string): Effect.Effect<boolean> =>
 
 /** Makes the folder unless it is there, with exactly this mode (root's umask may be 077); answers its real path. */
 const makeFolder = (folder: string, mode: number): Effect.Effect<string, EmbeddedPostgresError> =>
-  onFiles(`Cannot make ${folder}; make it yourself or choose another HOLDFAST_DATA_DIR`, async () => {
+  onFiles(`Cannot make ${folder}`, async () => {
     const made = await fs.mkdir(folder, { recursive: true, mode })
     if (made !== undefined) await fs.chmod(folder, mode)
     return fs.realpath(folder)
@@ -244,9 +263,12 @@ const hold = Effect.fnUntraced(function* (folder: string) {
   // Made private first, since whoever can read it could hold it. Opening one that exists would be wrong: closing it
   // again gives up the lock that this very process may have.
   yield* onFiles(`Cannot write ${file}`, () =>
-    fs.writeFile(file, "", { flag: "wx", mode: 0o600 }).catch((cause: unknown) => {
-      if (codeOf(cause) !== "EEXIST") throw cause
-    })
+    fs.writeFile(file, "", { flag: "wx", mode: 0o600 }).then(
+      () => giveToFolderOwner(file),
+      (cause: unknown) => {
+        if (codeOf(cause) !== "EEXIST") throw cause
+      }
+    )
   )
   const acquire = Effect.try({
     try: () => {
@@ -262,7 +284,10 @@ const hold = Effect.fnUntraced(function* (folder: string) {
     catch: (cause) =>
       cause instanceof Error && "errcode" in cause && cause.errcode === sqliteBusy
         ? failure("in_use", "")
-        : failure("folder", `Cannot lock ${file}: ${messageOf(cause)}`)
+        : failure(
+            "folder",
+            `Cannot lock ${file}: ${messageOf(cause)}. Run the service as its owner, or choose another HOLDFAST_DATA_DIR`
+          )
   })
   yield* Effect.acquireRelease(acquire, (lock) =>
     Effect.ensuring(
@@ -284,7 +309,10 @@ const hold = Effect.fnUntraced(function* (folder: string) {
         )
     )
   )
-  yield* onFiles(`Cannot write ${owner}`, () => fs.writeFile(owner, `${process.pid}\n`))
+  yield* onFiles(`Cannot write ${owner}`, async () => {
+    await fs.writeFile(owner, `${process.pid}\n`)
+    await giveToFolderOwner(owner)
+  })
 })
 const sqliteBusy = 5
 
@@ -553,10 +581,11 @@ const initialise = Effect.fnUntraced(function* (
   const data = path.join(unfinished, "data")
   const passwordFile = path.join(unfinished, "password")
   yield* onFiles(`Cannot write to ${home}`, async () => {
-    // What a killed first start has left.
+    // What a first start has left that was killed or failed.
     for (const name of await fs.readdir(home)) {
-      if (name.startsWith("cluster.new-"))
-        await fs.rm(path.join(home, name), { recursive: true, force: true })
+      if (!name.startsWith("cluster.new-")) continue
+      // Its initdb may write there still: then the next start finds it.
+      await fs.rm(path.join(home, name), { recursive: true, force: true }).catch(() => undefined)
     }
     for (const folder of [unfinished, data]) {
       await fs.mkdir(folder)
@@ -710,12 +739,6 @@ const adopt = Effect.fnUntraced(function* (
   return false
 })
 
-const launchAnywhere = (plan: Plan, serving: Serving): Effect.Effect<void, EmbeddedPostgresError> =>
-  Effect.flatMap(freePort, (port) => launch(plan, serving, port)).pipe(
-    // Somebody else may have taken the port since we looked.
-    Effect.retry({ times: portAttemptsMax, while: ({ problem }) => problem === "port" })
-  )
-
 /** Starts a server where none runs, and waits until it takes connections. */
 const launch = Effect.fnUntraced(function* (plan: Plan, serving: Serving, port: number) {
   if ((yield* readPostmaster(plan.dataDirectory)) !== undefined) yield* clearRemains(plan)
@@ -726,7 +749,11 @@ const launch = Effect.fnUntraced(function* (plan: Plan, serving: Serving, port: 
     await fs.rename(`${file}.new`, file)
   })
   const logged = yield* Effect.acquireUseRelease(
-    onFiles(`Cannot write ${plan.log}`, () => fs.open(plan.log, "a", 0o600)),
+    onFiles(`Cannot write ${plan.log}`, async () => {
+      const log = await fs.open(plan.log, "a", 0o600)
+      await giveToFolderOwner(plan.log)
+      return log
+    }),
     (log) =>
       Effect.flatMap(
         onFiles(`Cannot read ${plan.log}`, () => log.stat()),
@@ -741,13 +768,10 @@ const launch = Effect.fnUntraced(function* (plan: Plan, serving: Serving, port: 
   )
   yield* awaitReady(plan, logged.server, logged.size).pipe(
     Effect.tapError(() => stop(logged.server)),
-    Effect.mapError((error) =>
-      /could not create any TCP\/IP sockets|Address already in use/.test(error.reason)
-        ? failure("port", `Port ${port} is taken. ${error.reason}`)
-        : error
-    )
+    Effect.mapError((error) => (takenByAnother.test(error.reason) ? failure("taken", error.reason) : error))
   )
 })
+const takenByAnother = /could not create any TCP\/IP sockets|lock file "postmaster.pid" already exists/
 
 const spawnServer = (plan: Plan, port: number, log: number): Server => {
   const postgres = path.join(plan.binaries.folder, "bin", "postgres")
@@ -846,10 +870,8 @@ const supervise = (plan: Plan, serving: Serving): Effect.Effect<never> =>
       `The embedded PostgreSQL (pid ${server.pid}) died: ${how}. It is started again on port ${server.port}`
     )
     yield* launch(plan, serving, server.port).pipe(
-      Effect.tapCause((cause) =>
-        Effect.logError("The embedded PostgreSQL did not start again; it is tried on", cause)
-      ),
-      Effect.sandbox,
+      Effect.catchDefect((defect) => Effect.fail(failure("start", messageOf(defect)))),
+      Effect.tapError(({ reason }) => Effect.logError(`The embedded PostgreSQL is tried again. ${reason}`)),
       Effect.retry(
         Schedule.min([Schedule.exponential(restartDelayMinMs), Schedule.spaced(restartDelayMaxMs)])
       ),
@@ -864,6 +886,10 @@ const supervise = (plan: Plan, serving: Serving): Effect.Effect<never> =>
  * containers happens at every other restart, or a zombie that nobody has reaped.
  */
 const clearRemains = Effect.fnUntraced(function* (plan: Plan) {
+  const found = yield* readPostmaster(plan.dataDirectory)
+  const title = found === undefined ? undefined : yield* titleOf(found.pid)
+  // When it may be a server all the same, PostgreSQL decides: it never starts beside a live one.
+  if (title?.includes("postgres") === true) return
   for (const { boundMs, signal } of leftoverSteps) {
     const leftovers = yield* findBackends(plan.clusterName)
     if (leftovers.length === 0) break
@@ -873,15 +899,10 @@ const clearRemains = Effect.fnUntraced(function* (plan: Plan) {
       )
       yield* Effect.forEach(leftovers, (pid) => signalTo(pid, signal))
     }
-    const none = Effect.map(findBackends(plan.clusterName), (found) => found.length === 0)
+    const none = Effect.map(findBackends(plan.clusterName), (backends) => backends.length === 0)
     yield* eventually(none, leftoverPollMs, boundMs)
   }
-  const found = yield* readPostmaster(plan.dataDirectory)
-  if (found === undefined) return
-  const title = yield* titleOf(found.pid)
-  // When in doubt, PostgreSQL decides: it knows no more than we do, but it never starts beside a live one.
-  if (title === undefined || title.includes("postgres") || (yield* findBackends(plan.clusterName)).length > 0)
-    return
+  if (title === undefined || (yield* findBackends(plan.clusterName)).length > 0) return
   yield* onFiles(`Cannot write to ${plan.dataDirectory}`, () =>
     fs.rm(path.join(plan.dataDirectory, "postmaster.pid"), { force: true })
   )
@@ -901,7 +922,8 @@ const logTail = (log: string, from: number): Effect.Effect<string> =>
     fs.readFile(log).then(
       (text) =>
         text
-          .subarray(Math.max(from, text.length - logTailBytesMax))
+          // The log may have been cut meanwhile.
+          .subarray(Math.max(from > text.length ? 0 : from, text.length - logTailBytesMax))
           .toString()
           .trimEnd()
           .split("\n")
@@ -936,7 +958,7 @@ const freePort: Effect.Effect<number, EmbeddedPostgresError> = Random.nextIntBet
     Effect.callback<number, EmbeddedPostgresError>((resume) => {
       const probe = createServer()
       probe.once("error", (error) =>
-        resume(Effect.fail(failure("port", `Port ${port} is taken: ${error.message}`)))
+        resume(Effect.fail(failure("taken", `Port ${port} is taken: ${error.message}`)))
       )
       probe.listen({ host: "127.0.0.1", port, exclusive: true }, () =>
         probe.close(() => resume(Effect.succeed(port)))

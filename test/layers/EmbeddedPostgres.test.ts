@@ -339,6 +339,25 @@ describe.concurrent("EmbeddedPostgres", () => {
     })
   )
 
+  test(
+    "cuts its log when that has grown",
+    Effect.gen(function* () {
+      const dataDir = yield* folderWith(0o755)
+      yield* served(dataDir, () => Effect.void)
+      const log = path.join(dataDir, "postgres/server.log")
+      yield* Effect.promise(() => fs.appendFile(log, `${"x".repeat(1023)}\n`.repeat(9 * 1024)))
+      yield* start({ dataDir })
+      yield* until(
+        Effect.map(
+          Effect.promise(() => fs.stat(log)),
+          ({ size }) => size < 1024 * 1024
+        )
+      )
+      const earlier = yield* Effect.promise(() => fs.stat(`${log}.1`))
+      assert.isAbove(earlier.size, 9 * 1024 * 1024)
+    })
+  )
+
   testAsRoot(
     "serves root from a folder that no other account can pass to",
     Effect.gen(function* () {

@@ -1,0 +1,96 @@
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import type { EnsureItem, ItemAnswer, LocationAnswer, Posted } from "../schema/Posting.ts"
+import { timestamp, timestampOrNull } from "../schema/Time.ts"
+import { Catalog } from "../services/Catalog.ts"
+import { Discrepancies, type Discrepancy } from "../services/Discrepancies.ts"
+import { answer } from "./Answer.ts"
+import { Api } from "./Api.ts"
+import {
+  DiscrepancyList,
+  type DiscrepancyView,
+  ItemList,
+  ItemView,
+  LocationList,
+  LocationView,
+  ResolvedDiscrepancy
+} from "./CatalogApi.ts"
+import { CurrentCaller } from "./Contract.ts"
+
+export const CatalogHandlers = HttpApiBuilder.group(
+  Api,
+  "catalog",
+  Effect.fnUntraced(function* (handlers) {
+    const catalog = yield* Catalog
+    const discrepancies = yield* Discrepancies
+    return handlers.handleAll({
+      createItem: Effect.fnUntraced(function* ({ payload }) {
+        return ensured(yield* catalog.ensureItem(yield* CurrentCaller, { ...payload, kind: "PRODUCT" }))
+      }),
+
+      updateItem: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
+        const caller = yield* CurrentCaller
+        return ensured(yield* catalog.ensureItem(caller, { ...payload, productVariantId, kind: "PRODUCT" }))
+      }),
+
+      listItems: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* catalog.items(merchantId, { ...query, kind: "PRODUCT" })
+        return answer(ItemList, { ...page, data: page.data.map(itemView) })
+      }),
+
+      createLocation: Effect.fnUntraced(function* ({ payload }) {
+        const posted = yield* catalog.ensureLocation(yield* CurrentCaller, payload)
+        const { created, location } = posted.answer
+        return answer(LocationView, locationView(location), {
+          status: created ? 201 : 200,
+          replayed: posted.replayed
+        })
+      }),
+
+      listLocations: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* catalog.locations(merchantId, query)
+        return answer(LocationList, { ...page, data: page.data.map(locationView) })
+      }),
+
+      listDiscrepancies: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* discrepancies.list(merchantId, query)
+        return answer(DiscrepancyList, { ...page, data: page.data.map(discrepancyView) })
+      }),
+
+      resolveDiscrepancy: Effect.fnUntraced(function* ({ params: { discrepancyId }, payload: { reason } }) {
+        const posted = yield* discrepancies.resolve(yield* CurrentCaller, { discrepancyId, reason })
+        return answer(
+          ResolvedDiscrepancy,
+          { discrepancyId, resolved: posted.answer.resolved },
+          { replayed: posted.replayed }
+        )
+      })
+    })
+  })
+)
+
+const ensured = ({ answer: { created, item }, replayed }: Posted<EnsureItem>) =>
+  answer(ItemView, itemView(item), { status: created ? 201 : 200, replayed })
+
+const itemView = ({ kind: _, ...item }: ItemAnswer): typeof ItemView.Encoded => ({
+  ...item,
+  createdAt: timestamp(item.createdAt),
+  updatedAt: timestamp(item.updatedAt)
+})
+
+const locationView = ({ createdAt, isDefault, locationId, name }: LocationAnswer): typeof LocationView.Encoded => ({
+  locationId,
+  name,
+  isDefault,
+  createdAt: timestamp(createdAt)
+})
+
+const discrepancyView = (discrepancy: Discrepancy): typeof DiscrepancyView.Encoded => ({
+  ...discrepancy,
+  detail: discrepancy.detail as typeof DiscrepancyView.Encoded.detail,
+  openedAt: timestamp(discrepancy.openedAt),
+  closedAt: timestampOrNull(discrepancy.closedAt)
+})

@@ -1,0 +1,170 @@
+import { Cause, Clock, Context, Effect, Layer, Metric, Option, Random, SchemaIssue } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { HttpApiError } from "effect/http-api"
+import { hash } from "node:crypto"
+import { Authentication } from "../services/Authentication.ts"
+import { uuidV7 } from "../services/Uuid.ts"
+import { CurrentCaller, Edge, RequiredPermission } from "./Contract.ts"
+import { checkJson } from "./JsonLimits.ts"
+import {
+  type Failing,
+  Forbidden,
+  InternalError,
+  PayloadTooLarge,
+  UnsupportedMediaType,
+  ValidationFailed,
+  isFailing,
+  problemOf
+} from "./Problem.ts"
+
+export interface EdgeOptions {
+  readonly requestTimeoutMs: number
+}
+
+export const bodyLimitBytes = 1024 * 1024
+const idempotencyKeyLengthMax = 255
+const requestIdPattern = /^[\x21-\x7e]{1,128}$/
+const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+
+const requestSeconds = Metric.histogram("http_server_request_duration_seconds", {
+  description: "Time from a request's arrival to its answer, by route and status",
+  boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
+})
+
+/** What surrounds every call of the contract. Failures of all kinds leave as problems, with the request's id. */
+export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentication> =>
+  Layer.effect(
+    Edge,
+    Effect.gen(function* () {
+      const authentication = yield* Authentication
+      return (handle, { endpoint }) => {
+        const permission = Context.getUnsafe(endpoint.annotations, RequiredPermission)
+        const route = `${endpoint.method} ${endpoint.path}`
+        return Effect.withFiber<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>((fiber) => {
+          const request = fiber.getRef(HttpServerRequest.HttpServerRequest as never) as unknown as HttpServerRequest.HttpServerRequest
+          const clock = fiber.getRef(Clock.Clock)
+          const startedAt = clock.currentTimeMillisUnsafe()
+          const given = request.headers["x-request-id"]
+          const requestId =
+            given !== undefined && requestIdPattern.test(given) ? given : uuidV7(startedAt, fiber.getRef(Random.Random))
+          const traceparent = request.headers["traceparent"]
+
+          const answered = Effect.gen(function* () {
+            const principal = yield* authentication.authenticate(request.headers["authorization"])
+            if (!principal.permissions.has(permission)) return yield* new Forbidden({ permission })
+            const body = endpoint.method === "GET" ? "" : yield* bodyOf(request)
+            const idempotency = yield* idempotencyOf(request, body)
+            return yield* Effect.provideService(handle, CurrentCaller, {
+              principal,
+              merchantId: principal.merchantId,
+              actor: principal.subject,
+              requestId,
+              deadline: startedAt + options.requestTimeoutMs,
+              ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {}),
+              ...(idempotency === undefined ? {} : { idempotency })
+            })
+          })
+          return Effect.matchCauseEffect(answered, {
+            onFailure: (cause) => problemResponse(cause, requestId),
+            onSuccess: Effect.succeed
+          }).pipe(
+            Effect.map((response) => HttpServerResponse.setHeader(response, "x-request-id", requestId)),
+            Effect.tap((response) =>
+              Metric.update(
+                durationOf(route, response.status),
+                (clock.currentTimeMillisUnsafe() - startedAt) / 1000
+              )
+            )
+          )
+        }) as never
+      }
+    })
+  )
+
+/** Metrics with their attributes, made once each: by route and status they are few. */
+const durations = new Map<string, typeof requestSeconds>()
+const durationOf = (route: string, status: number): typeof requestSeconds => {
+  const key = `${route} ${status}`
+  let metric = durations.get(key)
+  if (metric === undefined) {
+    metric = Metric.withAttributes(requestSeconds, { route, status: String(status) })
+    durations.set(key, metric)
+  }
+  return metric
+}
+
+/** The body, read once within its limit. It must be a JSON object; what is in it is the schema's business. */
+const bodyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServerRequest) {
+  const contentType = request.headers["content-type"]
+  const encoding = request.headers["content-encoding"]
+  if (
+    (contentType !== undefined && !/^application\/([\w.+-]+\+)?json\s*(;|$)/i.test(contentType)) ||
+    (encoding !== undefined && encoding !== "identity")
+  ) {
+    return yield* new UnsupportedMediaType()
+  }
+  if (Number(request.headers["content-length"] ?? 0) > bodyLimitBytes) {
+    return yield* new PayloadTooLarge({ limitBytes: bodyLimitBytes })
+  }
+  const text = yield* Effect.mapError(request.text, () => new PayloadTooLarge({ limitBytes: bodyLimitBytes }))
+  const defect = checkJson(text)
+  if (defect !== undefined) {
+    return yield* new ValidationFailed({ errors: [{ path: "body", message: defect }] })
+  }
+  return text
+})
+
+/** An Idempotency-Key covers the method, the path and the raw body. */
+const idempotencyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServerRequest, body: string) {
+  const key = request.headers["idempotency-key"]
+  if (key === undefined || request.method === "GET") return undefined
+  if (key.length === 0 || key.length > idempotencyKeyLengthMax || !/^[\x20-\x7e]*$/.test(key)) {
+    const message = `must have from 1 to ${idempotencyKeyLengthMax} printable ASCII characters`
+    return yield* new ValidationFailed({ errors: [{ path: "headers.idempotency-key", message }] })
+  }
+  return { key, fingerprint: hash("sha256", `${request.method} ${request.url}\n${body}`) }
+})
+
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
+
+const failureOf = (cause: Cause.Cause<unknown>): Failing | undefined => {
+  const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+  if (isFailing(error)) return error
+  if (HttpApiError.HttpApiSchemaError.is(error) && error.kind !== "Body" && error.kind !== "ResponseHeaders") {
+    const slot = { Params: "path", Query: "query", Headers: "headers", Payload: "body" }[error.kind as "Params"]
+    return new ValidationFailed({
+      errors: formatIssues(error.cause.issue).issues.map((issue) => ({
+        path: [slot, ...(issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part))].join("."),
+        message: issue.message
+      }))
+    })
+  }
+  return undefined
+}
+
+export const problemResponse = (
+  cause: Cause.Cause<unknown>,
+  requestId: string
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const failure = failureOf(cause)
+  if (failure !== undefined) return Effect.succeed(responseOf(failure, requestId))
+  const gone = Cause.hasInterruptsOnly(cause)
+  return Effect.as(
+    gone ? Effect.void : Effect.annotateLogs(Effect.logError("a request died", cause), { requestId }),
+    responseOf(new InternalError(), requestId)
+  )
+}
+
+export const responseOf = (failure: Failing, requestId: string): HttpServerResponse.HttpServerResponse => {
+  const problem = problemOf(failure, requestId)
+  const headers: Record<string, string> = {}
+  if ("retryAfterSeconds" in failure) headers["retry-after"] = String(failure.retryAfterSeconds)
+  if (problem.status === 401) headers["www-authenticate"] = "Bearer"
+  // What is left of a body that is too large is not read: the connection cannot be used again.
+  if (problem.status === 413) headers["connection"] = "close"
+  return HttpServerResponse.text(JSON.stringify(problem), {
+    status: problem.status,
+    contentType: "application/problem+json",
+    headers
+  })
+}

@@ -1,0 +1,65 @@
+import { Effect, Layer, Schema } from "effect"
+import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpApiScalar, OpenApi } from "effect/http-api"
+import { PrometheusMetrics } from "effect/observability"
+import { DevTokenRequest } from "../schema/DevToken.ts"
+import { DevIssuer } from "../services/Jwks.ts"
+import { Health } from "../services/Health.ts"
+import { Api } from "./Api.ts"
+import { bodyLimitBytes, problemResponse, responseOf } from "./EdgeLive.ts"
+import { PayloadTooLarge, ValidationFailed } from "./Problem.ts"
+import { nextUuid } from "../services/Uuid.ts"
+
+/** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
+
+const health = HttpRouter.use((router) =>
+  Effect.gen(function* () {
+    const { ready } = yield* Health
+    yield* router.add("GET", "/health/live", Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "UP" })))
+    yield* router.add(
+      "GET",
+      "/health/ready",
+      Effect.map(ready, (checks) => {
+        const up = Object.values(checks).every((check) => check === "UP")
+        return HttpServerResponse.jsonUnsafe({ status: up ? "UP" : "DOWN", checks }, { status: up ? 200 : 503 })
+      })
+    )
+  })
+)
+
+const documentation = Layer.mergeAll(
+  HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))),
+  HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
+)
+
+const decodeTokenRequest = Schema.decodeUnknownEffect(Schema.fromJsonString(DevTokenRequest), { errors: "all" })
+
+/** `GET /dev/jw-certs` and `POST /dev/token`: only where the service is its own issuer (CONTRACTS section 3). */
+export const layerDevIssuer = HttpRouter.use((router) =>
+  Effect.gen(function* () {
+    const { issue, jwks } = yield* DevIssuer
+    yield* router.add("GET", "/dev/jw-certs", Effect.succeed(HttpServerResponse.jsonUnsafe(jwks)))
+    yield* router.add("POST", "/dev/token", (request) =>
+      Effect.gen(function* () {
+        const text = yield* Effect.mapError(
+          request.text,
+          () => new PayloadTooLarge({ limitBytes: bodyLimitBytes })
+        )
+        const asked = yield* Effect.mapError(
+          decodeTokenRequest(text === "" ? "{}" : text),
+          (error) => new ValidationFailed({ errors: [{ path: "body", message: error.message.split("\n")[0]! }] })
+        )
+        return HttpServerResponse.jsonUnsafe({ token: yield* issue(asked) })
+      }).pipe(
+        Effect.catch((failure) => Effect.map(nextUuid, (id) => responseOf(failure, id))),
+        Effect.catchCause((cause) => Effect.flatMap(nextUuid, (id) => problemResponse(cause, id)))
+      )
+    )
+  })
+)
+
+export const layer = Layer.mergeAll(
+  health,
+  documentation,
+  PrometheusMetrics.layerHttp({ path: "/metrics" })
+)

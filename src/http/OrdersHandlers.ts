@@ -1,0 +1,153 @@
+import { Clock, Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { ReservationFailed } from "../schema/Failure.ts"
+import { timestamp } from "../schema/Time.ts"
+import { Availability } from "../services/Availability.ts"
+import { type Reservation, Reservations } from "../services/Reservations.ts"
+import { answer, enveloped } from "./Answer.ts"
+import { Api } from "./Api.ts"
+import { CurrentCaller } from "./Contract.ts"
+import {
+  AvailabilityOfItems,
+  ConfirmedOrder,
+  ExtendedOrder,
+  ReleasedOrder,
+  ReservationList,
+  ReservationView,
+  ReservedOrder,
+  defaultExpiresIn
+} from "./OrdersApi.ts"
+
+export const OrdersHandlers = HttpApiBuilder.group(
+  Api,
+  "orders",
+  Effect.fnUntraced(function* (handlers) {
+    const reservations = yield* Reservations
+    const availability = yield* Availability
+    return handlers.handleAll({
+      checkAvailability: Effect.fnUntraced(function* ({ payload }) {
+        const { merchantId } = yield* CurrentCaller
+        const at = yield* Clock.currentTimeMillis
+        const items = yield* availability.ofVariants(merchantId, [
+          ...new Set(payload.items.map(({ variantId }) => variantId))
+        ])
+        const asked = new Map<string, number>()
+        for (const { quantity, variantId } of payload.items) {
+          asked.set(variantId, (asked.get(variantId) ?? 0) + quantity)
+        }
+        const lines = payload.items.map((line) => {
+          const item = items.get(line.variantId)
+          const sold = item !== undefined && item.status !== "DISCONTINUED"
+          const availableQuantity = !sold ? 0 : item.stocked ? item.availableQuantity : asked.get(line.variantId)!
+          return {
+            ...(line.productId === undefined ? {} : { productId: line.productId }),
+            variantId: line.variantId,
+            // Lines of the same variant are answered together, as they are reserved.
+            available: availableQuantity >= asked.get(line.variantId)!,
+            requestedQuantity: line.quantity,
+            availableQuantity
+          }
+        })
+        return enveloped(AvailabilityOfItems, { available: lines.every(({ available }) => available), items: lines }, at)
+      }),
+
+      reserve: Effect.fnUntraced(function* ({ payload }) {
+        const caller = yield* CurrentCaller
+        const posted = yield* reservations
+          .reserve(caller, {
+            orderId: payload.orderId,
+            kind: "ORDER",
+            lines: payload.items.map(({ quantity, variantId }) => ({ item: { variantId }, quantity })),
+            expiresInSeconds: payload.expiresIn ?? defaultExpiresIn,
+            locationId: payload.locationId,
+            metadata: payload.metadata
+          })
+          .pipe(
+            // On this contract an unknown variant is a reservation that cannot be made (CONTRACTS 4.1).
+            Effect.catchTag("ItemNotFound", ({ items }) =>
+              Effect.fail(new ReservationFailed({ reason: "UNKNOWN_ITEM", items }))
+            )
+          )
+        const { at, created, reservation } = posted.answer
+        return enveloped(
+          ReservedOrder,
+          {
+            reservationId: reservation.reservationId,
+            orderId: reservation.orderId,
+            items: payload.items.map((line) => ({ ...line, reserved: true as const })),
+            expiresAt: timestamp(reservation.expiresAt)
+          },
+          at,
+          { status: created ? 201 : 200, replayed: posted.replayed }
+        )
+      }),
+
+      release: Effect.fnUntraced(function* ({ payload: { orderId } }) {
+        const { answer: released, replayed } = yield* reservations.release(yield* CurrentCaller, {
+          orderId,
+          reason: "RELEASED"
+        })
+        return enveloped(ReleasedOrder, { orderId, released: released.released }, released.at, { replayed })
+      }),
+
+      confirm: Effect.fnUntraced(function* ({ payload: { orderId, reservationId } }) {
+        const { answer: confirmed, replayed } = yield* reservations.confirm(yield* CurrentCaller, {
+          orderId,
+          reservationId
+        })
+        const data = { orderId, reservationId: confirmed.reservationId, confirmed: confirmed.confirmed }
+        return enveloped(ConfirmedOrder, data, confirmed.at, { replayed })
+      }),
+
+      extend: Effect.fnUntraced(function* ({ payload: { expiresIn, orderId } }) {
+        const { answer: extended, replayed } = yield* reservations.extend(yield* CurrentCaller, {
+          orderId,
+          expiresInSeconds: expiresIn
+        })
+        const data = { orderId, reservationId: extended.reservationId, expiresAt: timestamp(extended.expiresAt) }
+        return enveloped(ExtendedOrder, data, extended.at, { replayed })
+      }),
+
+      getReservation: Effect.fnUntraced(function* ({ params }) {
+        const { merchantId } = yield* CurrentCaller
+        const found = yield* reservations.get(merchantId, params.id)
+        return enveloped(ReservationView, view(found), yield* Clock.currentTimeMillis)
+      }),
+
+      listReservations: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* reservations.list(merchantId, query)
+        return answer(ReservationList, {
+          success: true,
+          data: page.data.map(view),
+          nextCursor: page.nextCursor,
+          meta: { timestamp: timestamp(yield* Clock.currentTimeMillis) }
+        })
+      })
+    })
+  })
+)
+
+const view = (reservation: Reservation): typeof ReservationView.Encoded => ({
+  reservationId: reservation.reservationId,
+  orderId: reservation.orderId,
+  status: reservation.status,
+  expiresAt: timestamp(reservation.expiresAt),
+  createdAt: timestamp(reservation.createdAt),
+  updatedAt: timestamp(reservation.updatedAt),
+  metadata: reservation.metadata as typeof ReservationView.Encoded.metadata,
+  lines: reservation.lines.map((line) => ({
+    itemId: line.itemId,
+    variantId: line.productVariantId,
+    sku: line.sku,
+    quantity: line.quantity,
+    open: line.open,
+    sold: line.sold,
+    released: line.released,
+    returned: line.returned,
+    allocation:
+      line.stockId === null
+        ? null
+        : { stockId: line.stockId, locationId: line.locationId, lotNumber: line.lotNumber }
+  }))
+})

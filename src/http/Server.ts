@@ -1,0 +1,90 @@
+import { NodeHttpServer } from "@effect/platform-node"
+import { ByteSize, Effect, Layer } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServerRequest, type HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import { createServer } from "node:http"
+import { nextUuid } from "../services/Uuid.ts"
+import { Api } from "./Api.ts"
+import { CatalogHandlers } from "./CatalogHandlers.ts"
+import * as EdgeLive from "./EdgeLive.ts"
+import * as Operations from "./Operations.ts"
+import { OrdersHandlers } from "./OrdersHandlers.ts"
+import { MethodNotAllowed, RouteNotFound } from "./Problem.ts"
+import { VariantsHandlers } from "./VariantsHandlers.ts"
+import { WarehouseHandlers } from "./WarehouseHandlers.ts"
+
+export interface ServerOptions {
+  readonly host: string
+  readonly port: number
+  readonly requestTimeoutMs: number
+}
+
+/** Node's own are lax (60 s and 300 s): a client that sends slowly holds a connection, and nothing else, this long. */
+const headersTimeoutMs = 10_000
+const requestTimeoutMs = 30_000
+const keepAliveTimeoutMs = 65_000
+const maxHeaderBytes = 16 * 1024
+/** SIGTERM: what is in flight is finished within this (CONTRACTS section 3). */
+const drainTimeout = "10 seconds"
+/** Ids have up to 128 characters, each up to 12 when percent-encoded. */
+const maxParamLength = 128 * 12
+
+const api = HttpApiBuilder.layer(Api).pipe(
+  Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers])
+)
+
+export const layer = (options: ServerOptions, extraRoutes: Layer.Layer<never, never, HttpRouter.HttpRouter>) =>
+  HttpRouter.serve(
+    Layer.mergeAll(api.pipe(Layer.provide(EdgeLive.layer(options))), Operations.layer, extraRoutes),
+    {
+      disableLogger: true,
+      disableListenLog: true,
+      routerConfig: { maxParamLength },
+      middleware: outermost
+    }
+  ).pipe(
+    Layer.provideMerge(
+      NodeHttpServer.layer(
+        () =>
+          createServer({
+            headersTimeout: headersTimeoutMs,
+            requestTimeout: requestTimeoutMs,
+            keepAliveTimeout: keepAliveTimeoutMs,
+            maxHeaderSize: maxHeaderBytes
+          }),
+        { host: options.host, port: options.port, gracefulShutdownTimeout: drainTimeout }
+      )
+    )
+  )
+
+/** What no route takes, and what dies outside of the contract, is a problem too. */
+const outermost = <E, R>(
+  handle: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
+  handle.pipe(
+    Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(EdgeLive.bodyLimitBytes)),
+    Effect.catchCause((cause) =>
+      Effect.gen(function* () {
+        const request = yield* HttpServerRequest.HttpServerRequest
+        const requestId = yield* nextUuid
+        if (!String(cause).includes("RouteNotFound")) return yield* EdgeLive.problemResponse(cause, requestId)
+        const path = request.url.split("?", 1)[0]!
+        const allow = methodsOf(path)
+        return EdgeLive.responseOf(
+          allow.length === 0 ? new RouteNotFound() : new MethodNotAllowed({ allow }),
+          requestId
+        )
+      })
+    )
+  )
+
+const methodsOf = (path: string): ReadonlyArray<string> =>
+  routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method)
+
+const routes = Object.values(Api.groups).flatMap((group) =>
+  Object.values(group.endpoints).map(({ method, path }) => ({
+    method: method as string,
+    pattern: new RegExp(`^${(path as string).replace(/:[^/]+/g, "[^/]+")}/?$`)
+  }))
+)
+

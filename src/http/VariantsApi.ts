@@ -1,0 +1,238 @@
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { OutsideId, Text, Uuid } from "../schema/Identifier.ts"
+import { pageQuery } from "../schema/Page.ts"
+import { Balance, Count, Quantity } from "../schema/Quantity.ts"
+import { Instant, Timestamp } from "../schema/Time.ts"
+import { RequiredPermission, listOf } from "./Contract.ts"
+import { ExpiresIn } from "./OrdersApi.ts"
+import { problem } from "./Problem.ts"
+
+/** The contract of a shop's product variants: `/api/v1/inventory…` (CONTRACTS 4.2). */
+
+export const ItemStatus = Schema.Literals([
+  "AWAITING_INITIAL_STOCK",
+  "IN_STOCK",
+  "LOW_STOCK",
+  "OUT_OF_STOCK",
+  "DISCONTINUED"
+]).annotate({ identifier: "ItemStatus" })
+
+export const Batch = Schema.Struct({
+  stockId: Uuid,
+  lotNumber: Schema.NullOr(Schema.String),
+  expiresAt: Schema.NullOr(Timestamp),
+  quantity: Balance,
+  reservedQuantity: Balance,
+  unallocatableQuantity: Balance,
+  availableQuantity: Count,
+  version: Count
+}).annotate({ identifier: "Batch" })
+
+export const VariantView = Schema.Struct({
+  productVariantId: OutsideId,
+  sku: Schema.NullOr(OutsideId),
+  quantity: Balance,
+  reservedQuantity: Balance,
+  availableQuantity: Count,
+  status: ItemStatus,
+  updatedAt: Timestamp,
+  locations: Schema.Array(
+    Schema.Struct({
+      locationId: OutsideId,
+      quantity: Balance,
+      reservedQuantity: Balance,
+      availableQuantity: Count,
+      batches: Schema.Array(Batch)
+    })
+  )
+}).annotate({ identifier: "Variant" })
+
+const figures = {
+  productVariantId: Schema.NullOr(OutsideId),
+  sku: Schema.NullOr(OutsideId),
+  quantity: Balance,
+  reservedQuantity: Balance,
+  unallocatableQuantity: Balance,
+  availableQuantity: Count,
+  status: ItemStatus
+}
+
+export const ReservedVariant = Schema.Struct({
+  reservationId: Uuid,
+  orderId: OutsideId,
+  productVariantId: OutsideId,
+  quantity: Quantity,
+  status: Schema.String,
+  expiresAt: Timestamp
+})
+export const ReleasedVariant = Schema.Struct({
+  orderId: OutsideId,
+  released: Schema.Boolean,
+  releasedQuantity: Count,
+  ...figures
+})
+
+/** `quantitySold` is the name that the document gives to the quantity of a sale. */
+export const AdjustStock = Schema.Struct({
+  productVariantId: OutsideId,
+  changeType: Schema.Literals(["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"]),
+  quantity: Schema.optionalKey(Count),
+  quantitySold: Schema.optionalKey(Quantity),
+  orderId: Schema.optionalKey(OutsideId),
+  locationId: Schema.optionalKey(OutsideId),
+  lotNumber: Schema.optionalKey(OutsideId),
+  expiresAt: Schema.optionalKey(Instant),
+  reason: Schema.optionalKey(Text),
+  reference: Schema.optionalKey(Text),
+  occurredAt: Schema.optionalKey(Instant),
+  expectedVersion: Schema.optionalKey(Count)
+}).check(
+  Schema.makeFilter(({ changeType, quantity, quantitySold }) => {
+    const given = quantity ?? quantitySold
+    if (given === undefined) return { path: ["quantity"], issue: "quantity (or quantitySold) is required" }
+    if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
+      return { path: ["quantitySold"], issue: "must equal quantity where both are given" }
+    }
+    return given === 0 && changeType !== "CORRECTION"
+      ? { path: ["quantity"], issue: "must be from 1 to 1000000000000 (only a CORRECTION may count 0)" }
+      : undefined
+  })
+)
+export const AdjustedStock = Schema.Struct({
+  applied: Schema.Boolean.annotate({ description: "false: it had been applied before, nothing changed" }),
+  ...figures,
+  stocks: Schema.Array(
+    Schema.Struct({
+      stockId: Uuid,
+      locationId: OutsideId,
+      lotNumber: Schema.NullOr(Schema.String),
+      quantity: Balance,
+      reservedQuantity: Balance,
+      unallocatableQuantity: Balance,
+      version: Count
+    })
+  )
+})
+
+export const MovementView = Schema.Struct({
+  stockId: Uuid,
+  locationId: OutsideId,
+  lotNumber: Schema.NullOr(Schema.String),
+  sequence: Count,
+  type: Schema.String,
+  onHandDelta: Balance,
+  reservedDelta: Balance,
+  unallocatableDelta: Balance,
+  onHand: Balance,
+  reserved: Balance,
+  unallocatable: Balance,
+  source: Schema.String,
+  orderId: Schema.NullOr(Schema.String),
+  reservationId: Schema.NullOr(Uuid),
+  reference: Schema.NullOr(Schema.String),
+  reason: Schema.NullOr(Schema.String),
+  actor: Schema.String,
+  occurredAt: Schema.NullOr(Timestamp),
+  recordedAt: Timestamp
+}).annotate({ identifier: "Movement" })
+
+export const VariantList = Schema.Struct({ data: Schema.Array(VariantView), missing: Schema.Array(Schema.String) })
+export const MovementList = listOf(MovementView)
+
+const variantParams = { productVariantId: OutsideId }
+const maxVariants = 200
+/** `a,b,c` in a query. */
+const VariantIds = Schema.String.check(
+  Schema.isMinLength(1),
+  Schema.makeFilter((text: string) =>
+    text.split(",").length > maxVariants ? `must name at most ${maxVariants} variants` : undefined
+  )
+)
+
+export class VariantsApi extends HttpApiGroup.make("variants")
+  .add(
+    HttpApiEndpoint.get("getVariants", "/", {
+      query: { productVariantIds: VariantIds },
+      success: VariantList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "The stock of up to 200 product variants" })),
+    HttpApiEndpoint.get("getVariant", "/:productVariantId", {
+      params: variantParams,
+      success: VariantView,
+      error: problem("ItemNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "The stock of a product variant, by location and batch" })),
+    HttpApiEndpoint.post("reserveVariant", "/:productVariantId/reserve", {
+      params: variantParams,
+      payload: Schema.Struct({
+        orderId: OutsideId,
+        quantity: Quantity,
+        expiresIn: Schema.optionalKey(ExpiresIn)
+      }),
+      success: [
+        ReservedVariant.pipe(HttpApiSchema.status(201)),
+        ReservedVariant.annotate({ description: "Reserved already, with the same quantity" })
+      ],
+      error: [
+        problem("ItemNotFound"),
+        problem("InsufficientStock"),
+        problem("ReservationFailed"),
+        problem("LocationNotFound"),
+        problem("StockNotFound")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(OpenApi.annotations({ summary: "Reserve a product variant for an order" })),
+    HttpApiEndpoint.post("releaseVariant", "/:productVariantId/release", {
+      params: variantParams,
+      payload: Schema.Struct({ orderId: OutsideId, quantity: Schema.optionalKey(Quantity) }),
+      success: ReleasedVariant,
+      error: [
+        problem("ItemNotFound"),
+        problem("ReservationNotFound"),
+        problem("ReservationAlreadyConfirmed"),
+        problem("ReleaseExceedsReservation")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Give back what an order holds of a product variant, or part of it",
+          description: "Releasing a part is repeatable only with an Idempotency-Key."
+        })
+      ),
+    HttpApiEndpoint.post("adjustStock", "/adjust-stock", {
+      payload: AdjustStock,
+      success: AdjustedStock,
+      error: [
+        problem("AmbiguousStock"),
+        problem("InsufficientStock"),
+        problem("ItemNotFound"),
+        problem("LocationNotFound"),
+        problem("LotMismatch"),
+        problem("StockNotFound"),
+        problem("VersionMismatch")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:adjust")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Record a receipt, sale, return, damage or count",
+          description:
+            "RECEIPT, RETURN, DAMAGE, and a SALE without order are applied once with a reference or an Idempotency-Key; without, each call is another one."
+        })
+      ),
+    HttpApiEndpoint.get("listMovements", "/:productVariantId/ledger", {
+      params: variantParams,
+      query: pageQuery,
+      success: MovementList,
+      error: problem("ItemNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "What moved, newest first" }))
+  )
+  .prefix("/api/v1/inventory")
+  .annotateMerge(OpenApi.annotations({ title: "Variants", description: "Stock by product variant." })) {}

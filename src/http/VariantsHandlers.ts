@@ -1,0 +1,142 @@
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { timestamp, timestampOrNull } from "../schema/Time.ts"
+import { Availability, type ItemView, type StockView } from "../services/Availability.ts"
+import { type Movement, Movements } from "../services/Movements.ts"
+import { Reservations } from "../services/Reservations.ts"
+import { answer } from "./Answer.ts"
+import { Api } from "./Api.ts"
+import { CurrentCaller } from "./Contract.ts"
+import { defaultExpiresIn } from "./OrdersApi.ts"
+import {
+  AdjustedStock,
+  type Batch,
+  MovementList,
+  type MovementView,
+  ReleasedVariant,
+  ReservedVariant,
+  VariantList,
+  VariantView
+} from "./VariantsApi.ts"
+
+export const VariantsHandlers = HttpApiBuilder.group(
+  Api,
+  "variants",
+  Effect.fnUntraced(function* (handlers) {
+    const availability = yield* Availability
+    const movements = yield* Movements
+    const reservations = yield* Reservations
+    return handlers.handleAll({
+      getVariants: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const wanted = [...new Set(query.productVariantIds.split(",").filter((id) => id !== ""))]
+        const found = yield* availability.ofVariants(merchantId, wanted)
+        return answer(VariantList, {
+          data: wanted.flatMap((id) => {
+            const item = found.get(id)
+            return item === undefined ? [] : [view(item)]
+          }),
+          missing: wanted.filter((id) => !found.has(id))
+        })
+      }),
+
+      getVariant: Effect.fnUntraced(function* ({ params }) {
+        const { merchantId } = yield* CurrentCaller
+        return answer(VariantView, view(yield* availability.ofVariant(merchantId, params.productVariantId)))
+      }),
+
+      reserveVariant: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
+        const posted = yield* reservations.reserve(yield* CurrentCaller, {
+          orderId: payload.orderId,
+          kind: "VARIANT",
+          lines: [{ item: { variantId: productVariantId }, quantity: payload.quantity }],
+          expiresInSeconds: payload.expiresIn ?? defaultExpiresIn
+        })
+        const { created, reservation } = posted.answer
+        return answer(
+          ReservedVariant,
+          {
+            reservationId: reservation.reservationId,
+            orderId: reservation.orderId,
+            productVariantId,
+            quantity: payload.quantity,
+            status: reservation.status,
+            expiresAt: timestamp(reservation.expiresAt)
+          },
+          { status: created ? 201 : 200, replayed: posted.replayed }
+        )
+      }),
+
+      releaseVariant: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
+        const posted = yield* reservations.release(yield* CurrentCaller, {
+          orderId: payload.orderId,
+          line: { item: { variantId: productVariantId }, quantity: payload.quantity },
+          reason: "RELEASED"
+        })
+        const { item, quantity, released } = posted.answer
+        const { itemId: _, ...figures } = item!
+        return answer(
+          ReleasedVariant,
+          { orderId: payload.orderId, released, releasedQuantity: quantity, ...figures },
+          { replayed: posted.replayed }
+        )
+      }),
+
+      adjustStock: Effect.fnUntraced(function* ({ payload }) {
+        const posted = yield* movements.adjust(yield* CurrentCaller, {
+          changeType: payload.changeType,
+          item: { variantId: payload.productVariantId },
+          quantity: payload.quantity ?? payload.quantitySold!,
+          orderId: payload.orderId,
+          locationId: payload.locationId,
+          lotNumber: payload.lotNumber,
+          lotExpiresAt: payload.expiresAt,
+          reason: payload.reason,
+          reference: payload.reference,
+          occurredAt: payload.occurredAt,
+          expectedVersion: payload.expectedVersion
+        })
+        const { applied, item, stocks } = posted.answer
+        const { itemId: _, ...figures } = item
+        return answer(AdjustedStock, { applied, ...figures, stocks }, { replayed: posted.replayed })
+      }),
+
+      listMovements: Effect.fnUntraced(function* ({ params, query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* movements.ofVariant(merchantId, params.productVariantId, query)
+        return answer(MovementList, { ...page, data: page.data.map(movementView) })
+      })
+    })
+  })
+)
+
+const view = (item: ItemView): typeof VariantView.Encoded => ({
+  productVariantId: item.productVariantId!,
+  sku: item.sku,
+  quantity: item.quantity,
+  reservedQuantity: item.reservedQuantity,
+  availableQuantity: item.availableQuantity,
+  status: item.status,
+  updatedAt: timestamp(item.updatedAt),
+  locations: [...Map.groupBy(item.stocks, ({ locationId }) => locationId)].map(([locationId, stocks]) => {
+    const sum = (of: (stock: StockView) => number): number => stocks.reduce((total, stock) => total + of(stock), 0)
+    return {
+      locationId,
+      quantity: sum((stock) => stock.quantity),
+      reservedQuantity: sum((stock) => stock.reservedQuantity),
+      availableQuantity: sum((stock) => stock.availableQuantity),
+      batches: stocks.map(batch)
+    }
+  })
+})
+
+const batch = ({ expiresAt, locationId: _, ...stock }: StockView): typeof Batch.Encoded => ({
+  ...stock,
+  expiresAt: timestampOrNull(expiresAt)
+})
+
+const movementView = (movement: Movement): typeof MovementView.Encoded => ({
+  ...movement,
+  occurredAt: timestampOrNull(movement.occurredAt),
+  recordedAt: timestamp(movement.recordedAt)
+})

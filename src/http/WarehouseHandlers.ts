@@ -1,0 +1,70 @@
+import { Effect } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { timestamp, timestampOrNull } from "../schema/Time.ts"
+import { Availability } from "../services/Availability.ts"
+import { Reservations } from "../services/Reservations.ts"
+import { answer } from "./Answer.ts"
+import { Api } from "./Api.ts"
+import { CurrentCaller } from "./Contract.ts"
+import { ReleasedOrder, defaultExpiresIn } from "./OrdersApi.ts"
+import { AllocatedOrder, SkuView } from "./WarehouseApi.ts"
+
+export const WarehouseHandlers = HttpApiBuilder.group(
+  Api,
+  "warehouse",
+  Effect.fnUntraced(function* (handlers) {
+    const availability = yield* Availability
+    const reservations = yield* Reservations
+    return handlers.handleAll({
+      reserveSkus: Effect.fnUntraced(function* ({ payload }) {
+        const posted = yield* reservations.reserve(yield* CurrentCaller, {
+          orderId: payload.orderId,
+          kind: "ORDER",
+          lines: payload.items.map(({ quantity, sku, skuBatchId }) => ({ item: { sku }, quantity, stockId: skuBatchId })),
+          expiresInSeconds: payload.expiresIn ?? defaultExpiresIn
+        })
+        const { created, reservation } = posted.answer
+        return answer(
+          AllocatedOrder,
+          {
+            reservationId: reservation.reservationId,
+            orderId: reservation.orderId,
+            allocations: reservation.lines.map(({ lotNumber, quantity, sku, stockId }) => ({
+              sku,
+              skuBatchId: stockId,
+              lotNumber,
+              quantity
+            })),
+            expiresAt: timestamp(reservation.expiresAt)
+          },
+          { status: created ? 201 : 200, replayed: posted.replayed }
+        )
+      }),
+
+      releaseOrder: Effect.fnUntraced(function* ({ payload: { orderId } }) {
+        const posted = yield* reservations.release(yield* CurrentCaller, { orderId, reason: "RELEASED" })
+        return answer(ReleasedOrder, { orderId, released: posted.answer.released }, { replayed: posted.replayed })
+      }),
+
+      getSku: Effect.fnUntraced(function* ({ params }) {
+        const { merchantId } = yield* CurrentCaller
+        const item = yield* availability.ofSku(merchantId, params.sku)
+        return answer(SkuView, {
+          sku: item.sku!,
+          totalQuantity: item.quantity,
+          unallocatableQuantity: item.unallocatableQuantity,
+          reservedQuantity: item.reservedQuantity,
+          availableQuantity: item.availableQuantity,
+          batches: item.stocks.map(({ expiresAt, quantity, stockId, ...stock }) => ({
+            ...stock,
+            skuBatchId: stockId,
+            expiresAt: timestampOrNull(expiresAt),
+            totalQuantity: quantity
+          })),
+          // Nothing has been synchronised with a warehouse system yet.
+          lastWmsSyncAt: null
+        })
+      })
+    })
+  })
+)

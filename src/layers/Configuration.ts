@@ -1,0 +1,165 @@
+import { Config, Effect, Option, Redacted, Result, Schema } from "effect"
+
+/**
+ * The configuration by environment variables (CONTRACTS section 3). A wrong or missing value stops the start with one
+ * line per problem that names the variable.
+ */
+
+export const roles = ["inventory-api", "sweeper"] as const
+export type Role = (typeof roles)[number]
+/** Roles of CONTRACTS that this version does not have yet: named, so that asking for one is not silently nothing. */
+const comingRoles = [
+  "admin-api",
+  "event-dispatcher",
+  "consumers",
+  "wms-outbound-worker",
+  "wms-sync-worker",
+  "signal"
+] as const
+
+export interface Settings {
+  readonly host: string
+  readonly port: number
+  readonly roles: ReadonlySet<Role>
+  /** None: the embedded PostgreSQL. */
+  readonly databaseUrl: Option.Option<Redacted.Redacted<string>>
+  readonly dataDirectory: string
+  /** None: the built-in issuer of development tokens. */
+  readonly jwks: Option.Option<{ readonly url: string; readonly issuer: string; readonly audience: string }>
+  readonly requestTimeoutMs: number
+  readonly sweepIntervalMs: number
+  readonly idleInTransactionMs: number
+}
+
+/** One variable: how it is read and what it means. The table of the docs is made of these. */
+interface Variable<A> {
+  readonly name: string
+  readonly config: Config.Config<A>
+  readonly fallback: string
+  readonly meaning: string
+}
+
+const variable = <A>(name: string, config: (name: string) => Config.Config<A>, fallback: string, meaning: string): Variable<A> => ({
+  name,
+  config: config(name),
+  fallback,
+  meaning
+})
+
+const atLeast = (minimum: number, maximum: number) => (name: string) =>
+  Config.schema(
+    Schema.NumberFromString.check(
+      Schema.isInt({ message: "must be a whole number" }),
+      Schema.isBetween({ minimum, maximum }, { message: `must be from ${minimum} to ${maximum}` })
+    ),
+    name
+  )
+const text = (name: string) => Config.NonEmptyString(name)
+const url = (...protocols: ReadonlyArray<string>) => (name: string) =>
+  Config.schema(
+    Schema.String.check(
+      Schema.makeFilter((value: string) =>
+        URL.canParse(value) && protocols.includes(new URL(value).protocol)
+          ? undefined
+          : `must be a URL that begins with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`
+      )
+    ),
+    name
+  )
+
+export const variables = {
+  host: variable("HOST", text, "loopback while the dev issuer is open, otherwise all", "address of HTTP"),
+  port: variable("PORT", atLeast(0, 65_535), "8080", "port of HTTP (0: any free one)"),
+  roles: variable("ROLES", text, "all", `comma list of ${roles.join(", ")}`),
+  databaseUrl: variable(
+    "DATABASE_URL",
+    (name) => Config.map(url("postgres:", "postgresql:")(name), (value) => Redacted.make(value)),
+    "embedded PostgreSQL",
+    "the PostgreSQL 18 to use; unset: a real one is started under HOLDFAST_DATA_DIR"
+  ),
+  dataDirectory: variable("HOLDFAST_DATA_DIR", text, ".holdfast", "embedded data; survives restarts"),
+  jwksUrl: variable("JWKS_URL", url("http:", "https:"), "dev issuer", "where the token issuer publishes its keys"),
+  jwtIssuer: variable("JWT_ISSUER", text, "dev issuer", "the iss that tokens must have"),
+  jwtAudience: variable("JWT_AUDIENCE", text, "dev issuer", "the aud that tokens must have"),
+  dev: variable("HOLDFAST_DEV", text, "unset", "1 opens the dev issuer together with DATABASE_URL: never in production"),
+  requestTimeoutMs: variable("REQUEST_TIMEOUT_MS", atLeast(1, 600_000), "2500", "when a request is answered with 408"),
+  sweepIntervalMs: variable("SWEEP_INTERVAL_MS", atLeast(10, 3_600_000), "1000", "how often expired reservations are looked for"),
+  idleInTransactionMs: variable(
+    "IDLE_IN_TRANSACTION_MS",
+    atLeast(10, 60_000),
+    "300",
+    "after which PostgreSQL ends a kernel transaction whose process froze"
+  )
+}
+
+/** Variables of CONTRACTS that mean nothing yet: setting one is refused rather than ignored. */
+const comingVariables = [
+  "KAFKA_BROKERS",
+  "REDIS_URL",
+  "IDENTITY_URL",
+  "WMS_URL",
+  "RATE_LIMIT_PER_SECOND",
+  "OTEL_EXPORTER_OTLP_ENDPOINT"
+]
+
+export class ConfigurationInvalid extends Schema.TaggedError<ConfigurationInvalid>()("ConfigurationInvalid", {
+  problems: Schema.Array(Schema.String)
+}) {}
+
+export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(function* () {
+  const problems: Array<string> = []
+  const read = Effect.fnUntraced(function* <A>({ config, name }: Variable<A>) {
+    const result = yield* Effect.result(Config.option(config))
+    if (Result.isSuccess(result)) return Option.getOrUndefined(result.success)
+    problems.push(`${name}: ${reasonOf(result.failure)}`)
+    return undefined
+  })
+
+  const databaseUrl = yield* read(variables.databaseUrl)
+  const jwksUrl = yield* read(variables.jwksUrl)
+  const issuer = yield* read(variables.jwtIssuer)
+  const audience = yield* read(variables.jwtAudience)
+  const dev = yield* read(variables.dev)
+  const asked = (yield* read(variables.roles)) ?? "all"
+
+  if (dev !== undefined && dev !== "0" && dev !== "1") problems.push("HOLDFAST_DEV: must be 1 or 0")
+  const givesJwks = [jwksUrl, issuer, audience].some((value) => value !== undefined)
+  const needsJwks = databaseUrl !== undefined && dev !== "1"
+  if (givesJwks || needsJwks) {
+    const why = givesJwks ? "the other JWKS variables are set" : "DATABASE_URL is set (or HOLDFAST_DEV=1, for development only)"
+    if (jwksUrl === undefined) problems.push(`JWKS_URL: is required because ${why}`)
+    if (issuer === undefined) problems.push(`JWT_ISSUER: is required because ${why}`)
+    if (audience === undefined) problems.push(`JWT_AUDIENCE: is required because ${why}`)
+  }
+  for (const name of comingVariables) {
+    if ((yield* read(variable(name, text, "", ""))) !== undefined) {
+      problems.push(`${name}: is not supported by this version yet, unset it`)
+    }
+  }
+  const chosen = new Set<Role>()
+  for (const role of asked.split(",").map((name) => name.trim())) {
+    if (role === "all") for (const each of roles) chosen.add(each)
+    else if ((roles as ReadonlyArray<string>).includes(role)) chosen.add(role as Role)
+    else if ((comingRoles as ReadonlyArray<string>).includes(role)) {
+      problems.push(`ROLES: ${role} is not supported by this version yet`)
+    } else problems.push(`ROLES: there is no role ${JSON.stringify(role)}; there are all, ${roles.join(", ")}`)
+  }
+  const host = yield* read(variables.host)
+  const settings: Settings = {
+    host: host ?? (givesJwks ? "::" : "127.0.0.1"),
+    port: (yield* read(variables.port)) ?? 8080,
+    roles: chosen,
+    databaseUrl: Option.fromUndefinedOr(databaseUrl),
+    dataDirectory: (yield* read(variables.dataDirectory)) ?? ".holdfast",
+    jwks: givesJwks
+      ? Option.some({ url: jwksUrl ?? "", issuer: issuer ?? "", audience: audience ?? "" })
+      : Option.none(),
+    requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
+    sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,
+    idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300
+  }
+  return problems.length === 0 ? settings : yield* new ConfigurationInvalid({ problems })
+})
+
+/** The schema's own words, without the path that the variable's name says better. */
+const reasonOf = (error: Config.ConfigError): string => error.message.split("\n")[0]!.trim()

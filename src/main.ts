@@ -1,0 +1,5 @@
+import { requireNode } from "./cli/requireNode.ts"
+
+requireNode()
+const { serve } = await import("./cli/serve.ts")
+serve()

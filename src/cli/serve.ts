@@ -1,5 +1,17 @@
 import { NodeHttpClient, NodeRuntime } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Layer, Logger, Option, Redacted, Runtime, Schedule, Schema } from "effect"
+import {
+  Cause,
+  Console,
+  Effect,
+  Exit,
+  Layer,
+  Logger,
+  Option,
+  Redacted,
+  Runtime,
+  Schedule,
+  Schema
+} from "effect"
 import { HttpServer } from "effect/http"
 import * as Operations from "../http/Operations.ts"
 import * as Server from "../http/Server.ts"
@@ -48,7 +60,9 @@ const devIssuer = Layer.unwrap(
            SELECT private_jwk FROM offered UNION ALL SELECT private_jwk FROM dev_issuer_key`,
           [parameter("text", JSON.stringify(candidate))]
         )
-        return row === undefined ? yield* Effect.die("the key was taken and is not there yet") : row.private_jwk
+        return row === undefined
+          ? yield* Effect.die("the key was taken and is not there yet")
+          : row.private_jwk
       })
     )
   )
@@ -73,13 +87,18 @@ const service = (settings: Configuration.Settings, url: Redacted.Redacted<string
     onNone: () => devIssuer,
     onSome: (config) => JwksHttp.layer(config).pipe(Layer.provide(NodeHttpClient.layerUndici))
   })
-  const authentication = Authentication.layer.pipe(Layer.provide(Policies.layerLocal), Layer.provideMerge(jwks))
+  const authentication = Authentication.layer.pipe(
+    Layer.provide(Policies.layerLocal),
+    Layer.provideMerge(jwks)
+  )
   const server = Server.layer(
     settings,
     Option.isNone(settings.jwks) ? (Operations.layerDevIssuer as typeof Layer.empty) : Layer.empty
   )
   return Layer.mergeAll(
-    settings.roles.has("inventory-api") ? Layer.effectDiscard(welcome(settings)).pipe(Layer.provideMerge(server)) : Layer.empty,
+    settings.roles.has("inventory-api")
+      ? Layer.effectDiscard(welcome(settings)).pipe(Layer.provideMerge(server))
+      : Layer.empty,
     settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
   ).pipe(
     Layer.provide(Health.layer),
@@ -98,7 +117,9 @@ const welcome = Effect.fnUntraced(function* (settings: Configuration.Settings) {
   const base = `http://${host.includes(":") ? `[${host}]` : host}:${port}`
   yield* Console.log(`\n  Holdfast listens on ${base}`)
   yield* Console.log(`  Documentation     ${base}/docs`)
-  yield* Console.log(`  Database          ${Option.isNone(settings.databaseUrl) ? `embedded, in ${settings.dataDirectory}` : "DATABASE_URL"}`)
+  yield* Console.log(
+    `  Database          ${Option.isNone(settings.databaseUrl) ? `embedded, in ${settings.dataDirectory}` : "DATABASE_URL"}`
+  )
   const issuer = yield* Effect.serviceOption(DevIssuer)
   if (Option.isNone(issuer)) return
   const token = yield* issuer.value.issue({})
@@ -136,7 +157,8 @@ export const serve = (): void => {
   program.pipe(
     Effect.tapCause((cause) => {
       const failure = Cause.findErrorOption(cause)
-      if (Option.isSome(failure)) return Effect.forEach(describe(failure.value), (line) => Console.error(`holdfast: ${line}`))
+      if (Option.isSome(failure))
+        return Effect.forEach(describe(failure.value), (line) => Console.error(`holdfast: ${line}`))
       return Cause.hasInterruptsOnly(cause) ? Effect.void : Console.error(`holdfast: ${Cause.pretty(cause)}`)
     }),
     Effect.provide(Logger.layer([Logger.consoleLogFmt])),

@@ -26,5 +26,9 @@ export const enveloped = <S extends Schema.Constraint>(
   data: S["Encoded"],
   at: number,
   options: { readonly status?: 200 | 201; readonly replayed?: boolean } = {}
-) => respond({ success: true, data, meta: { timestamp: timestamp(at) } }, options.status ?? 200, options.replayed ?? false)
-
+) =>
+  respond(
+    { success: true, data, meta: { timestamp: timestamp(at) } },
+    options.status ?? 200,
+    options.replayed ?? false
+  )

@@ -22,7 +22,20 @@ export class Api extends HttpApi.make("holdfast")
       license: { name: "Apache-2.0" },
       transform: (spec) => ({
         ...spec,
-        security: [{ bearer: [] }],
+        // Every operation asks for a token; HttpApi writes an empty list where a middleware declares no scheme.
+        paths: Object.fromEntries(
+          Object.entries(spec["paths"] as Record<string, Record<string, object>>).map(
+            ([path, operations]) => [
+              path,
+              Object.fromEntries(
+                Object.entries(operations).map(([method, operation]) => [
+                  method,
+                  { ...operation, security: [{ bearer: [] }] }
+                ])
+              )
+            ]
+          )
+        ),
         components: {
           ...(spec["components"] as object),
           securitySchemes: {
@@ -30,7 +43,8 @@ export class Api extends HttpApi.make("holdfast")
               type: "http",
               scheme: "bearer",
               bearerFormat: "JWT",
-              description: "A JWT (ES256, RS256 or EdDSA) with the claims sub, merchant_id, scope or roles, exp, iss, aud."
+              description:
+                "A JWT (ES256, RS256 or EdDSA) with the claims sub, merchant_id, scope or roles, exp, iss, aud."
             }
           }
         }

@@ -103,7 +103,9 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
     })
       .annotate(RequiredPermission, "catalog:write")
       .annotateMerge(
-        OpenApi.annotations({ summary: "Change a product variant's stocking: threshold, safety stock, name, …" })
+        OpenApi.annotations({
+          summary: "Change a product variant's stocking: threshold, safety stock, name, …"
+        })
       ),
     HttpApiEndpoint.get("listItems", "/product-variants", {
       query: {
@@ -144,4 +146,6 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       .annotateMerge(OpenApi.annotations({ summary: "Resolve a discrepancy by hand, with a reason" }))
   )
   .prefix("/v1/api/inventory")
-  .annotateMerge(OpenApi.annotations({ title: "Catalog", description: "Items, locations, discrepancies." })) {}
+  .annotateMerge(
+    OpenApi.annotations({ title: "Catalog", description: "Items, locations, discrepancies." })
+  ) {}

@@ -81,7 +81,12 @@ const itemView = ({ kind: _, ...item }: ItemAnswer): typeof ItemView.Encoded => 
   updatedAt: timestamp(item.updatedAt)
 })
 
-const locationView = ({ createdAt, isDefault, locationId, name }: LocationAnswer): typeof LocationView.Encoded => ({
+const locationView = ({
+  createdAt,
+  isDefault,
+  locationId,
+  name
+}: LocationAnswer): typeof LocationView.Encoded => ({
   locationId,
   name,
   isDefault,

@@ -12,14 +12,18 @@ export class RequiredPermission extends Context.Service<RequiredPermission, Perm
 ) {}
 
 /** The authenticated caller of this request, as operations take it. */
-export class CurrentCaller extends Context.Service<CurrentCaller, Caller & { readonly principal: Principal }>()(
-  "holdfast/http/CurrentCaller"
-) {}
+export class CurrentCaller extends Context.Service<
+  CurrentCaller,
+  Caller & { readonly principal: Principal }
+>()("holdfast/http/CurrentCaller") {}
 
 /** Authentication, permission, limits, idempotency, deadlines and problems: around every call of the contract. */
-export class Edge extends HttpApiMiddleware.Service<Edge, { provides: CurrentCaller }>()("holdfast/http/Edge", {
-  error: commonProblems
-}) {}
+export class Edge extends HttpApiMiddleware.Service<Edge, { provides: CurrentCaller }>()(
+  "holdfast/http/Edge",
+  {
+    error: commonProblems
+  }
+) {}
 
 /** Lines a request may have. */
 export const maxLines = 500

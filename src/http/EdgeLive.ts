@@ -40,13 +40,21 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
       return (handle, { endpoint }) => {
         const permission = Context.getUnsafe(endpoint.annotations, RequiredPermission)
         const route = `${endpoint.method} ${endpoint.path}`
-        return Effect.withFiber<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>((fiber) => {
-          const request = fiber.getRef(HttpServerRequest.HttpServerRequest as never) as unknown as HttpServerRequest.HttpServerRequest
+        return Effect.withFiber<
+          HttpServerResponse.HttpServerResponse,
+          never,
+          HttpServerRequest.HttpServerRequest
+        >((fiber) => {
+          const request = fiber.getRef(
+            HttpServerRequest.HttpServerRequest as never
+          ) as unknown as HttpServerRequest.HttpServerRequest
           const clock = fiber.getRef(Clock.Clock)
           const startedAt = clock.currentTimeMillisUnsafe()
           const given = request.headers["x-request-id"]
           const requestId =
-            given !== undefined && requestIdPattern.test(given) ? given : uuidV7(startedAt, fiber.getRef(Random.Random))
+            given !== undefined && requestIdPattern.test(given)
+              ? given
+              : uuidV7(startedAt, fiber.getRef(Random.Random))
           const traceparent = request.headers["traceparent"]
 
           const answered = Effect.gen(function* () {
@@ -115,7 +123,10 @@ const bodyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServe
 })
 
 /** An Idempotency-Key covers the method, the path and the raw body. */
-const idempotencyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServerRequest, body: string) {
+const idempotencyOf = Effect.fnUntraced(function* (
+  request: HttpServerRequest.HttpServerRequest,
+  body: string
+) {
   const key = request.headers["idempotency-key"]
   if (key === undefined || request.method === "GET") return undefined
   if (key.length === 0 || key.length > idempotencyKeyLengthMax || !/^[\x20-\x7e]*$/.test(key)) {
@@ -125,16 +136,27 @@ const idempotencyOf = Effect.fnUntraced(function* (request: HttpServerRequest.Ht
   return { key, fingerprint: hash("sha256", `${request.method} ${request.url}\n${body}`) }
 })
 
-const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => (issue._tag === "MissingKey" ? "is required" : SchemaIssue.defaultLeafHook(issue))
+})
 
 const failureOf = (cause: Cause.Cause<unknown>): Failing | undefined => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (isFailing(error)) return error
-  if (HttpApiError.HttpApiSchemaError.is(error) && error.kind !== "Body" && error.kind !== "ResponseHeaders") {
-    const slot = { Params: "path", Query: "query", Headers: "headers", Payload: "body" }[error.kind as "Params"]
+  if (
+    HttpApiError.HttpApiSchemaError.is(error) &&
+    error.kind !== "Body" &&
+    error.kind !== "ResponseHeaders"
+  ) {
+    const slot = { Params: "path", Query: "query", Headers: "headers", Payload: "body" }[
+      error.kind as "Params"
+    ]
     return new ValidationFailed({
       errors: formatIssues(error.cause.issue).issues.map((issue) => ({
-        path: [slot, ...(issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part))].join("."),
+        path: [
+          slot,
+          ...(issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part))
+        ].join("."),
         message: issue.message
       }))
     })

@@ -21,18 +21,27 @@ const health = HttpRouter.use((router) =>
       "/health/ready",
       Effect.map(ready, (checks) => {
         const up = Object.values(checks).every((check) => check === "UP")
-        return HttpServerResponse.jsonUnsafe({ status: up ? "UP" : "DOWN", checks }, { status: up ? 200 : 503 })
+        return HttpServerResponse.jsonUnsafe(
+          { status: up ? "UP" : "DOWN", checks },
+          { status: up ? 200 : 503 }
+        )
       })
     )
   })
 )
 
 const documentation = Layer.mergeAll(
-  HttpRouter.add("GET", "/openapi.json", Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))),
+  HttpRouter.add(
+    "GET",
+    "/openapi.json",
+    Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
+  ),
   HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
 )
 
-const decodeTokenRequest = Schema.decodeUnknownEffect(Schema.fromJsonString(DevTokenRequest), { errors: "all" })
+const decodeTokenRequest = Schema.decodeUnknownEffect(Schema.fromJsonString(DevTokenRequest), {
+  errors: "all"
+})
 
 /** `GET /dev/jw-certs` and `POST /dev/token`: only where the service is its own issuer (CONTRACTS section 3). */
 export const layerDevIssuer = HttpRouter.use((router) =>
@@ -47,7 +56,8 @@ export const layerDevIssuer = HttpRouter.use((router) =>
         )
         const asked = yield* Effect.mapError(
           decodeTokenRequest(text === "" ? "{}" : text),
-          (error) => new ValidationFailed({ errors: [{ path: "body", message: error.message.split("\n")[0]! }] })
+          (error) =>
+            new ValidationFailed({ errors: [{ path: "body", message: error.message.split("\n")[0]! }] })
         )
         return HttpServerResponse.jsonUnsafe({ token: yield* issue(asked) })
       }).pipe(
@@ -58,8 +68,4 @@ export const layerDevIssuer = HttpRouter.use((router) =>
   })
 )
 
-export const layer = Layer.mergeAll(
-  health,
-  documentation,
-  PrometheusMetrics.layerHttp({ path: "/metrics" })
-)
+export const layer = Layer.mergeAll(health, documentation, PrometheusMetrics.layerHttp({ path: "/metrics" }))

@@ -9,11 +9,17 @@ import { problem } from "./Problem.ts"
 
 /** The contract of the order service: `/api/v1/inventory/…`, answers in an envelope (CONTRACTS 4.1). */
 
+const expiresInMessage = "must be a whole number of seconds from 1 to 604800"
 /** Seconds that a reservation lives: 1 second to 7 days. */
-export const ExpiresIn = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 604_800 })).annotate({
-  identifier: "ExpiresIn",
-  description: "Seconds, from 1 to 604,800 (7 days)"
-})
+export const ExpiresIn = Schema.Number.annotate({ message: expiresInMessage })
+  .check(
+    Schema.isInt({ message: expiresInMessage }),
+    Schema.isBetween({ minimum: 1, maximum: 604_800 }, { message: expiresInMessage })
+  )
+  .annotate({
+    identifier: "ExpiresIn",
+    description: "Seconds, from 1 to 604,800 (7 days)"
+  })
 export const defaultExpiresIn = 1_800
 
 const OrderItem = Schema.Struct({
@@ -21,7 +27,10 @@ const OrderItem = Schema.Struct({
   variantId: OutsideId,
   quantity: Quantity
 })
-const orderItems = Schema.Array(OrderItem).check(Schema.isMinLength(1), Schema.isMaxLength(maxLines))
+const orderItems = Schema.Array(OrderItem).check(
+  Schema.isMinLength(1, { message: "must name at least one item" }),
+  Schema.isMaxLength(maxLines, { message: `must have at most ${maxLines} lines` })
+)
 
 export const CheckAvailability = Schema.Struct({ items: orderItems })
 export const AvailabilityOfItems = Schema.Struct({
@@ -91,7 +100,11 @@ export const ReservationView = Schema.Struct({
 })
 
 export const ReleasedOrder = Schema.Struct({ orderId: OutsideId, released: Schema.Boolean })
-export const ConfirmedOrder = Schema.Struct({ orderId: OutsideId, reservationId: Uuid, confirmed: Schema.Boolean })
+export const ConfirmedOrder = Schema.Struct({
+  orderId: OutsideId,
+  reservationId: Uuid,
+  confirmed: Schema.Boolean
+})
 export const ExtendedOrder = Schema.Struct({ orderId: OutsideId, reservationId: Uuid, expiresAt: Timestamp })
 export const ReservationList = Schema.Struct({
   success: Schema.Literal(true),
@@ -117,14 +130,17 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       .annotateMerge(
         OpenApi.annotations({
           summary: "Could these items be reserved now?",
-          description: "A hint, not a promise: only reserving holds stock. An unknown variant is not available (0)."
+          description:
+            "A hint, not a promise: only reserving holds stock. An unknown variant is not available (0)."
         })
       ),
     HttpApiEndpoint.post("reserve", "/reserve", {
       payload: ReserveOrder,
       success: [
         envelope(ReservedOrder).pipe(HttpApiSchema.status(201)),
-        envelope(ReservedOrder).annotate({ description: "The order was reserved already, with the same items" })
+        envelope(ReservedOrder).annotate({
+          description: "The order was reserved already, with the same items"
+        })
       ],
       error: reserving
     })
@@ -138,7 +154,12 @@ export class OrdersApi extends HttpApiGroup.make("orders")
     HttpApiEndpoint.post("release", "/release", {
       payload: Schema.Struct({ orderId: OutsideId }),
       success: envelope(ReleasedOrder),
-      error: [problem("ReservationNotFound"), problem("ReservationAlreadyConfirmed"), problem("ItemNotFound"), problem("ReleaseExceedsReservation")]
+      error: [
+        problem("ReservationNotFound"),
+        problem("ReservationAlreadyConfirmed"),
+        problem("ItemNotFound"),
+        problem("ReleaseExceedsReservation")
+      ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
       .annotateMerge(OpenApi.annotations({ summary: "Give back what an order holds" })),

@@ -38,7 +38,11 @@ export const OrdersHandlers = HttpApiBuilder.group(
         const lines = payload.items.map((line) => {
           const item = items.get(line.variantId)
           const sold = item !== undefined && item.status !== "DISCONTINUED"
-          const availableQuantity = !sold ? 0 : item.stocked ? item.availableQuantity : asked.get(line.variantId)!
+          const availableQuantity = !sold
+            ? 0
+            : item.stocked
+              ? item.availableQuantity
+              : asked.get(line.variantId)!
           return {
             ...(line.productId === undefined ? {} : { productId: line.productId }),
             variantId: line.variantId,
@@ -48,7 +52,11 @@ export const OrdersHandlers = HttpApiBuilder.group(
             availableQuantity
           }
         })
-        return enveloped(AvailabilityOfItems, { available: lines.every(({ available }) => available), items: lines }, at)
+        return enveloped(
+          AvailabilityOfItems,
+          { available: lines.every(({ available }) => available), items: lines },
+          at
+        )
       }),
 
       reserve: Effect.fnUntraced(function* ({ payload }) {
@@ -104,7 +112,11 @@ export const OrdersHandlers = HttpApiBuilder.group(
           orderId,
           expiresInSeconds: expiresIn
         })
-        const data = { orderId, reservationId: extended.reservationId, expiresAt: timestamp(extended.expiresAt) }
+        const data = {
+          orderId,
+          reservationId: extended.reservationId,
+          expiresAt: timestamp(extended.expiresAt)
+        }
         return enveloped(ExtendedOrder, data, extended.at, { replayed })
       }),
 

@@ -22,7 +22,10 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("Payl
   limitBytes: Schema.Int
 }) {}
 
-export class UnsupportedMediaType extends Schema.TaggedError<UnsupportedMediaType>()("UnsupportedMediaType", {}) {}
+export class UnsupportedMediaType extends Schema.TaggedError<UnsupportedMediaType>()(
+  "UnsupportedMediaType",
+  {}
+) {}
 
 export class RouteNotFound extends Schema.TaggedError<RouteNotFound>()("RouteNotFound", {}) {}
 
@@ -82,7 +85,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 422,
     code: "AMBIGUOUS_STOCK",
     title: "Several stocks match",
-    detail: () => "The item has several stocks: name the locationId and lotNumber that are meant (see stocks)."
+    detail: () =>
+      "The item has several stocks: name the locationId and lotNumber that are meant (see stocks)."
   },
   BalanceOverflow: {
     status: 422,
@@ -94,7 +98,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 503,
     code: "INVENTORY_UNAVAILABLE",
     title: "The inventory is unavailable",
-    detail: () => "The database does not answer at the moment. Nothing was changed: try again after Retry-After."
+    detail: () =>
+      "The database does not answer at the moment. Nothing was changed: try again after Retry-After."
   },
   DiscrepancyNotFound: {
     status: 404,
@@ -106,19 +111,22 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 409,
     code: "DISCREPANCY_PERSISTS",
     title: "The discrepancy still holds",
-    detail: () => "Its condition still holds: correct the stock (adjust-stock CORRECTION) and it closes by itself."
+    detail: () =>
+      "Its condition still holds: correct the stock (adjust-stock CORRECTION) and it closes by itself."
   },
   Forbidden: {
     status: 403,
     code: "FORBIDDEN",
     title: "Permission missing",
-    detail: ({ permission }) => `This call needs the permission ${permission}: ask for a token that carries it.`
+    detail: ({ permission }) =>
+      `This call needs the permission ${permission}: ask for a token that carries it.`
   },
   IdempotencyKeyReused: {
     status: 422,
     code: "IDEMPOTENCY_KEY_REUSED",
     title: "The Idempotency-Key was used for another request",
-    detail: () => "Use a new Idempotency-Key for a new request, and the same key only to repeat the same request."
+    detail: () =>
+      "Use a new Idempotency-Key for a new request, and the same key only to repeat the same request."
   },
   InsufficientStock: {
     status: 409,
@@ -137,7 +145,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 400,
     code: "VALIDATION_FAILED",
     title: "The cursor is not valid",
-    detail: () => "Use nextCursor of the page before as it is, with the same filters, or leave the cursor away."
+    detail: () =>
+      "Use nextCursor of the page before as it is, with the same filters, or leave the cursor away."
   },
   ItemConflict: {
     status: 409,
@@ -183,7 +192,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 408,
     code: "INVENTORY_TIMEOUT",
     title: "The operation took too long",
-    detail: () => "The outcome is unknown but whole: all of it happened, or nothing. Ask again; the answer tells."
+    detail: () =>
+      "The outcome is unknown but whole: all of it happened, or nothing. Ask again; the answer tells."
   },
   Overloaded: {
     status: 503,
@@ -201,7 +211,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 409,
     code: "RELEASE_EXCEEDS_RESERVATION",
     title: "More than is reserved",
-    detail: ({ held }) => `The order still holds ${held}: release at most that, or leave quantity away for all of it.`
+    detail: ({ held }) =>
+      `The order still holds ${held}: release at most that, or leave quantity away for all of it.`
   },
   ReservationAlreadyConfirmed: {
     status: 409,
@@ -249,7 +260,8 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 404,
     code: "NOT_FOUND",
     title: "No such stock",
-    detail: () => "The item has no stock at that location, in that lot: receive it first (adjust-stock RECEIPT)."
+    detail: () =>
+      "The item has no stock at that location, in that lot: receive it first (adjust-stock RECEIPT)."
   },
   Unauthenticated: {
     status: 401,
@@ -267,13 +279,15 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     status: 400,
     code: "VALIDATION_FAILED",
     title: "The request is not valid",
-    detail: ({ errors }) => `${errors.length === 1 ? "One field needs" : `${errors.length} fields need`} mending: see errors.`
+    detail: ({ errors }) =>
+      `${errors.length === 1 ? "One field needs" : `${errors.length} fields need`} mending: see errors.`
   },
   VersionMismatch: {
     status: 409,
     code: "VERSION_MISMATCH",
     title: "The stock has moved meanwhile",
-    detail: ({ actual }) => `Its version is ${actual} now: look at it again and repeat with that expectedVersion.`
+    detail: ({ actual }) =>
+      `Its version is ${actual} now: look at it again and repeat with that expectedVersion.`
   }
 }
 

@@ -1,6 +1,6 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerRequest, type HttpServerResponse } from "effect/http"
+import { HttpIncomingMessage, HttpRouter } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { createServer } from "node:http"
 import { nextUuid } from "../services/Uuid.ts"
@@ -33,14 +33,25 @@ const api = HttpApiBuilder.layer(Api).pipe(
   Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers])
 )
 
-export const layer = (options: ServerOptions, extraRoutes: Layer.Layer<never, never, HttpRouter.HttpRouter>) =>
+export const layer = (
+  options: ServerOptions,
+  extraRoutes: Layer.Layer<never, never, HttpRouter.HttpRouter>
+) =>
   HttpRouter.serve(
-    Layer.mergeAll(api.pipe(Layer.provide(EdgeLive.layer(options))), Operations.layer, extraRoutes),
+    Layer.mergeAll(
+      api.pipe(Layer.provide(EdgeLive.layer(options))),
+      Operations.layer,
+      extraRoutes,
+      nothingHere
+    ),
     {
       disableLogger: true,
       disableListenLog: true,
       routerConfig: { maxParamLength },
-      middleware: outermost
+      middleware: Effect.provideService(
+        HttpIncomingMessage.MaxBodySize,
+        ByteSize.bytes(EdgeLive.bodyLimitBytes)
+      )
     }
   ).pipe(
     Layer.provideMerge(
@@ -57,26 +68,16 @@ export const layer = (options: ServerOptions, extraRoutes: Layer.Layer<never, ne
     )
   )
 
-/** What no route takes, and what dies outside of the contract, is a problem too. */
-const outermost = <E, R>(
-  handle: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | HttpServerRequest.HttpServerRequest> =>
-  handle.pipe(
-    Effect.provideService(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(EdgeLive.bodyLimitBytes)),
-    Effect.catchCause((cause) =>
-      Effect.gen(function* () {
-        const request = yield* HttpServerRequest.HttpServerRequest
-        const requestId = yield* nextUuid
-        if (!String(cause).includes("RouteNotFound")) return yield* EdgeLive.problemResponse(cause, requestId)
-        const path = request.url.split("?", 1)[0]!
-        const allow = methodsOf(path)
-        return EdgeLive.responseOf(
-          allow.length === 0 ? new RouteNotFound() : new MethodNotAllowed({ allow }),
-          requestId
-        )
-      })
+/** What no route takes is a problem too. */
+const nothingHere = HttpRouter.add("*", "/*", (request) =>
+  Effect.map(nextUuid, (requestId) => {
+    const allow = methodsOf(request.url.split("?", 1)[0]!)
+    return EdgeLive.responseOf(
+      allow.length === 0 ? new RouteNotFound() : new MethodNotAllowed({ allow }),
+      requestId
     )
-  )
+  })
+)
 
 const methodsOf = (path: string): ReadonlyArray<string> =>
   routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method)
@@ -87,4 +88,3 @@ const routes = Object.values(Api.groups).flatMap((group) =>
     pattern: new RegExp(`^${(path as string).replace(/:[^/]+/g, "[^/]+")}/?$`)
   }))
 )
-

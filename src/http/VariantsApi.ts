@@ -137,7 +137,10 @@ export const MovementView = Schema.Struct({
   recordedAt: Timestamp
 }).annotate({ identifier: "Movement" })
 
-export const VariantList = Schema.Struct({ data: Schema.Array(VariantView), missing: Schema.Array(Schema.String) })
+export const VariantList = Schema.Struct({
+  data: Schema.Array(VariantView),
+  missing: Schema.Array(Schema.String)
+})
 export const MovementList = listOf(MovementView)
 
 const variantParams = { productVariantId: OutsideId }
@@ -164,7 +167,9 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       error: problem("ItemNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
-      .annotateMerge(OpenApi.annotations({ summary: "The stock of a product variant, by location and batch" })),
+      .annotateMerge(
+        OpenApi.annotations({ summary: "The stock of a product variant, by location and batch" })
+      ),
     HttpApiEndpoint.post("reserveVariant", "/:productVariantId/reserve", {
       params: variantParams,
       payload: Schema.Struct({

@@ -119,7 +119,8 @@ const view = (item: ItemView): typeof VariantView.Encoded => ({
   status: item.status,
   updatedAt: timestamp(item.updatedAt),
   locations: [...Map.groupBy(item.stocks, ({ locationId }) => locationId)].map(([locationId, stocks]) => {
-    const sum = (of: (stock: StockView) => number): number => stocks.reduce((total, stock) => total + of(stock), 0)
+    const sum = (of: (stock: StockView) => number): number =>
+      stocks.reduce((total, stock) => total + of(stock), 0)
     return {
       locationId,
       quantity: sum((stock) => stock.quantity),

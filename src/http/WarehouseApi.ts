@@ -52,7 +52,10 @@ export class WarehouseApi extends HttpApiGroup.make("warehouse")
         orderId: OutsideId,
         items: Schema.Array(
           Schema.Struct({ sku: OutsideId, quantity: Quantity, skuBatchId: Schema.optionalKey(Uuid) })
-        ).check(Schema.isMinLength(1), Schema.isMaxLength(maxLines)),
+        ).check(
+          Schema.isMinLength(1, { message: "must name at least one item" }),
+          Schema.isMaxLength(maxLines, { message: `must have at most ${maxLines} lines` })
+        ),
         expiresIn: Schema.optionalKey(ExpiresIn)
       }),
       success: [

@@ -20,7 +20,11 @@ export const WarehouseHandlers = HttpApiBuilder.group(
         const posted = yield* reservations.reserve(yield* CurrentCaller, {
           orderId: payload.orderId,
           kind: "ORDER",
-          lines: payload.items.map(({ quantity, sku, skuBatchId }) => ({ item: { sku }, quantity, stockId: skuBatchId })),
+          lines: payload.items.map(({ quantity, sku, skuBatchId }) => ({
+            item: { sku },
+            quantity,
+            stockId: skuBatchId
+          })),
           expiresInSeconds: payload.expiresIn ?? defaultExpiresIn
         })
         const { created, reservation } = posted.answer
@@ -43,7 +47,11 @@ export const WarehouseHandlers = HttpApiBuilder.group(
 
       releaseOrder: Effect.fnUntraced(function* ({ payload: { orderId } }) {
         const posted = yield* reservations.release(yield* CurrentCaller, { orderId, reason: "RELEASED" })
-        return answer(ReleasedOrder, { orderId, released: posted.answer.released }, { replayed: posted.replayed })
+        return answer(
+          ReleasedOrder,
+          { orderId, released: posted.answer.released },
+          { replayed: posted.replayed }
+        )
       }),
 
       getSku: Effect.fnUntraced(function* ({ params }) {

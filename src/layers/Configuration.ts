@@ -39,7 +39,12 @@ interface Variable<A> {
   readonly meaning: string
 }
 
-const variable = <A>(name: string, config: (name: string) => Config.Config<A>, fallback: string, meaning: string): Variable<A> => ({
+const variable = <A>(
+  name: string,
+  config: (name: string) => Config.Config<A>,
+  fallback: string,
+  meaning: string
+): Variable<A> => ({
   name,
   config: config(name),
   fallback,
@@ -55,17 +60,19 @@ const atLeast = (minimum: number, maximum: number) => (name: string) =>
     name
   )
 const text = (name: string) => Config.NonEmptyString(name)
-const url = (...protocols: ReadonlyArray<string>) => (name: string) =>
-  Config.schema(
-    Schema.String.check(
-      Schema.makeFilter((value: string) =>
-        URL.canParse(value) && protocols.includes(new URL(value).protocol)
-          ? undefined
-          : `must be a URL that begins with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`
-      )
-    ),
-    name
-  )
+const url =
+  (...protocols: ReadonlyArray<string>) =>
+  (name: string) =>
+    Config.schema(
+      Schema.String.check(
+        Schema.makeFilter((value: string) =>
+          URL.canParse(value) && protocols.includes(new URL(value).protocol)
+            ? undefined
+            : `must be a URL that begins with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`
+        )
+      ),
+      name
+    )
 
 export const variables = {
   host: variable("HOST", text, "loopback while the dev issuer is open, otherwise all", "address of HTTP"),
@@ -78,12 +85,32 @@ export const variables = {
     "the PostgreSQL 18 to use; unset: a real one is started under HOLDFAST_DATA_DIR"
   ),
   dataDirectory: variable("HOLDFAST_DATA_DIR", text, ".holdfast", "embedded data; survives restarts"),
-  jwksUrl: variable("JWKS_URL", url("http:", "https:"), "dev issuer", "where the token issuer publishes its keys"),
+  jwksUrl: variable(
+    "JWKS_URL",
+    url("http:", "https:"),
+    "dev issuer",
+    "where the token issuer publishes its keys"
+  ),
   jwtIssuer: variable("JWT_ISSUER", text, "dev issuer", "the iss that tokens must have"),
   jwtAudience: variable("JWT_AUDIENCE", text, "dev issuer", "the aud that tokens must have"),
-  dev: variable("HOLDFAST_DEV", text, "unset", "1 opens the dev issuer together with DATABASE_URL: never in production"),
-  requestTimeoutMs: variable("REQUEST_TIMEOUT_MS", atLeast(1, 600_000), "2500", "when a request is answered with 408"),
-  sweepIntervalMs: variable("SWEEP_INTERVAL_MS", atLeast(10, 3_600_000), "1000", "how often expired reservations are looked for"),
+  dev: variable(
+    "HOLDFAST_DEV",
+    text,
+    "unset",
+    "1 opens the dev issuer together with DATABASE_URL: never in production"
+  ),
+  requestTimeoutMs: variable(
+    "REQUEST_TIMEOUT_MS",
+    atLeast(1, 600_000),
+    "2500",
+    "when a request is answered with 408"
+  ),
+  sweepIntervalMs: variable(
+    "SWEEP_INTERVAL_MS",
+    atLeast(10, 3_600_000),
+    "1000",
+    "how often expired reservations are looked for"
+  ),
   idleInTransactionMs: variable(
     "IDLE_IN_TRANSACTION_MS",
     atLeast(10, 60_000),
@@ -126,7 +153,9 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
   const givesJwks = [jwksUrl, issuer, audience].some((value) => value !== undefined)
   const needsJwks = databaseUrl !== undefined && dev !== "1"
   if (givesJwks || needsJwks) {
-    const why = givesJwks ? "the other JWKS variables are set" : "DATABASE_URL is set (or HOLDFAST_DEV=1, for development only)"
+    const why = givesJwks
+      ? "the other JWKS variables are set"
+      : "DATABASE_URL is set (or HOLDFAST_DEV=1, for development only)"
     if (jwksUrl === undefined) problems.push(`JWKS_URL: is required because ${why}`)
     if (issuer === undefined) problems.push(`JWT_ISSUER: is required because ${why}`)
     if (audience === undefined) problems.push(`JWT_AUDIENCE: is required because ${why}`)
@@ -142,7 +171,8 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     else if ((roles as ReadonlyArray<string>).includes(role)) chosen.add(role as Role)
     else if ((comingRoles as ReadonlyArray<string>).includes(role)) {
       problems.push(`ROLES: ${role} is not supported by this version yet`)
-    } else problems.push(`ROLES: there is no role ${JSON.stringify(role)}; there are all, ${roles.join(", ")}`)
+    } else
+      problems.push(`ROLES: there is no role ${JSON.stringify(role)}; there are all, ${roles.join(", ")}`)
   }
   const host = yield* read(variables.host)
   const settings: Settings = {

@@ -28,7 +28,10 @@ export const migrate = (url: Redacted.Redacted<string>): Effect.Effect<void, Mig
     }
     yield* PgMigrator.run({ loader: PgMigrator.fromRecord(migrations as never), table: "holdfast_migration" })
   }).pipe(
-    Effect.provide([PgClient.layer({ url, maxConnections: 1, applicationName: "holdfast migrations" }), NodeServices.layer]),
+    Effect.provide([
+      PgClient.layer({ url, maxConnections: 1, applicationName: "holdfast migrations" }),
+      NodeServices.layer
+    ]),
     Effect.mapError((cause) => new MigrationFailed({ cause })),
     Effect.scoped
   ) as Effect.Effect<void, MigrationFailed>

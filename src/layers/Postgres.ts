@@ -30,7 +30,8 @@ const unavailable = /^(08|28|53|57P|58|25P03|25P04|25006|XX)/
 
 const failedWith = (error: SqlError.SqlError): StatementFailed => {
   const cause = error.reason.cause as { readonly code?: unknown } | undefined
-  const sqlState = typeof cause?.code === "string" && /^[0-9A-Z]{5}$/.test(cause.code) ? cause.code : undefined
+  const sqlState =
+    typeof cause?.code === "string" && /^[0-9A-Z]{5}$/.test(cause.code) ? cause.code : undefined
   const disposition =
     sqlState === undefined
       ? error.reason._tag === "ConnectionError" || error.reason._tag === "AuthenticationError"
@@ -50,7 +51,10 @@ const statementFailures = Metric.counter("holdfast_statement_failures_total", {
 })
 
 interface OpenSession extends Session {
-  readonly rows: (statement: string, parameters: Parameters) => Effect.Effect<ReadonlyArray<object>, StatementFailed>
+  readonly rows: (
+    statement: string,
+    parameters: Parameters
+  ) => Effect.Effect<ReadonlyArray<object>, StatementFailed>
   readonly alive: () => boolean
 }
 
@@ -76,7 +80,11 @@ const openSession = (
       applicationName: settings["application_name"] ?? "holdfast",
       startupParameters: { ...settings, timezone: "UTC" },
       stream: () => {
-        socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 5432), noDelay: true })
+        socket = connect({
+          host: url.hostname.replace(/^\[|\]$/g, ""),
+          port: Number(url.port || 5432),
+          noDelay: true
+        })
         const opened = socket
         opened.on("timeout", () => opened.destroy(new Error("PostgreSQL has not answered in time")))
         opened.on("close", () => {
@@ -97,20 +105,24 @@ const openSession = (
       Effect.andThen(owe, query).pipe(
         Effect.ensuring(settle),
         Effect.mapError(failedWith),
-        Effect.tapError((failure) => Metric.update(Metric.withAttributes(statementFailures, { disposition: failure.disposition }), 1))
+        Effect.tapError((failure) =>
+          Metric.update(Metric.withAttributes(statementFailures, { disposition: failure.disposition }), 1)
+        )
       )
     return {
-      run: (statement, parameters) => answered(connection.queryValues(statement, parameters)) as Effect.Effect<ReadonlyArray<Row>, StatementFailed>,
-      rows: (statement, parameters) => answered(Effect.map(connection.query(statement, parameters), ({ rows }) => rows)),
+      run: (statement, parameters) =>
+        answered(connection.queryValues(statement, parameters)) as Effect.Effect<
+          ReadonlyArray<Row>,
+          StatementFailed
+        >,
+      rows: (statement, parameters) =>
+        answered(Effect.map(connection.query(statement, parameters), ({ rows }) => rows)),
       alive: () => !broken
     }
   })
 
-const pooled = (
-  options: PostgresOptions,
-  settings: Readonly<Record<string, string>>,
-  size: number
-) => Pool.makeWithTTL({ acquire: openSession(options, settings), min: 0, max: size, timeToLive: "60 seconds" })
+const pooled = (options: PostgresOptions, settings: Readonly<Record<string, string>>, size: number) =>
+  Pool.makeWithTTL({ acquire: openSession(options, settings), min: 0, max: size, timeToLive: "60 seconds" })
 
 type SessionPool = Pool.Pool<OpenSession, StatementFailed>
 
@@ -122,10 +134,14 @@ const using = <A>(
   const once = Effect.scoped(
     Effect.flatMap(Pool.get(pool), (session) =>
       session.alive()
-        ? Effect.tapError(use(session), () => (session.alive() ? Effect.void : Pool.invalidate(pool, session)))
+        ? Effect.tapError(use(session), () =>
+            session.alive() ? Effect.void : Pool.invalidate(pool, session)
+          )
         : Effect.andThen(
             Pool.invalidate(pool, session),
-            Effect.fail(new StatementFailed({ disposition: "UNAVAILABLE", sqlState: undefined, cause: "stale" }))
+            Effect.fail(
+              new StatementFailed({ disposition: "UNAVAILABLE", sqlState: undefined, cause: "stale" })
+            )
           )
     )
   )
@@ -175,7 +191,9 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
             Effect.map(
               Effect.all(
                 [
-                  session.run("SELECT set_config('holdfast.merchant_id', $1, false)", [parameter("text", merchantId)]),
+                  session.run("SELECT set_config('holdfast.merchant_id', $1, false)", [
+                    parameter("text", merchantId)
+                  ]),
                   session.rows(statement, parameters)
                 ],
                 { concurrency: "unbounded" }
@@ -184,7 +202,9 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
             )
           ),
         maintain: (statement, parameters) =>
-          using(maintainers, (session) => Effect.map(session.rows(statement, parameters), (rows) => rows as ReadonlyArray<never>))
+          using(maintainers, (session) =>
+            Effect.map(session.rows(statement, parameters), (rows) => rows as ReadonlyArray<never>)
+          )
       })
     })
   )

@@ -74,7 +74,11 @@ export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("Vers
 /** The item has several stocks and the request does not say which one is meant. */
 export class AmbiguousStock extends Schema.TaggedError<AmbiguousStock>()("AmbiguousStock", {
   stocks: Schema.Array(
-    Schema.Struct({ stockId: Schema.String, locationId: Schema.String, lotNumber: Schema.NullOr(Schema.String) })
+    Schema.Struct({
+      stockId: Schema.String,
+      locationId: Schema.String,
+      lotNumber: Schema.NullOr(Schema.String)
+    })
   )
 }) {}
 

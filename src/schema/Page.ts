@@ -41,7 +41,8 @@ export const positionOf = (
         Effect.flatMap(decodePosition),
         Effect.mapError(() => new InvalidCursor()),
         Effect.filterOrFail(
-          (position) => position.length === parts.length && parts.every((part, index) => typeof position[index] === part),
+          (position) =>
+            position.length === parts.length && parts.every((part, index) => typeof position[index] === part),
           () => new InvalidCursor()
         )
       )

@@ -209,14 +209,22 @@ export interface StockFigures {
 }
 
 export interface Answers {
-  readonly ReserveStock: { readonly at: number; readonly created: boolean; readonly reservation: ReservationAnswer }
+  readonly ReserveStock: {
+    readonly at: number
+    readonly created: boolean
+    readonly reservation: ReservationAnswer
+  }
   readonly ReleaseReservation: {
     readonly at: number
     readonly released: boolean
     readonly quantity: number
     readonly item: ItemFigures | null
   }
-  readonly ConfirmReservation: { readonly at: number; readonly confirmed: boolean; readonly reservationId: string }
+  readonly ConfirmReservation: {
+    readonly at: number
+    readonly confirmed: boolean
+    readonly reservationId: string
+  }
   readonly ExtendReservation: {
     readonly at: number
     readonly reservationId: string
@@ -230,8 +238,16 @@ export interface Answers {
     readonly stocks: ReadonlyArray<StockFigures>
   }
   readonly EnsureItem: { readonly at: number; readonly created: boolean; readonly item: ItemAnswer }
-  readonly EnsureLocation: { readonly at: number; readonly created: boolean; readonly location: LocationAnswer }
-  readonly ResolveDiscrepancy: { readonly at: number; readonly discrepancyId: string; readonly resolved: boolean }
+  readonly EnsureLocation: {
+    readonly at: number
+    readonly created: boolean
+    readonly location: LocationAnswer
+  }
+  readonly ResolveDiscrepancy: {
+    readonly at: number
+    readonly discrepancyId: string
+    readonly resolved: boolean
+  }
 }
 export interface ItemAnswer extends ItemFigures {
   readonly kind: "PRODUCT" | "MATERIAL"
@@ -253,7 +269,12 @@ export interface LocationAnswer {
 
 /** What `decide` may refuse each command with. */
 export interface Refusals {
-  readonly ReserveStock: InsufficientStock | ItemNotFound | LocationNotFound | StockNotFound | ReservationFailed
+  readonly ReserveStock:
+    | InsufficientStock
+    | ItemNotFound
+    | LocationNotFound
+    | StockNotFound
+    | ReservationFailed
   readonly ReleaseReservation:
     | ItemNotFound
     | ReservationNotFound

@@ -3,14 +3,22 @@ import { Schema } from "effect"
 /** The most that one movement may carry: 10^12 base units (CONTRACTS section 1). */
 export const maxQuantity = 1_000_000_000_000
 
+const wholeNumber = (minimum: number) => {
+  const message = `must be a whole number from ${minimum} to ${maxQuantity}`
+  return Schema.Number.annotate({ message }).check(
+    Schema.isInt({ message }),
+    Schema.isBetween({ minimum, maximum: maxQuantity }, { message })
+  )
+}
+
 /** A quantity that moves: a whole number of the item's base unit, 1…10^12. */
-export const Quantity = Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maxQuantity })).annotate({
+export const Quantity = wholeNumber(1).annotate({
   identifier: "Quantity",
   description: "A whole number of the item's base unit, from 1 to 10^12"
 })
 
 /** A counted quantity: 0…10^12. */
-export const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: maxQuantity })).annotate({
+export const Count = wholeNumber(0).annotate({
   identifier: "Count",
   description: "A whole number of the item's base unit, from 0 to 10^12"
 })

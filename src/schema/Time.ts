@@ -13,7 +13,9 @@ export const Instant = Schema.String.annotate({
       const at = rfc3339.test(text) ? Date.parse(text) : Number.NaN
       return Number.isNaN(at) || Math.abs(at) > 253_402_300_799_999
         ? Effect.fail(
-            new SchemaIssue.InvalidValue({ message: "must be a time as of RFC 3339, such as 2030-01-31T12:00:00Z" })
+            new SchemaIssue.InvalidValue({
+              message: "must be a time as of RFC 3339, such as 2030-01-31T12:00:00Z"
+            })
           )
         : Effect.succeed(at)
     }),
@@ -29,4 +31,3 @@ export const Timestamp = Schema.String.annotate({
 
 export const timestamp = (at: number): string => new Date(at).toISOString()
 export const timestampOrNull = (at: number | null): string | null => (at === null ? null : timestamp(at))
-

@@ -47,7 +47,10 @@ export class Availability extends Context.Service<
       merchantId: string,
       variantId: string
     ) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
-    readonly ofSku: (merchantId: string, sku: string) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
+    readonly ofSku: (
+      merchantId: string,
+      sku: string
+    ) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
   }
 >()("holdfast/services/Availability") {
   static readonly layer = Layer.effect(
@@ -75,7 +78,10 @@ export class Availability extends Context.Service<
           return new Map(items.map((item) => [item.productVariantId!, item]))
         }
       )
-      const ofVariant = Effect.fn("Availability.ofVariant")(function* (merchantId: string, variantId: string) {
+      const ofVariant = Effect.fn("Availability.ofVariant")(function* (
+        merchantId: string,
+        variantId: string
+      ) {
         const [item] = yield* itemsBy(merchantId, byVariant, [variantId])
         return item ?? (yield* new ItemNotFound({ items: [variantId] }))
       })
@@ -128,7 +134,8 @@ const bySku = itemsWith("sku")
 const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
   const item = rows[0]!
   const stocks = rows.filter((row) => row.stock_id !== null).map(stockView)
-  const sum = (of: (stock: StockView) => number): number => stocks.reduce((total, stock) => total + of(stock), 0)
+  const sum = (of: (stock: StockView) => number): number =>
+    stocks.reduce((total, stock) => total + of(stock), 0)
   const availableQuantity = sum((stock) => stock.availableQuantity)
   return {
     itemId: item.item_id,

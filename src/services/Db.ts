@@ -27,7 +27,10 @@ export type Parameters = ReadonlyArray<unknown>
 
 /** A connection of its own. Statements sent in the same tick travel together and are answered in order. */
 export interface Session {
-  readonly run: (statement: string, parameters: Parameters) => Effect.Effect<ReadonlyArray<Row>, StatementFailed>
+  readonly run: (
+    statement: string,
+    parameters: Parameters
+  ) => Effect.Effect<ReadonlyArray<Row>, StatementFailed>
 }
 
 export class Db extends Context.Service<

@@ -47,18 +47,20 @@ export class Discrepancies extends Context.Service<
     Effect.gen(function* () {
       const ledger = yield* StockLedger
       const db = yield* Db
-      const list: Discrepancies["Service"]["list"] = Effect.fn("Discrepancies.list")(function* (merchantId, filter) {
-        const before = yield* positionOf(filter.cursor, ["string"])
-        const limit = filter.limit ?? defaultLimit
-        const rows = yield* db.read<DiscrepancyRow>(merchantId, listStatement, [
-          parameter("text", merchantId),
-          parameter("text", filter.status ?? null),
-          parameter("text", filter.kind ?? null),
-          parameter("uuid", before?.[0] ?? null),
-          parameter("int4", limit + 1)
-        ])
-        return pageOf(rows, limit, discrepancy, (row) => [row.discrepancy_id])
-      })
+      const list: Discrepancies["Service"]["list"] = Effect.fn("Discrepancies.list")(
+        function* (merchantId, filter) {
+          const before = yield* positionOf(filter.cursor, ["string"])
+          const limit = filter.limit ?? defaultLimit
+          const rows = yield* db.read<DiscrepancyRow>(merchantId, listStatement, [
+            parameter("text", merchantId),
+            parameter("text", filter.status ?? null),
+            parameter("text", filter.kind ?? null),
+            parameter("uuid", before?.[0] ?? null),
+            parameter("int4", limit + 1)
+          ])
+          return pageOf(rows, limit, discrepancy, (row) => [row.discrepancy_id])
+        }
+      )
       return Discrepancies.of({
         resolve: (caller, command) => ledger.post(caller, { ...command, _tag: "ResolveDiscrepancy" }),
         list

@@ -73,7 +73,8 @@ export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: Readon
       needs.locks.add(`merchant ${merchantId}`)
     }
     if (caller.idempotency !== undefined) pair(needs.idempotency, caller.idempotency.key, "idempotency")
-    if (command._tag !== "ReserveStock" && command._tag !== "ExpireReservation") pair(needs.tracking, postingKey(id))
+    if (command._tag !== "ReserveStock" && command._tag !== "ExpireReservation")
+      pair(needs.tracking, postingKey(id))
     if ("orderId" in command && command.orderId !== undefined) pair(needs.orders, command.orderId, "order")
     needsOfCommand(command, { needs, merchantId, pair, item })
   }
@@ -82,7 +83,12 @@ export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: Readon
 
 const needsOfCommand = (
   command: Command,
-  { item, merchantId, needs, pair }: {
+  {
+    item,
+    merchantId,
+    needs,
+    pair
+  }: {
     readonly needs: Needs
     readonly merchantId: string
     readonly pair: (map: Map<string, readonly [string, string]>, value: string, lock?: string) => void
@@ -127,7 +133,10 @@ const needsOfCommand = (
 
 const columns = (pairs: Iterable<readonly [string, string]>) => {
   const all = [...pairs]
-  return [arrays.text(all.map(([merchantId]) => merchantId)), arrays.text(all.map(([, value]) => value))] as const
+  return [
+    arrays.text(all.map(([merchantId]) => merchantId)),
+    arrays.text(all.map(([, value]) => value))
+  ] as const
 }
 
 /** Begins the transaction, takes the locks and reads the books. Answers with the transaction's id, for its COMMIT. */
@@ -157,14 +166,17 @@ export const open = Effect.fnUntraced(function* (
   }
   if (needs.orders.size > 0) read(readOrders, columns(needs.orders.values()), takeOrderRow(books))
   if (needs.tracking.size > 0) {
-    read(readTracking, columns(needs.tracking.values()), ([merchantId, trackingKey, postingId, answer, recordedAt]) =>
-      books.tracking.set(keyOf(merchantId as string, trackingKey as string), {
-        merchantId,
-        trackingKey,
-        postingId,
-        answer,
-        recordedAt
-      } as never)
+    read(
+      readTracking,
+      columns(needs.tracking.values()),
+      ([merchantId, trackingKey, postingId, answer, recordedAt]) =>
+        books.tracking.set(keyOf(merchantId as string, trackingKey as string), {
+          merchantId,
+          trackingKey,
+          postingId,
+          answer,
+          recordedAt
+        } as never)
     )
   }
   if (needs.idempotency.size > 0) {
@@ -256,8 +268,31 @@ const readOrders = `
 const takeOrderRow = (books: Books) => {
   let current: ReservationRow | undefined
   return (row: ReadonlyArray<unknown>): void => {
-    const [merchantId, reservationId, orderId, kind, scope, status, request, metadata, expiresAt, createdAt, updatedAt] =
-      row as [string, string, string, "ORDER", string, "PENDING", string, string | null, number, number, number]
+    const [
+      merchantId,
+      reservationId,
+      orderId,
+      kind,
+      scope,
+      status,
+      request,
+      metadata,
+      expiresAt,
+      createdAt,
+      updatedAt
+    ] = row as [
+      string,
+      string,
+      string,
+      "ORDER",
+      string,
+      "PENDING",
+      string,
+      string | null,
+      number,
+      number,
+      number
+    ]
     if (current?.reservationId !== reservationId || current.merchantId !== merchantId) {
       current = {
         merchantId,
@@ -338,7 +373,19 @@ const readDiscrepancies = `
     ON d.merchant_id = wanted.merchant_id AND d.discrepancy_id = wanted.discrepancy_id::uuid`
 
 const discrepancyRow = (row: ReadonlyArray<unknown>): DiscrepancyRow => {
-  const [merchantId, discrepancyId, kind, subject, stockId, itemId, orderId, detail, status, openedAt, closedAt] = row
+  const [
+    merchantId,
+    discrepancyId,
+    kind,
+    subject,
+    stockId,
+    itemId,
+    orderId,
+    detail,
+    status,
+    openedAt,
+    closedAt
+  ] = row
   return {
     merchantId,
     discrepancyId,
@@ -381,8 +428,10 @@ const lockItems = `
   FOR NO KEY UPDATE OF i`
 
 const itemRow = (row: ReadonlyArray<unknown>): ItemRow => {
-  const [merchantId, itemId, kind, productVariantId, sku, productId, name, unit, stocked, lowStockThreshold] = row
-  const [safetyStock, discontinued, initialized, status, onHand, reserved, unallocatable, eventSequence] = row.slice(10)
+  const [merchantId, itemId, kind, productVariantId, sku, productId, name, unit, stocked, lowStockThreshold] =
+    row
+  const [safetyStock, discontinued, initialized, status, onHand, reserved, unallocatable, eventSequence] =
+    row.slice(10)
   return {
     merchantId,
     itemId,
@@ -419,7 +468,16 @@ const readStocks = `
   JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id`
 
 const stockRow = (row: ReadonlyArray<unknown>): StockRow => {
-  const [merchantId, stockId, itemId, locationId, locationIsDefault, locationPosition, lotNumber, lotExpiresAt] = row
+  const [
+    merchantId,
+    stockId,
+    itemId,
+    locationId,
+    locationIsDefault,
+    locationPosition,
+    lotNumber,
+    lotExpiresAt
+  ] = row
   const [onHand, reserved, unallocatable, sequence, discrepancy, createdAt, updatedAt] = row.slice(8)
   return {
     merchantId,
@@ -478,7 +536,10 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
       statements.push([write.statement, [...columns, parameter("int4", all.length)]])
     }
   }
-  insert(insertMerchants, [...written.merchants].map((merchantId) => ({ merchantId, at: atOf(written.locations, merchantId) })))
+  insert(
+    insertMerchants,
+    [...written.merchants].map((merchantId) => ({ merchantId, at: atOf(written.locations, merchantId) }))
+  )
   insert(insertLocations, written.locations)
   update(updateLocations, changed.locations, written.locations)
   insert(insertItems, written.items)
@@ -497,7 +558,10 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
   update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
   if (written.events.length > 0) {
     const groups = [...Map.groupBy(written.events, ({ key }) => bucketOf(key))]
-    insert(insertOutbox, groups.map(([bucket, events]) => ({ bucket, events })))
+    insert(
+      insertOutbox,
+      groups.map(([bucket, events]) => ({ bucket, events }))
+    )
     statements.push([`SELECT pg_notify('${outboxChannel}', '')::text`, []])
   }
   return statements

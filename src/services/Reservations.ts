@@ -73,25 +73,31 @@ export class Reservations extends Context.Service<
         return found ?? (yield* new ReservationNotFound({ reservationId }))
       })
 
-      const list: Reservations["Service"]["list"] = Effect.fn("Reservations.list")(function* (merchantId, filter) {
-        const after = yield* positionOf(filter.cursor, ["number", "string"])
-        const limit = filter.limit ?? defaultLimit
-        const rows = yield* db.read<{ reservation_id: string; created_at: number }>(merchantId, listStatement, [
-          parameter("text", merchantId),
-          parameter("text", filter.orderId ?? null),
-          parameter("text", filter.status ?? null),
-          parameter("timestamptz", after?.[0] ?? null),
-          parameter("uuid", after?.[1] ?? null),
-          parameter("int4", limit + 1)
-        ])
-        const page = pageOf(
-          rows,
-          limit,
-          (row) => row.reservation_id,
-          (row) => [row.created_at, row.reservation_id]
-        )
-        return { ...page, data: yield* withLines(db, merchantId, page.data) }
-      })
+      const list: Reservations["Service"]["list"] = Effect.fn("Reservations.list")(
+        function* (merchantId, filter) {
+          const after = yield* positionOf(filter.cursor, ["number", "string"])
+          const limit = filter.limit ?? defaultLimit
+          const rows = yield* db.read<{ reservation_id: string; created_at: number }>(
+            merchantId,
+            listStatement,
+            [
+              parameter("text", merchantId),
+              parameter("text", filter.orderId ?? null),
+              parameter("text", filter.status ?? null),
+              parameter("timestamptz", after?.[0] ?? null),
+              parameter("uuid", after?.[1] ?? null),
+              parameter("int4", limit + 1)
+            ]
+          )
+          const page = pageOf(
+            rows,
+            limit,
+            (row) => row.reservation_id,
+            (row) => [row.created_at, row.reservation_id]
+          )
+          return { ...page, data: yield* withLines(db, merchantId, page.data) }
+        }
+      )
 
       const expireDue = Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis
@@ -114,7 +120,9 @@ export class Reservations extends Context.Service<
               )
               .pipe(
                 Effect.tap(({ answer }) =>
-                  answer.expired ? Metric.update(expiryDelay, (answer.at - answer.expiresAt) / 1000) : Effect.void
+                  answer.expired
+                    ? Metric.update(expiryDelay, (answer.at - answer.expiresAt) / 1000)
+                    : Effect.void
                 ),
                 Effect.map(({ answer }) => answer.expired),
                 // What could not be expired now is due again in the next sweep.

@@ -1,6 +1,27 @@
-import { Cause, Clock, Context, Deferred, Effect, Exit, Layer, Metric, Queue, Random, Schedule, Scope } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Layer,
+  Metric,
+  Queue,
+  Random,
+  Schedule,
+  Scope
+} from "effect"
 import { DatabaseUnavailable, OperationTimedOut, Overloaded } from "../schema/Failure.ts"
-import type { AnyRefusal, Caller, Command, Posted, Posting, PostingFailure, Refusal } from "../schema/Posting.ts"
+import type {
+  AnyRefusal,
+  Caller,
+  Command,
+  Posted,
+  Posting,
+  PostingFailure,
+  Refusal
+} from "../schema/Posting.ts"
 import { Db, type Session, StatementFailed } from "./Db.ts"
 import { type Verdict, decide } from "./decide/decide.ts"
 import * as LedgerStore from "./LedgerStore.ts"
@@ -197,7 +218,10 @@ const weightOf = (entries: ReadonlyArray<Entry>): number =>
   entries.reduce((sum, { posting: { command } }) => sum + ("lines" in command ? command.lines.length : 1), 0)
 
 /** One whose deadline has passed is refused, not decided: a reserve that its caller gave up must not come alive later. */
-const refuseOverdue = (clock: Clock.Clock, entries: ReadonlyArray<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
+const refuseOverdue = (
+  clock: Clock.Clock,
+  entries: ReadonlyArray<Entry>
+): Effect.Effect<ReadonlyArray<Entry>> =>
   Effect.sync(() => {
     const now = clock.currentTimeMillisUnsafe()
     return entries.filter(({ done, posting }) => {
@@ -268,13 +292,20 @@ const afterFailedCommit = Effect.fnUntraced(function* (
   // Gone from the server's memory (null): run again, which the posting's own id makes harmless.
   if (status !== "committed") return yield* failure
 })
-const stillInProgress = new StatementFailed({ disposition: "CONFLICT", sqlState: undefined, cause: "in progress" })
+const stillInProgress = new StatementFailed({
+  disposition: "CONFLICT",
+  sqlState: undefined,
+  cause: "in progress"
+})
 const askAgain = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])
 
 const complete = (entries: ReadonlyArray<Entry>, verdicts: ReadonlyArray<Verdict>): void => {
   entries.forEach(({ done }, index) => {
     const verdict = verdicts[index]!
-    Deferred.doneUnsafe(done, "refusal" in verdict ? Exit.fail(verdict.refusal) : Exit.succeed(verdict as Posted<Command>))
+    Deferred.doneUnsafe(
+      done,
+      "refusal" in verdict ? Exit.fail(verdict.refusal) : Exit.succeed(verdict as Posted<Command>)
+    )
   })
 }
 
@@ -303,4 +334,3 @@ const measure = Effect.fnUntraced(function* (
   }
   for (const { queuedAt } of entries) yield* Metric.update(waitSeconds, (startedAt - queuedAt) / 1000)
 })
-

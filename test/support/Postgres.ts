@@ -48,10 +48,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
 export const startTestPostgres = async (options: TestPostgresOptions): Promise<TestPostgres> => {
   const scope = Scope.makeUnsafe()
   const stop = () => Effect.runPromise(Scope.close(scope, Exit.void))
-  const given = process.env["TEST_DATABASE_URL"]
+  const given = process.env["TEST_DATABASE_URL"] ?? ""
   try {
     const url = await Effect.runPromise(
-      (given === undefined ? embedded : Effect.succeed(Redacted.make(given))).pipe(
+      (given === "" ? embedded : Effect.succeed(Redacted.make(given))).pipe(
         Effect.tap((maintenance) => makeTemplate(maintenance, options)),
         Scope.provide(scope)
       )

@@ -203,7 +203,7 @@ export class Books {
   }
 
   undo(): void {
-    for (const revert of this.#journal.reverse()) revert()
+    for (const revert of this.#journal.toReversed()) revert()
     this.#journal = []
   }
 
@@ -264,7 +264,8 @@ export class Books {
   addItem(item: ItemRow): void {
     const key = keyOf(item.merchantId, item.itemId)
     this.items.set(key, item)
-    if (item.productVariantId !== null) this.itemsByVariant.set(keyOf(item.merchantId, item.productVariantId), item)
+    if (item.productVariantId !== null)
+      this.itemsByVariant.set(keyOf(item.merchantId, item.productVariantId), item)
     if (item.sku !== null) this.itemsBySku.set(keyOf(item.merchantId, item.sku), item)
   }
 

@@ -1,4 +1,11 @@
-import type { AnyRefusal, DiscrepancyKind, ItemStatus, MovementSource, MovementType, Posting } from "../../schema/Posting.ts"
+import type {
+  AnyRefusal,
+  DiscrepancyKind,
+  ItemStatus,
+  MovementSource,
+  MovementType,
+  Posting
+} from "../../schema/Posting.ts"
 import {
   type Books,
   type DiscrepancyRow,
@@ -35,7 +42,11 @@ interface Touched {
   readonly quantityBefore: number
   readonly availableBefore: number
   readonly statusBefore: ItemStatus
-  readonly movements: Array<{ readonly row: LedgerRow; readonly stock: StockRow; readonly notes: MovementNotes }>
+  readonly movements: Array<{
+    readonly row: LedgerRow
+    readonly stock: StockRow
+    readonly notes: MovementNotes
+  }>
   readonly notices: Array<{ readonly type: string; readonly data: Readonly<Record<string, unknown>> }>
 }
 
@@ -305,11 +316,15 @@ export class Draft {
     }
     for (const kind of after) {
       if (!before.includes(kind)) {
-        this.openDiscrepancy(kind, { item, stock }, {
-          onHand: stock.onHand,
-          reserved: stock.reserved,
-          unallocatable: stock.unallocatable
-        })
+        this.openDiscrepancy(
+          kind,
+          { item, stock },
+          {
+            onHand: stock.onHand,
+            reserved: stock.reserved,
+            unallocatable: stock.unallocatable
+          }
+        )
       }
     }
     for (const kind of before) {
@@ -324,7 +339,11 @@ export class Draft {
     const { books } = this
     for (const row of books.written.discrepancies) {
       if (isOpen(row, stock, kind)) {
-        books.change(books.changed.discrepancies, row, { status: "CLOSED", closedAt: this.at, closedBy: "holdfast" })
+        books.change(books.changed.discrepancies, row, {
+          status: "CLOSED",
+          closedAt: this.at,
+          closedBy: "holdfast"
+        })
         return
       }
     }
@@ -349,7 +368,11 @@ const balanceDiscrepancies = (stock: StockRow): ReadonlyArray<DiscrepancyKind> =
 }
 
 const eventTypeOf = (type: MovementType): string =>
-  type === "ORDER_ALLOCATE" ? "InventoryAllocated" : type === "ORDER_RELEASE" ? "InventoryReleased" : "InventoryAdjusted"
+  type === "ORDER_ALLOCATE"
+    ? "InventoryAllocated"
+    : type === "ORDER_RELEASE"
+      ? "InventoryReleased"
+      : "InventoryAdjusted"
 
 const changeTypeOf = (type: MovementType): string => (type === "ADJUSTMENT" ? "CORRECTION" : type)
 

@@ -164,7 +164,11 @@ const sell = (draft: Draft, command: AdjustStock, item: ItemRow): Decision<Answe
 const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantity: number): Effect => {
   const { at, books } = draft
   if (!item.stocked) {
-    if (command.orderId !== undefined) addLine(draft, saleOf(draft, command.orderId, item, quantity), item, null, quantity, { open: 0, sold: quantity })
+    if (command.orderId !== undefined)
+      addLine(draft, saleOf(draft, command.orderId, item, quantity), item, null, quantity, {
+        open: 0,
+        sold: quantity
+      })
     return { moved: [] }
   }
   const stocks = books
@@ -175,15 +179,22 @@ const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantit
         (command.lotNumber === undefined || stock.lotNumber === command.lotNumber)
     )
   const { picks, short } = allocate(stocks, quantity, at)
-  if (short > 0) return refused(new InsufficientStock({ items: [shortLine(item, quantity, quantity - short)] }))
+  if (short > 0)
+    return refused(new InsufficientStock({ items: [shortLine(item, quantity, quantity - short)] }))
   const sale = command.orderId === undefined ? undefined : saleOf(draft, command.orderId, item, quantity)
   for (const pick of picks) {
-    if (sale !== undefined) addLine(draft, sale, item, pick.stock, pick.quantity, { open: 0, sold: pick.quantity })
-    draft.move(pick.stock, "SALE", { onHand: -pick.quantity }, {
-      ...notesOf(command),
-      source: "ORDER",
-      reservationId: sale?.reservationId
-    })
+    if (sale !== undefined)
+      addLine(draft, sale, item, pick.stock, pick.quantity, { open: 0, sold: pick.quantity })
+    draft.move(
+      pick.stock,
+      "SALE",
+      { onHand: -pick.quantity },
+      {
+        ...notesOf(command),
+        source: "ORDER",
+        reservationId: sale?.reservationId
+      }
+    )
   }
   return { moved: picks.map(({ stock }) => stock) }
 }
@@ -227,10 +238,15 @@ const takeBack = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => 
         open -= quantity
         if (line.stockId === null) continue
         const stock = books.stocks.get(keyOf(merchantId, line.stockId))!
-        draft.move(stock, "RETURN", { onHand: quantity }, {
-          ...notesOf(command),
-          reservationId: reservation.reservationId
-        })
+        draft.move(
+          stock,
+          "RETURN",
+          { onHand: quantity },
+          {
+            ...notesOf(command),
+            reservationId: reservation.reservationId
+          }
+        )
         moved.push(stock)
       }
     }

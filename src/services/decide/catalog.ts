@@ -1,5 +1,11 @@
 import { DiscrepancyNotFound, DiscrepancyPersists, ItemConflict } from "../../schema/Failure.ts"
-import type { Answers, EnsureItem, EnsureLocation, ItemAnswer, ResolveDiscrepancy } from "../../schema/Posting.ts"
+import type {
+  Answers,
+  EnsureItem,
+  EnsureLocation,
+  ItemAnswer,
+  ResolveDiscrepancy
+} from "../../schema/Posting.ts"
 import { type Books, type ItemRow, itemFigures, keyOf } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 
@@ -101,7 +107,8 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
 
 const indexNames = (books: Books, item: ItemRow): void => {
   const { merchantId } = item
-  if (item.productVariantId !== null) books.index(books.itemsByVariant, keyOf(merchantId, item.productVariantId), item)
+  if (item.productVariantId !== null)
+    books.index(books.itemsByVariant, keyOf(merchantId, item.productVariantId), item)
   if (item.sku !== null) books.index(books.itemsBySku, keyOf(merchantId, item.sku), item)
 }
 
@@ -118,7 +125,10 @@ const itemAnswer = (draft: Draft, item: ItemRow): ItemAnswer => ({
   updatedAt: item.updatedAt
 })
 
-export const ensureLocation = (draft: Draft, command: EnsureLocation): Decision<Answers["EnsureLocation"]> => {
+export const ensureLocation = (
+  draft: Draft,
+  command: EnsureLocation
+): Decision<Answers["EnsureLocation"]> => {
   const { at, books, merchantId } = draft
   const known = books.locations.get(keyOf(merchantId, command.locationId))
   if (known !== undefined) {

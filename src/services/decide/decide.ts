@@ -84,7 +84,13 @@ const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
   if (!tracked && idempotency === undefined) return
   const answer = JSON.stringify(given)
   if (tracked) {
-    const row = { merchantId, trackingKey: postingKey(posting.id), postingId: posting.id, answer, recordedAt: at }
+    const row = {
+      merchantId,
+      trackingKey: postingKey(posting.id),
+      postingId: posting.id,
+      answer,
+      recordedAt: at
+    }
     books.insert(books.written.tracking, row)
     books.index(books.tracking, keyOf(merchantId, row.trackingKey), row)
   }

@@ -119,11 +119,17 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
     return refused(new LocationNotFound({ locationId: command.locationId }))
   }
 
-  const planned: Array<{ readonly item: ItemRow; readonly stock: StockRow | null; readonly quantity: number }> = []
+  const planned: Array<{
+    readonly item: ItemRow
+    readonly stock: StockRow | null
+    readonly quantity: number
+  }> = []
   const short: Array<ShortLine> = []
   // Two lines may want the same stock (once by name, once by any lot): what one took, the other cannot have.
   const taken = new Map<StockRow, number>()
-  for (const { item, quantity, stockId } of lines.sort((a, b) => Number(b.stockId !== null) - Number(a.stockId !== null))) {
+  for (const { item, quantity, stockId } of lines.sort(
+    (a, b) => Number(b.stockId !== null) - Number(a.stockId !== null)
+  )) {
     if (!item.stocked) {
       planned.push({ item, stock: null, quantity })
       continue
@@ -166,11 +172,16 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
   for (const { item, quantity, stock } of planned) {
     addLine(draft, reservation, item, stock, quantity, { open: quantity, sold: 0 })
     if (stock !== null) {
-      draft.move(stock, "ORDER_ALLOCATE", { reserved: quantity }, {
-        source: "ORDER",
-        orderId: command.orderId,
-        reservationId: reservation.reservationId
-      })
+      draft.move(
+        stock,
+        "ORDER_ALLOCATE",
+        { reserved: quantity },
+        {
+          source: "ORDER",
+          orderId: command.orderId,
+          reservationId: reservation.reservationId
+        }
+      )
     }
   }
   return reserved(draft, reservation, true)
@@ -189,7 +200,9 @@ const liveReservation = (
   for (const reservation of draft.books.reservationsOf(draft.merchantId, command.orderId).toReversed()) {
     if (reservation.reservationId === draft.posting.id) return reservation
     if (reservation.kind === "SALE") {
-      const wantsSold = reservation.lines.some((sold) => lines.some(({ item }) => item.itemId === sold.itemId))
+      const wantsSold = reservation.lines.some((sold) =>
+        lines.some(({ item }) => item.itemId === sold.itemId)
+      )
       if (wantsSold) return reservation
       continue
     }
@@ -203,11 +216,12 @@ const liveReservation = (
   return undefined
 }
 
-export const release = (draft: Draft, command: ReleaseReservation): Decision<Answers["ReleaseReservation"]> => {
+export const release = (
+  draft: Draft,
+  command: ReleaseReservation
+): Decision<Answers["ReleaseReservation"]> => {
   const { at, books, merchantId } = draft
-  const reservations = books
-    .reservationsOf(merchantId, command.orderId)
-    .filter(({ kind }) => kind !== "SALE")
+  const reservations = books.reservationsOf(merchantId, command.orderId).filter(({ kind }) => kind !== "SALE")
   if (command.line !== undefined) return releaseLine(draft, command, command.line, reservations)
   if (reservations.length === 0) return refused(new ReservationNotFound({ orderId: command.orderId }))
   const pending = reservations.filter(({ status }) => status === "PENDING")
@@ -216,7 +230,10 @@ export const release = (draft: Draft, command: ReleaseReservation): Decision<Ans
     return confirmed === undefined
       ? answered({ at, released: false, quantity: 0, item: null })
       : refused(
-          new ReservationAlreadyConfirmed({ orderId: command.orderId, reservationId: confirmed.reservationId })
+          new ReservationAlreadyConfirmed({
+            orderId: command.orderId,
+            reservationId: confirmed.reservationId
+          })
         )
   }
   let quantity = 0
@@ -239,7 +256,9 @@ const releaseLine = (
   if (lines.length === 0) return refused(new ReservationNotFound({ orderId: command.orderId }))
   const held = lines.reduce((sum, { line }) => sum + line.open, 0)
   if (wanted.quantity !== undefined && wanted.quantity > held) {
-    return refused(new ReleaseExceedsReservation({ orderId: command.orderId, requested: wanted.quantity, held }))
+    return refused(
+      new ReleaseExceedsReservation({ orderId: command.orderId, requested: wanted.quantity, held })
+    )
   }
   if (held === 0) {
     const sold = lines.find(({ line }) => line.sold > 0)
@@ -268,7 +287,10 @@ const releaseLine = (
   })
 }
 
-export const confirm = (draft: Draft, command: ConfirmReservation): Decision<Answers["ConfirmReservation"]> => {
+export const confirm = (
+  draft: Draft,
+  command: ConfirmReservation
+): Decision<Answers["ConfirmReservation"]> => {
   const { at, books, merchantId } = draft
   const reservations = books
     .reservationsOf(merchantId, command.orderId)
@@ -296,7 +318,8 @@ export const confirm = (draft: Draft, command: ConfirmReservation): Decision<Ans
     return answered({ at, confirmed: true, reservationId: pending[0]!.reservationId })
   }
   const confirmed = reservations.find(({ status }) => status === "CONFIRMED")
-  if (confirmed !== undefined) return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
+  if (confirmed !== undefined)
+    return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
   const expired = reservations.findLast(({ status }) => status === "EXPIRED")
   return expired === undefined
     ? refused(new ReservationCancelled({ orderId: command.orderId, reservationId: last.reservationId }))
@@ -323,7 +346,11 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
   for (const line of reservation.lines) {
     released.set(line.itemId, (released.get(line.itemId) ?? 0) + line.released)
   }
-  const planned: Array<{ readonly item: ItemRow; readonly stock: StockRow | null; readonly quantity: number }> = []
+  const planned: Array<{
+    readonly item: ItemRow
+    readonly stock: StockRow | null
+    readonly quantity: number
+  }> = []
   const short: Array<ShortLine> = []
   for (const [itemId, quantity] of released) {
     const item = books.items.get(keyOf(merchantId, itemId))!
@@ -384,7 +411,9 @@ export const expire = (draft: Draft, command: ExpireReservation): Decision<Answe
     .reservationsOf(draft.merchantId, command.orderId)
     .find(({ reservationId }) => reservationId === command.reservationId)
   if (reservation === undefined) {
-    return refused(new ReservationNotFound({ orderId: command.orderId, reservationId: command.reservationId }))
+    return refused(
+      new ReservationNotFound({ orderId: command.orderId, reservationId: command.reservationId })
+    )
   }
   const { expiresAt } = reservation
   if (reservation.status !== "PENDING" || expiresAt > at) return answered({ at, expired: false, expiresAt })
@@ -393,7 +422,11 @@ export const expire = (draft: Draft, command: ExpireReservation): Decision<Answe
 }
 
 /** Gives back all that a reservation still holds, and ends it. Returns how much that was. */
-const giveBack = (draft: Draft, reservation: ReservationRow, reason: "RELEASED" | "CANCELLED" | "EXPIRED"): number => {
+const giveBack = (
+  draft: Draft,
+  reservation: ReservationRow,
+  reason: "RELEASED" | "CANCELLED" | "EXPIRED"
+): number => {
   let quantity = 0
   for (const line of reservation.lines) {
     quantity += line.open
@@ -414,7 +447,11 @@ const giveBack = (draft: Draft, reservation: ReservationRow, reason: "RELEASED" 
 }
 
 /** When nothing is open any more: any sold line makes it CONFIRMED, none what `otherwise` says. */
-export const settle = (draft: Draft, reservation: ReservationRow, otherwise: "CANCELLED" | "EXPIRED"): void => {
+export const settle = (
+  draft: Draft,
+  reservation: ReservationRow,
+  otherwise: "CANCELLED" | "EXPIRED"
+): void => {
   if (reservation.status !== "PENDING" || reservation.lines.some(({ open }) => open > 0)) return
   const { books } = draft
   const status = reservation.lines.some(({ sold }) => sold > 0) ? "CONFIRMED" : otherwise
@@ -432,12 +469,17 @@ const releaseFromLine = (
   books.change(books.changed.lines, line, { open: line.open - quantity, released: line.released + quantity })
   if (line.stockId === null) return
   const stock = books.stocks.get(keyOf(line.merchantId, line.stockId))!
-  draft.move(stock, "ORDER_RELEASE", { reserved: -quantity }, {
-    source: "ORDER",
-    orderId: reservation.orderId,
-    reservationId: reservation.reservationId,
-    releaseReason: reason
-  })
+  draft.move(
+    stock,
+    "ORDER_RELEASE",
+    { reserved: -quantity },
+    {
+      source: "ORDER",
+      orderId: reservation.orderId,
+      reservationId: reservation.reservationId,
+      releaseReason: reason
+    }
+  )
 }
 
 /** Sells what a line holds. Of a lot past its expiry too, with a discrepancy: it was promised (CONTRACTS section 1). */
@@ -453,15 +495,24 @@ export const sellFromLine = (
   if (line.stockId === null) return
   const stock = books.stocks.get(keyOf(line.merchantId, line.stockId))!
   const { orderId, reservationId } = reservation
-  draft.move(stock, "SALE", { onHand: -quantity, reserved: -quantity }, {
-    ...notes,
-    source: "ORDER",
-    orderId,
-    reservationId
-  })
+  draft.move(
+    stock,
+    "SALE",
+    { onHand: -quantity, reserved: -quantity },
+    {
+      ...notes,
+      source: "ORDER",
+      orderId,
+      reservationId
+    }
+  )
   if (stock.lotExpiresAt !== null && stock.lotExpiresAt <= draft.at) {
     const item = books.items.get(keyOf(line.merchantId, line.itemId))!
-    draft.openDiscrepancy("EXPIRED_LOT_SOLD", { item, stock, orderId }, { quantity, lotNumber: stock.lotNumber })
+    draft.openDiscrepancy(
+      "EXPIRED_LOT_SOLD",
+      { item, stock, orderId },
+      { quantity, lotNumber: stock.lotNumber }
+    )
   }
 }
 
@@ -504,7 +555,8 @@ const reservationAnswer = (draft: Draft, reservation: ReservationRow): Reservati
   expiresAt: reservation.expiresAt,
   lines: reservation.lines.map((line) => {
     const item = draft.books.items.get(keyOf(line.merchantId, line.itemId))
-    const stock = line.stockId === null ? undefined : draft.books.stocks.get(keyOf(line.merchantId, line.stockId))
+    const stock =
+      line.stockId === null ? undefined : draft.books.stocks.get(keyOf(line.merchantId, line.stockId))
     return {
       itemId: line.itemId,
       productVariantId: item?.productVariantId ?? null,

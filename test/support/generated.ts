@@ -1,0 +1,42 @@
+import { OpenApi } from "effect/http-api"
+import { readFile, writeFile } from "node:fs/promises"
+import path from "node:path"
+import { Api } from "../../src/http/Api.ts"
+import { variables } from "../../src/layers/Configuration.ts"
+
+/** Files that are made from the code are checked in and proven current: `--check` fails when one is not, `--write` mends it. */
+
+const root = path.join(import.meta.dirname, "..", "..")
+
+const configurationTable = (): string =>
+  [
+    "| variable | default | meaning |",
+    "| --- | --- | --- |",
+    ...Object.values(variables).map(
+      ({ fallback, meaning, name }) => `| \`${name}\` | ${fallback} | ${meaning} |`
+    )
+  ].join("\n")
+
+const betweenMarkers = (text: string, content: string): string =>
+  text.replace(
+    /(<!-- configuration: generated -->\n)[\s\S]*?(<!-- end of configuration -->)/,
+    (_, before: string, after: string) => `${before}\n${content}\n\n${after}`
+  )
+
+const generated: ReadonlyArray<{ readonly file: string; readonly make: (current: string) => string }> = [
+  { file: "openapi.json", make: () => `${JSON.stringify(OpenApi.fromApi(Api), undefined, 2)}\n` },
+  { file: "docs/configuration.md", make: (current) => betweenMarkers(current, configurationTable()) }
+]
+
+const write = process.argv.includes("--write")
+for (const { file, make } of generated) {
+  const at = path.join(root, file)
+  const current = await readFile(at, "utf8").catch(() => "")
+  const wanted = make(current)
+  if (current === wanted) continue
+  if (write) await writeFile(at, wanted)
+  else {
+    console.error(`${file} is not current: run "npm run generate" and commit it.`)
+    process.exitCode = 1
+  }
+}

@@ -216,20 +216,22 @@ EXCEPTION WHEN feature_not_supported THEN
   ALTER TABLE outbox ALTER COLUMN events SET STORAGE EXTERNAL;
 END $$;
 
--- Events that the broker refused for good. One holds back its key until it is requeued or dropped.
+-- Events that the broker refused for good, and those of the same key that wait behind one. They are published in
+-- order once the FAILED one is requeued or dropped.
 CREATE TABLE outbox_failure (
   merchant_id text NOT NULL,
   event_id text NOT NULL,
+  state text NOT NULL CHECK (state IN ('FAILED', 'HELD', 'REQUEUED')),
   bucket smallint NOT NULL,
   position bigint NOT NULL,
+  ordinal integer NOT NULL,
   event_key text NOT NULL,
-  topic text NOT NULL,
   event text NOT NULL,
-  error text NOT NULL,
-  attempts integer NOT NULL,
-  failed_at timestamptz NOT NULL,
+  error text,
+  recorded_at timestamptz NOT NULL,
   PRIMARY KEY (merchant_id, event_id)
 );
+CREATE INDEX outbox_failure_by_key ON outbox_failure (bucket, event_key, position, ordinal);
 
 -- The key pair of the built-in issuer of development tokens, shared by all processes of one database.
 CREATE TABLE dev_issuer_key (
@@ -315,7 +317,9 @@ CREATE VIEW order_reservation WITH (security_invoker = true) AS
 CREATE VIEW domain_event AS
   SELECT e.event ->> 'merchantId' AS merchant_id, e.event ->> 'id' AS id, e.event ->> 'type' AS type,
          e.event AS payload, o.recorded_at AS created_at, COALESCE(o.sent_at, o.recorded_at) AS updated_at,
-         CASE WHEN f.event_id IS NOT NULL THEN 'FAILED' WHEN o.sent_at IS NULL THEN 'PENDING' ELSE 'SENT' END AS status
+         CASE WHEN f.state = 'FAILED' THEN 'FAILED'
+              WHEN f.state IS NOT NULL OR o.sent_at IS NULL THEN 'PENDING'
+              ELSE 'SENT' END AS status
   FROM outbox o
   CROSS JOIN LATERAL jsonb_array_elements(o.events::jsonb) AS e (event)
   LEFT JOIN outbox_failure f

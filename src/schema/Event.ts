@@ -1,0 +1,45 @@
+import { timestamp } from "./Time.ts"
+
+/**
+ * An event of CONTRACTS section 6 on its way out: the envelope and the CloudEvents headers around what the kernel wrote.
+ */
+
+/** As it lies in the outbox. `at` is epoch milliseconds. */
+export interface OutboxEvent {
+  readonly id: string
+  readonly topic: string
+  readonly key: string
+  readonly type: string
+  readonly merchantId: string
+  readonly at: number
+  readonly requestId: string
+  readonly traceparent?: string
+  readonly data: Readonly<Record<string, unknown>>
+}
+
+const source = "holdfast"
+
+/** The value: events of an order are correlated by it, all others by the request that caused them. */
+export const envelopeOf = (event: OutboxEvent): string =>
+  JSON.stringify({
+    id: event.id,
+    type: event.type,
+    source,
+    dataVersion: "1.0",
+    timestamp: timestamp(event.at),
+    correlationId: event.data["orderId"] ?? event.requestId,
+    data: event.data
+  })
+
+/** CloudEvents 1.0, binary mode. */
+export const headersOf = (event: OutboxEvent): Record<string, string> => ({
+  ce_id: event.id,
+  ce_type: event.type,
+  ce_source: source,
+  ce_time: timestamp(event.at),
+  ce_specversion: "1.0",
+  "content-type": "application/json",
+  "x-request-id": event.requestId,
+  "x-merchant-id": event.merchantId,
+  ...(event.traceparent === undefined ? {} : { traceparent: event.traceparent })
+})

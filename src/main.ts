@@ -1,5 +1,36 @@
-import { requireNode } from "./cli/requireNode.ts"
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
+import { Command } from "effect/cli"
+import manifest from "../package.json" with { type: "json" }
+import { migrate, token } from "./cli/commands.ts"
+import { program, serve } from "./cli/serve.ts"
+import { ConfigurationInvalid } from "./layers/Configuration.ts"
 
-requireNode()
-const { serve } = await import("./cli/serve.ts")
-serve()
+const holdfast = Command.make("holdfast", {}, () => program).pipe(
+  Command.withDescription("The inventory service that never oversells"),
+  Command.withSubcommands([serve, migrate, token])
+)
+
+/** Each problem on a line of its own, in the words of its failure; only our own bugs come with a trace. */
+const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
+  if (failure instanceof ConfigurationInvalid) return failure.problems
+  const messages: Array<string> = []
+  for (let at: unknown = failure; at instanceof Error && messages.length < 4; at = at.cause) {
+    if (at.message !== "" && !messages.includes(at.message)) messages.push(at.message)
+  }
+  return [messages.join(": ") || String((failure as { readonly _tag?: string })._tag ?? failure)]
+}
+
+/** 0 when it did what it was asked or was told to stop, 1 otherwise. */
+const teardown: Runtime.Teardown = (exit, onExit) =>
+  onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1)
+
+Command.run(holdfast, { version: manifest.version }).pipe(
+  Effect.tapCause((cause) =>
+    Effect.forEach(linesOf(cause), (line) => Console.error(`holdfast: ${line}`), { discard: true })
+  ),
+  Effect.provide([NodeServices.layer, Logger.layer([Logger.consoleLogFmt])]),
+  (main) => NodeRuntime.runMain(main, { disableErrorReporting: true, teardown })
+)

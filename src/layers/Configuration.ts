@@ -5,17 +5,10 @@ import { Config, Effect, Option, Redacted, Result, Schema } from "effect"
  * line per problem that names the variable.
  */
 
-export const roles = ["inventory-api", "sweeper"] as const
+export const roles = ["inventory-api", "event-dispatcher", "sweeper"] as const
 export type Role = (typeof roles)[number]
 /** Roles of CONTRACTS that this version does not have yet: named, so that asking for one is not silently nothing. */
-const comingRoles = [
-  "admin-api",
-  "event-dispatcher",
-  "consumers",
-  "wms-outbound-worker",
-  "wms-sync-worker",
-  "signal"
-] as const
+const comingRoles = ["admin-api", "consumers", "wms-outbound-worker", "wms-sync-worker", "signal"] as const
 
 export interface Settings {
   readonly host: string
@@ -29,6 +22,8 @@ export interface Settings {
   readonly requestTimeoutMs: number
   readonly sweepIntervalMs: number
   readonly idleInTransactionMs: number
+  /** None: nothing is exported. */
+  readonly otlpEndpoint: Option.Option<string>
 }
 
 /** One variable: how it is read and what it means. The table of the docs is made of these. */
@@ -116,18 +111,17 @@ export const variables = {
     atLeast(10, 60_000),
     "300",
     "after which PostgreSQL ends a kernel transaction whose process froze"
+  ),
+  otlpEndpoint: variable(
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    url("http:", "https:"),
+    "none",
+    "where traces, metrics and logs are sent by OTLP over HTTP"
   )
 }
 
 /** Variables of CONTRACTS that mean nothing yet: setting one is refused rather than ignored. */
-const comingVariables = [
-  "KAFKA_BROKERS",
-  "REDIS_URL",
-  "IDENTITY_URL",
-  "WMS_URL",
-  "RATE_LIMIT_PER_SECOND",
-  "OTEL_EXPORTER_OTLP_ENDPOINT"
-]
+const comingVariables = ["KAFKA_BROKERS", "REDIS_URL", "IDENTITY_URL", "WMS_URL", "RATE_LIMIT_PER_SECOND"]
 
 export class ConfigurationInvalid extends Schema.TaggedError<ConfigurationInvalid>()("ConfigurationInvalid", {
   problems: Schema.Array(Schema.String)
@@ -186,7 +180,8 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
       : Option.none(),
     requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
     sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,
-    idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300
+    idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300,
+    otlpEndpoint: Option.fromUndefinedOr(yield* read(variables.otlpEndpoint))
   }
   return problems.length === 0 ? settings : yield* new ConfigurationInvalid({ problems })
 })

@@ -199,6 +199,24 @@ export const start: (
   return { url: urlOf(databaseName, serving.server?.port ?? 0), dataDirectory }
 })
 
+/**
+ * The address of the server that a running service keeps under `dataDir`, for a command beside it; none where no server
+ * runs.
+ */
+export const running: (
+  dataDir: string
+) => Effect.Effect<Redacted.Redacted<string> | undefined, EmbeddedPostgresError> = Effect.fn(
+  "EmbeddedPostgres.running"
+)(function* (dataDir) {
+  const named = (yield* readOptional(path.join(path.resolve(dataDir), "postgres.home")))?.trim()
+  const cluster = path.join(named ?? path.join(path.resolve(dataDir), "postgres"), "cluster")
+  const dataDirectory = path.join(cluster, "data")
+  const postmaster = yield* readPostmaster(dataDirectory)
+  if (postmaster === undefined || !(yield* serves(postmaster.pid, dataDirectory))) return undefined
+  const password = (yield* readOptional(path.join(cluster, "password")))?.trim()
+  return Redacted.make(`postgres://${roleName}:${password}@127.0.0.1:${postmaster.port}/${databaseName}`)
+})
+
 // --- The folder -------------------------------------------------------------------------------------------------------
 
 const isRoot = process.getuid?.() === 0

@@ -124,7 +124,8 @@ export class MemoryStore {
       const { lines: _lines, ...stored } = row
       withoutLines.set(row, stored)
     }
-    const storedOf = (rows: ReadonlySet<ReservationRow>) => new Set([...rows].map((row) => withoutLines.get(row)!))
+    const storedOf = (rows: ReadonlySet<ReservationRow>) =>
+      new Set([...rows].map((row) => withoutLines.get(row)!))
     write(
       this.reservations,
       storedOf(written.reservations),
@@ -138,19 +139,29 @@ export class MemoryStore {
     }
     for (const { at, kind, merchantId: merchant, stockId } of written.closings) {
       for (const row of this.discrepancies.values()) {
-        if (row.merchantId === merchant && row.subject === stockId && row.kind === kind && row.status === "OPEN") {
+        if (
+          row.merchantId === merchant &&
+          row.subject === stockId &&
+          row.kind === kind &&
+          row.status === "OPEN"
+        ) {
           Object.assign(row, { status: "CLOSED", closedAt: at, closedBy: "holdfast" })
         }
       }
     }
-    write(this.discrepancies, new Set(), difference(changed.discrepancies, written.discrepancies), idOfDiscrepancy)
+    write(
+      this.discrepancies,
+      new Set(),
+      difference(changed.discrepancies, written.discrepancies),
+      idOfDiscrepancy
+    )
     for (const row of written.discrepancies) {
       const isOpen = (other: DiscrepancyRow) =>
         other.status === "OPEN" &&
         other.merchantId === row.merchantId &&
         other.subject === row.subject &&
         other.kind === row.kind
-      if (row.status === "OPEN" && this.discrepancies.values().some(isOpen)) continue
+      if (row.status === "OPEN" && [...this.discrepancies.values()].some(isOpen)) continue
       this.discrepancies.set(keyOf(row.merchantId, row.discrepancyId), { ...row })
     }
     for (const row of written.events) this.events.push(row)
@@ -265,7 +276,9 @@ export const snapshotOf = (books: Books): string =>
       books.discrepancies,
       ...Object.values(books.written),
       ...Object.values(books.changed)
-    ].map((rows) => [...rows].filter((row) => !(Array.isArray(row) && Array.isArray(row[1]) && row[1].length === 0)))
+    ].map((rows) =>
+      [...rows].filter((row) => !(Array.isArray(row) && Array.isArray(row[1]) && row[1].length === 0))
+    )
   )
 
 /**
@@ -283,7 +296,12 @@ export class Desk {
 
   posting<C extends Command>(command: C, caller: Partial<Caller> = {}): Posting<C> {
     this.#postings += 1
-    return { id: postingId(this.now, this.#postings), at: this.now, caller: callerOf(this.now, caller), command }
+    return {
+      id: postingId(this.now, this.#postings),
+      at: this.now,
+      caller: callerOf(this.now, caller),
+      command
+    }
   }
 
   /** Decides the postings over one set of books and commits them. */
@@ -301,19 +319,21 @@ export class Desk {
   /** The answer of a command that must not be refused. */
   post<C extends Command>(command: C, caller: Partial<Caller> = {}): Answer<C> {
     const verdict = this.verdict(command, caller)
-    if ("refusal" in verdict) throw new Error(`${command._tag} was refused: ${JSON.stringify(verdict.refusal)}`)
+    if ("refusal" in verdict)
+      throw new Error(`${command._tag} was refused: ${JSON.stringify(verdict.refusal)}`)
     return verdict.answer as Answer<C>
   }
 
   /** Why a command is refused that must be. */
   refusal(command: Command, caller: Partial<Caller> = {}): AnyRefusal {
     const verdict = this.verdict(command, caller)
-    if ("answer" in verdict) throw new Error(`${command._tag} was not refused: ${JSON.stringify(verdict.answer)}`)
+    if ("answer" in verdict)
+      throw new Error(`${command._tag} was not refused: ${JSON.stringify(verdict.answer)}`)
     return verdict.refusal
   }
 
   item(variantId: string): ItemRow {
-    const item = this.store.items.values().find((row) => row.productVariantId === variantId)
+    const item = [...this.store.items.values()].find((row) => row.productVariantId === variantId)
     if (item === undefined) throw new Error(`no item ${variantId}`)
     return item
   }
@@ -328,10 +348,11 @@ export class Desk {
 
   stockOf(variantId: string, locationId = "default", lotNumber = ""): StockRow {
     const { itemId } = this.item(variantId)
-    const stock = this.store.stocks
-      .values()
-      .find((row) => row.itemId === itemId && row.locationId === locationId && row.lotNumber === lotNumber)
-    if (stock === undefined) throw new Error(`no stock of ${variantId} at ${locationId} in lot "${lotNumber}"`)
+    const stock = [...this.store.stocks.values()].find(
+      (row) => row.itemId === itemId && row.locationId === locationId && row.lotNumber === lotNumber
+    )
+    if (stock === undefined)
+      throw new Error(`no stock of ${variantId} at ${locationId} in lot "${lotNumber}"`)
     return stock
   }
 

@@ -22,13 +22,18 @@ import { addLine, allocate, nameOf, sellFromLine, settle, shortLine } from "./re
 
 /** Changes of stock outside the life of a reservation (CONTRACTS 4.2, `adjust-stock`). */
 
-/** The tracking key under which an adjustment with a reference, or a direct sale of an order, is applied once. */
+/**
+ * The tracking key under which an adjustment with a reference, or a direct sale of an order, is applied once. One
+ * delivery or count may speak of several places and lots under one reference, and each is a fact of its own. Names from
+ * outside hold any visible character, so that only a control character can part them.
+ */
 export const adjustmentKey = (command: AdjustStock): string | undefined => {
-  const name = nameOf(command.item)
-  if (command.changeType === "SALE" && command.orderId !== undefined) {
-    return `SALE|${command.orderId}|${name}|${command.reference ?? ""}`
-  }
-  return command.reference === undefined ? undefined : `${command.changeType}|${name}|${command.reference}`
+  const { changeType, item, locationId, lotNumber, orderId, reference } = command
+  const isSaleOfOrder = changeType === "SALE" && orderId !== undefined
+  if (reference === undefined && !isSaleOfOrder) return undefined
+  const kind = "variantId" in item ? "variant" : "sku" in item ? "sku" : "item"
+  const place = isSaleOfOrder ? [] : [locationId, lotNumber]
+  return [changeType, orderId, kind, nameOf(item), reference, ...place].join("\u001f")
 }
 
 export const adjust = (draft: Draft, command: AdjustStock): Decision<Answers["AdjustStock"]> => {

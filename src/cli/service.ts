@@ -1,0 +1,114 @@
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect, Layer, Option, type Redacted, Schedule } from "effect"
+import { Otlp } from "effect/observability"
+import * as Operations from "../http/Operations.ts"
+import * as Server from "../http/Server.ts"
+import type * as Configuration from "../layers/Configuration.ts"
+import * as DatabaseClock from "../layers/DatabaseClock.ts"
+import * as DevIssuerLive from "../layers/DevIssuer.ts"
+import * as JwksHttp from "../layers/JwksHttp.ts"
+import * as Postgres from "../layers/Postgres.ts"
+import { Authentication } from "../services/Authentication.ts"
+import { Availability } from "../services/Availability.ts"
+import { Catalog } from "../services/Catalog.ts"
+import { Db } from "../services/Db.ts"
+import { Discrepancies } from "../services/Discrepancies.ts"
+import { Health } from "../services/Health.ts"
+import { Movements } from "../services/Movements.ts"
+import { Partitions } from "../services/Partitions.ts"
+import { Policies } from "../services/Policies.ts"
+import { parameter } from "../services/PostgresTypes.ts"
+import { Reservations } from "../services/Reservations.ts"
+import { StockLedger } from "../services/StockLedger.ts"
+
+/** Composition only: the configuration decides which layers a service or a command is made of. */
+
+/** Database, clock and broker: what everything else stands on. */
+export const foundation = (settings: Configuration.Settings, url: Redacted.Redacted<string>) =>
+  DatabaseClock.layer.pipe(
+    Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: settings.idleInTransactionMs }))
+  )
+
+/** The dev issuer keeps its key in the database, so that all processes of one database agree on it. */
+export const devIssuer = Layer.unwrap(
+  Effect.map(Db, (db) =>
+    DevIssuerLive.layerWith((candidate) =>
+      Effect.gen(function* () {
+        yield* db.maintain(offerKeyStatement, [parameter("text", JSON.stringify(candidate))])
+        const [row] = yield* db.maintain<{ private_jwk: typeof candidate }>(keyStatement, [])
+        return row!.private_jwk
+      })
+    )
+  )
+)
+
+const offerKeyStatement = `
+  INSERT INTO dev_issuer_key (id, private_jwk, created_at)
+  VALUES (1, $1::text::jsonb, clock_timestamp())
+  ON CONFLICT DO NOTHING`
+
+const keyStatement = `SELECT private_jwk FROM dev_issuer_key WHERE id = 1`
+
+/** What Holdfast does, over the foundation. */
+export const operations = Layer.mergeAll(
+  Availability.layer,
+  Catalog.layer,
+  Discrepancies.layer,
+  Movements.layer,
+  Reservations.layer
+).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
+
+const sweeper = (intervalMs: number) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { expireDue } = yield* Reservations
+      // As long as a sweep finds work the next one follows at once.
+      const sweep = expireDue.pipe(
+        Effect.repeat({ until: (expired) => expired === 0 }),
+        Effect.catch(() => Effect.logWarning("the sweeper waits for the database")),
+        Effect.catchCause((cause) => Effect.logError("a sweep died", cause))
+      )
+      yield* Effect.forkScoped(Effect.repeat(sweep, Schedule.spaced(intervalMs)))
+    })
+  )
+
+/** `onListening` runs once HTTP does. */
+export const service = <E, R>(
+  settings: Configuration.Settings,
+  url: Redacted.Redacted<string>,
+  onListening: Effect.Effect<void, E, R>
+) => {
+  const jwks = Option.match(settings.jwks, {
+    onNone: () => devIssuer,
+    onSome: (config) => JwksHttp.layer(config).pipe(Layer.provide(NodeHttpClient.layerUndici))
+  })
+  const authentication = Authentication.layer.pipe(
+    Layer.provide(Policies.layerLocal),
+    Layer.provideMerge(jwks)
+  )
+  const server = Server.layer(
+    settings,
+    Option.isNone(settings.jwks) ? (Operations.layerDevIssuer as typeof Layer.empty) : Layer.empty
+  )
+  return Layer.mergeAll(
+    settings.roles.has("inventory-api")
+      ? Layer.effectDiscard(onListening).pipe(Layer.provideMerge(server))
+      : Layer.empty,
+    settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
+  ).pipe(
+    Layer.provide(Health.layer),
+    Layer.provide(operations),
+    Layer.provide(authentication),
+    Layer.provide(foundation(settings, url)),
+    Layer.provide(telemetry(settings))
+  )
+}
+
+const telemetry = ({ otlpEndpoint }: Configuration.Settings) =>
+  Option.match(otlpEndpoint, {
+    onNone: () => Layer.empty,
+    onSome: (baseUrl) =>
+      Otlp.layerJson({ baseUrl, resource: { serviceName: "holdfast" } }).pipe(
+        Layer.provide(NodeHttpClient.layerUndici)
+      )
+  })

@@ -1,0 +1,184 @@
+import { PgConnection } from "@effect/sql-pg"
+import { Clock, Context, Effect, Layer, type Redacted, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as Postgres from "../../src/layers/Postgres.ts"
+import type { Caller } from "../../src/schema/Posting.ts"
+import { Availability } from "../../src/services/Availability.ts"
+import { Catalog } from "../../src/services/Catalog.ts"
+import { Db } from "../../src/services/Db.ts"
+import { Discrepancies } from "../../src/services/Discrepancies.ts"
+import { Movements } from "../../src/services/Movements.ts"
+import { Partitions } from "../../src/services/Partitions.ts"
+import { Reservations } from "../../src/services/Reservations.ts"
+import { StockLedger } from "../../src/services/StockLedger.ts"
+import { types } from "../../src/services/PostgresTypes.ts"
+import { freshDatabase } from "./Postgres.ts"
+
+/** The services over a real PostgreSQL, under the TestClock: what the service tests stand on. */
+
+/** When tests begin: in the middle of a month of 2026, so that partitions are those of one month. */
+export const dawn = Date.UTC(2026, 4, 11, 8)
+
+export type Services =
+  | Availability
+  | Catalog
+  | Discrepancies
+  | Movements
+  | Partitions
+  | Reservations
+  | StockLedger
+
+export const services: Layer.Layer<Services, never, Db> = Layer.mergeAll(
+  Availability.layer,
+  Catalog.layer,
+  Discrepancies.layer,
+  Movements.layer,
+  Reservations.layer
+).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
+
+/** One process' worth of services on a database. Building it twice is what two replicas are. */
+export const replica = (
+  url: Redacted.Redacted<string>
+): Effect.Effect<Context.Context<Services | Db>, never, Scope.Scope> =>
+  Layer.build(services.pipe(Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 }))))
+
+/** A database of its own with the services on it, from dawn on. */
+export const ledger = Effect.gen(function* () {
+  const { url } = yield* freshDatabase
+  yield* TestClock.setTime(dawn)
+  const context = yield* replica(url)
+  return { url, context, sql: yield* connect(url), ...shopOf(context) }
+})
+
+export interface Sql {
+  /** A statement, or several without parameters; the rows of the last one. `int8` as numbers, times as epoch ms. */
+  readonly run: <R = Record<string, unknown>>(
+    statement: string,
+    parameters?: ReadonlyArray<unknown>
+  ) => Effect.Effect<ReadonlyArray<R>>
+  /** The SQLSTATE with which a statement is refused, or undefined. */
+  readonly refusal: (statement: string) => Effect.Effect<string | undefined>
+}
+
+/** A connection behind the kernel's back. */
+export const connect = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
+  const connection = yield* Effect.orDie(
+    PgConnection.make({
+      url,
+      types,
+      applicationName: "holdfast test",
+      startupParameters: { timezone: "UTC" }
+    })
+  )
+  const sql: Sql = {
+    run: (statement, parameters) =>
+      Effect.map(Effect.orDie(connection.query(statement, parameters)), ({ rows }) => rows as never),
+    refusal: (statement) =>
+      Effect.match(connection.query(statement), {
+        onFailure: ({ reason }) =>
+          (reason.cause as { readonly code?: string } | undefined)?.code ?? reason._tag,
+        onSuccess: () => undefined
+      })
+  }
+  return sql
+})
+
+const merchant = "acme"
+/** More than any test advances the clock by while something is in flight. */
+export const patienceMs = 60_000
+
+let requests = 0
+
+/** A request of one merchant, made now. */
+export const caller = (change: Partial<Caller> = {}): Effect.Effect<Caller> =>
+  Effect.map(Clock.currentTimeMillis, (now) => ({
+    merchantId: merchant,
+    actor: "tester",
+    requestId: `request-${++requests}`,
+    deadline: now + patienceMs,
+    ...change
+  }))
+
+type ReserveOptions = {
+  readonly expiresInSeconds?: number
+  readonly kind?: "ORDER" | "VARIANT"
+  readonly locationId?: string
+}
+
+/** What tests do most, in one line each. Everything is of one merchant unless the caller says otherwise. */
+export const shopOf = (context: Context.Context<Services>) => {
+  const reservations = Context.get(context, Reservations)
+  const catalog = Context.get(context, Catalog)
+  const movements = Context.get(context, Movements)
+  const availability = Context.get(context, Availability)
+  const discrepancies = Context.get(context, Discrepancies)
+  const adjust = Effect.fnUntraced(function* (
+    command: Parameters<Movements["Service"]["adjust"]>[1],
+    change?: Partial<Caller>
+  ) {
+    return (yield* movements.adjust(yield* caller(change), command)).answer
+  })
+  return {
+    reservations,
+    catalog,
+    movements,
+    availability,
+    discrepancies,
+    adjust,
+    item: Effect.fnUntraced(function* (
+      variantId: string,
+      attributes: Partial<Parameters<Catalog["Service"]["ensureItem"]>[1]> = {},
+      change?: Partial<Caller>
+    ) {
+      return (yield* catalog.ensureItem(yield* caller(change), {
+        productVariantId: variantId,
+        kind: "PRODUCT",
+        ...attributes
+      })).answer.item
+    }),
+    location: Effect.fnUntraced(function* (locationId: string, change?: Partial<Caller>) {
+      return (yield* catalog.ensureLocation(yield* caller(change), { locationId })).answer
+    }),
+    receive: (
+      variantId: string,
+      quantity: number,
+      where: {
+        readonly locationId?: string
+        readonly lotNumber?: string
+        readonly lotExpiresAt?: number
+        readonly reference?: string
+      } = {},
+      change?: Partial<Caller>
+    ) => adjust({ changeType: "RECEIPT", item: { variantId }, quantity, ...where }, change),
+    /** The items are `[variant, quantity]`. */
+    reserve: Effect.fnUntraced(function* (
+      orderId: string,
+      items: ReadonlyArray<readonly [string, number]>,
+      options: ReserveOptions = {},
+      change?: Partial<Caller>
+    ) {
+      return yield* reservations.reserve(yield* caller(change), {
+        orderId,
+        kind: "ORDER",
+        expiresInSeconds: 1800,
+        lines: items.map(([variantId, quantity]) => ({ item: { variantId }, quantity })),
+        ...options
+      })
+    }),
+    confirm: Effect.fnUntraced(function* (orderId: string, change?: Partial<Caller>) {
+      return (yield* reservations.confirm(yield* caller(change), { orderId })).answer
+    }),
+    release: Effect.fnUntraced(function* (orderId: string, change?: Partial<Caller>) {
+      return (yield* reservations.release(yield* caller(change), { orderId, reason: "RELEASED" })).answer
+    }),
+    extend: Effect.fnUntraced(function* (
+      orderId: string,
+      expiresInSeconds: number,
+      change?: Partial<Caller>
+    ) {
+      return (yield* reservations.extend(yield* caller(change), { orderId, expiresInSeconds })).answer
+    }),
+    available: (variantId: string, merchantId = merchant) =>
+      Effect.map(availability.ofVariant(merchantId, variantId), (item) => item.availableQuantity)
+  }
+}

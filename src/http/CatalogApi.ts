@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { NewItemId, OutsideId, Text, Uuid } from "../schema/Identifier.ts"
 import { pageQuery } from "../schema/Page.ts"
-import { Balance, Count } from "../schema/Quantity.ts"
+import { Balance, Count, Total } from "../schema/Quantity.ts"
 import { Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
 import { problem } from "./Problem.ts"
@@ -45,7 +45,7 @@ export const ItemView = Schema.Struct({
   quantity: Balance,
   reservedQuantity: Balance,
   unallocatableQuantity: Balance,
-  availableQuantity: Count,
+  availableQuantity: Total,
   createdAt: Timestamp,
   updatedAt: Timestamp
 }).annotate({ identifier: "Item" })
@@ -130,7 +130,7 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       query: {
         ...pageQuery,
         status: Schema.optionalKey(Schema.Literals(["OPEN", "CLOSED", "RESOLVED"])),
-        kind: Schema.optionalKey(Schema.String)
+        kind: Schema.optionalKey(Text)
       },
       success: DiscrepancyList
     })

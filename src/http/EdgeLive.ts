@@ -50,11 +50,7 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
           ) as unknown as HttpServerRequest.HttpServerRequest
           const clock = fiber.getRef(Clock.Clock)
           const startedAt = clock.currentTimeMillisUnsafe()
-          const given = request.headers["x-request-id"]
-          const requestId =
-            given !== undefined && requestIdPattern.test(given)
-              ? given
-              : uuidV7(startedAt, fiber.getRef(Random.Random))
+          const requestId = givenRequestId(request) ?? uuidV7(startedAt, fiber.getRef(Random.Random))
           const traceparent = request.headers["traceparent"]
 
           const answered = Effect.gen(function* () {
@@ -89,6 +85,12 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
     })
   )
 
+/** The caller's own request id, where it can be taken over. */
+export const givenRequestId = (request: HttpServerRequest.HttpServerRequest): string | undefined => {
+  const given = request.headers["x-request-id"]
+  return given !== undefined && requestIdPattern.test(given) ? given : undefined
+}
+
 /** Metrics with their attributes, made once each: by route and status they are few. */
 const durations = new Map<string, typeof requestSeconds>()
 const durationOf = (route: string, status: number): typeof requestSeconds => {
@@ -106,7 +108,7 @@ const bodyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServe
   const contentType = request.headers["content-type"]
   const encoding = request.headers["content-encoding"]
   if (
-    (contentType !== undefined && !/^application\/([\w.+-]+\+)?json\s*(;|$)/i.test(contentType)) ||
+    (contentType !== undefined && !/^application\/json\s*(;|$)/i.test(contentType)) ||
     (encoding !== undefined && encoding !== "identity")
   ) {
     return yield* new UnsupportedMediaType()
@@ -182,6 +184,7 @@ export const responseOf = (failure: Failing, requestId: string): HttpServerRespo
   const headers: Record<string, string> = {}
   if ("retryAfterSeconds" in failure) headers["retry-after"] = String(failure.retryAfterSeconds)
   if (problem.status === 401) headers["www-authenticate"] = "Bearer"
+  if ("allow" in failure) headers["allow"] = failure.allow.join(", ")
   // What is left of a body that is too large is not read: the connection cannot be used again.
   if (problem.status === 413) headers["connection"] = "close"
   return HttpServerResponse.text(JSON.stringify(problem), {

@@ -12,6 +12,8 @@ import { nextUuid } from "../services/Uuid.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
 
+export const paths = ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"] as const
+
 const health = HttpRouter.use((router) =>
   Effect.gen(function* () {
     const { ready } = yield* Health

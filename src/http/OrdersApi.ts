@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Uuid } from "../schema/Identifier.ts"
 import { pageQuery } from "../schema/Page.ts"
-import { Balance, Count, Quantity } from "../schema/Quantity.ts"
+import { Balance, Quantity, Total } from "../schema/Quantity.ts"
 import { Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, envelope, maxLines } from "./Contract.ts"
 import { problem } from "./Problem.ts"
@@ -41,12 +41,22 @@ export const AvailabilityOfItems = Schema.Struct({
       variantId: OutsideId,
       available: Schema.Boolean,
       requestedQuantity: Quantity,
-      availableQuantity: Count
+      availableQuantity: Total
     })
   )
 })
 
-export const Metadata = Schema.Record(Schema.String, Schema.Json)
+/** What a caller wants to find again, as it was given: a number that JavaScript would round is refused. */
+export const Metadata = Schema.Record(Schema.String, Schema.Json).check(
+  Schema.makeFilter((metadata: Readonly<Record<string, Schema.Json>>) =>
+    isExact(metadata) ? undefined : "must not have whole numbers past 2^53−1: give them as text"
+  )
+)
+const isExact = (value: Schema.Json): boolean =>
+  typeof value === "number"
+    ? !Number.isInteger(value) || Number.isSafeInteger(value)
+    : typeof value !== "object" || value === null || Object.values(value).every(isExact)
+
 export const ReserveOrder = Schema.Struct({
   orderId: OutsideId,
   items: orderItems,

@@ -1,6 +1,12 @@
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter } from "effect/http"
+import { ByteSize, Effect, Layer, type Types } from "effect"
+import {
+  HttpIncomingMessage,
+  HttpRouter,
+  HttpServerError,
+  type HttpServerRequest,
+  HttpServerResponse
+} from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { createServer } from "node:http"
 import { nextUuid } from "../services/Uuid.ts"
@@ -47,7 +53,8 @@ export const layer = (
     {
       disableLogger: true,
       disableListenLog: true,
-      routerConfig: { maxParamLength },
+      // As written: an id is another one in another case, and so is a route.
+      routerConfig: { maxParamLength, caseSensitive: true },
       middleware: Effect.provideService(
         HttpIncomingMessage.MaxBodySize,
         ByteSize.bytes(EdgeLive.bodyLimitBytes)
@@ -68,23 +75,45 @@ export const layer = (
     )
   )
 
-/** What no route takes is a problem too. */
-const nothingHere = HttpRouter.add("*", "/*", (request) =>
-  Effect.map(nextUuid, (requestId) => {
-    const allow = methodsOf(request.url.split("?", 1)[0]!)
-    return EdgeLive.responseOf(
-      allow.length === 0 ? new RouteNotFound() : new MethodNotAllowed({ allow }),
-      requestId
-    )
-  })
+/** What no route takes is a problem too: a path that is unknown, cannot be decoded or names an id that is too long. */
+const nothingHere = HttpRouter.use((router) =>
+  router.addGlobalMiddleware(
+    (handle) =>
+      // The types leave out that the router itself fails where it finds no route.
+      Effect.catchIf(handle as Effect.Effect<Response, unknown>, isRouteNotFound, ({ reason: { request } }) =>
+        Effect.map(nextUuid, (requestId) => notFound(request, requestId))
+      ) as Effect.Effect<Response, Types.unhandled>
+  )
 )
+type Response = HttpServerResponse.HttpServerResponse
 
-const methodsOf = (path: string): ReadonlyArray<string> =>
-  routes.filter(({ pattern }) => pattern.test(path)).map(({ method }) => method)
+const notFound = (request: HttpServerRequest.HttpServerRequest, madeId: string): Response => {
+  const requestId = EdgeLive.givenRequestId(request) ?? madeId
+  const allow = methodsOf(request.url.split("?", 1)[0]!)
+  const failure =
+    allow.length === 0 || allow.includes(request.method)
+      ? new RouteNotFound()
+      : new MethodNotAllowed({ allow })
+  return HttpServerResponse.setHeader(EdgeLive.responseOf(failure, requestId), "x-request-id", requestId)
+}
 
-const routes = Object.values(Api.groups).flatMap((group) =>
-  Object.values(group.endpoints).map(({ method, path }) => ({
-    method: method as string,
-    pattern: new RegExp(`^${(path as string).replace(/:[^/]+/g, "[^/]+")}/?$`)
-  }))
-)
+const isRouteNotFound = (error: unknown): error is HttpServerError.HttpServerError =>
+  HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
+
+const methodsOf = (path: string): ReadonlyArray<string> => [
+  ...new Set(
+    routes
+      .filter(({ pattern }) => pattern.test(path))
+      .flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]))
+  )
+]
+
+const routes = [
+  ...Object.values(Api.groups).flatMap((group) =>
+    Object.values(group.endpoints).map(({ method, path }) => ({
+      method: method as string,
+      path: path as string
+    }))
+  ),
+  ...Operations.paths.map((path) => ({ method: "GET", path }))
+].map(({ method, path }) => ({ method, pattern: new RegExp(`^${path.replace(/:[^/]+/g, "[^/]+")}/?$`) }))

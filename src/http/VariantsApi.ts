@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../schema/Identifier.ts"
 import { pageQuery } from "../schema/Page.ts"
-import { Balance, Count, Quantity } from "../schema/Quantity.ts"
+import { Balance, Count, Quantity, Total } from "../schema/Quantity.ts"
 import { Instant, Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
 import { ExpiresIn } from "./OrdersApi.ts"
@@ -25,7 +25,7 @@ export const Batch = Schema.Struct({
   quantity: Balance,
   reservedQuantity: Balance,
   unallocatableQuantity: Balance,
-  availableQuantity: Count,
+  availableQuantity: Total,
   version: Count
 }).annotate({ identifier: "Batch" })
 
@@ -34,7 +34,7 @@ export const VariantView = Schema.Struct({
   sku: Schema.NullOr(OutsideId),
   quantity: Balance,
   reservedQuantity: Balance,
-  availableQuantity: Count,
+  availableQuantity: Total,
   status: ItemStatus,
   updatedAt: Timestamp,
   locations: Schema.Array(
@@ -42,7 +42,7 @@ export const VariantView = Schema.Struct({
       locationId: OutsideId,
       quantity: Balance,
       reservedQuantity: Balance,
-      availableQuantity: Count,
+      availableQuantity: Total,
       batches: Schema.Array(Batch)
     })
   )
@@ -54,7 +54,7 @@ const figures = {
   quantity: Balance,
   reservedQuantity: Balance,
   unallocatableQuantity: Balance,
-  availableQuantity: Count,
+  availableQuantity: Total,
   status: ItemStatus
 }
 
@@ -69,7 +69,7 @@ export const ReservedVariant = Schema.Struct({
 export const ReleasedVariant = Schema.Struct({
   orderId: OutsideId,
   released: Schema.Boolean,
-  releasedQuantity: Count,
+  releasedQuantity: Total,
   ...figures
 })
 
@@ -145,12 +145,15 @@ export const MovementList = listOf(MovementView)
 
 const variantParams = { productVariantId: OutsideId }
 const maxVariants = 200
+const isOutsideId = Schema.is(OutsideId)
 /** `a,b,c` in a query. */
 const VariantIds = Schema.String.check(
   Schema.isMinLength(1),
-  Schema.makeFilter((text: string) =>
-    text.split(",").length > maxVariants ? `must name at most ${maxVariants} variants` : undefined
-  )
+  Schema.makeFilter((text: string) => {
+    const ids = text.split(",").filter((id) => id !== "")
+    if (ids.length > maxVariants) return `must name at most ${maxVariants} variants`
+    return ids.every(isOutsideId) ? undefined : "must name variants by ids of 1 to 128 visible characters"
+  })
 )
 
 export class VariantsApi extends HttpApiGroup.make("variants")

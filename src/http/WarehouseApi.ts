@@ -1,7 +1,7 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Uuid } from "../schema/Identifier.ts"
-import { Balance, Count, Quantity } from "../schema/Quantity.ts"
+import { Balance, Count, Quantity, Total } from "../schema/Quantity.ts"
 import { Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, maxLines } from "./Contract.ts"
 import { ExpiresIn, ReleasedOrder } from "./OrdersApi.ts"
@@ -17,7 +17,7 @@ export const AllocatedOrder = Schema.Struct({
       sku: Schema.NullOr(OutsideId),
       skuBatchId: Schema.NullOr(Uuid),
       lotNumber: Schema.NullOr(Schema.String),
-      quantity: Quantity
+      quantity: Total
     })
   ),
   expiresAt: Timestamp
@@ -28,7 +28,7 @@ export const SkuView = Schema.Struct({
   totalQuantity: Balance,
   unallocatableQuantity: Balance,
   reservedQuantity: Balance,
-  availableQuantity: Count,
+  availableQuantity: Total,
   batches: Schema.Array(
     Schema.Struct({
       skuBatchId: Uuid,
@@ -38,7 +38,7 @@ export const SkuView = Schema.Struct({
       totalQuantity: Balance,
       unallocatableQuantity: Balance,
       reservedQuantity: Balance,
-      availableQuantity: Count,
+      availableQuantity: Total,
       version: Count
     })
   ),

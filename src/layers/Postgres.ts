@@ -1,5 +1,5 @@
 import { PgConnection } from "@effect/sql-pg"
-import { Effect, Layer, Metric, Pool, Redacted, type Scope } from "effect"
+import { Effect, Layer, Metric, Pool, Queue, Redacted, type Scope } from "effect"
 import type { SqlError } from "effect/sql"
 import { connect, type Socket } from "node:net"
 import { DatabaseUnavailable } from "../schema/Failure.ts"
@@ -21,6 +21,9 @@ const maintenanceStatementTimeoutMs = 60_000
 /** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */
 const silenceMs = 5_000
 const connectTimeoutMs = 2_000
+/** Notifications that nobody has taken yet, and how soon a lost connection for them is opened again. */
+const listenBacklogMax = 4_096
+const listenAgainMs = 500
 /** What a client is told to wait when the database does not answer. */
 const retryAfterSeconds = 1
 
@@ -121,6 +124,29 @@ const openSession = (
     }
   })
 
+/** Nothing is ever asked of this connection, so that only keep-alive probes can find it dead. */
+const listening = Effect.fnUntraced(function* (options: PostgresOptions, channel: string) {
+  const payloads = yield* Queue.sliding<string>(listenBacklogMax)
+  const untilLost = Effect.gen(function* () {
+    const connection = yield* PgConnection.make({
+      url: options.url,
+      connectTimeout: connectTimeoutMs,
+      keepAlive: "5 seconds",
+      applicationName: `holdfast listener of ${channel}`
+    })
+    const notifications = yield* connection.listen(channel)
+    yield* Queue.offer(payloads, "")
+    for (;;) yield* Queue.offer(payloads, (yield* Queue.take(notifications)).payload)
+  })
+  yield* Effect.scoped(untilLost).pipe(
+    Effect.catchCause((cause) => Effect.logDebug(`No longer listening to ${channel}`, cause)),
+    Effect.andThen(Effect.sleep(listenAgainMs)),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  return Queue.asDequeue(payloads)
+})
+
 const pooled = (options: PostgresOptions, settings: Readonly<Record<string, string>>, size: number) =>
   Pool.makeWithTTL({ acquire: openSession(options, settings), min: 0, max: size, timeToLive: "60 seconds" })
 
@@ -186,6 +212,7 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
           statement_timeout: String(kernelStatementTimeoutMs),
           idle_in_transaction_session_timeout: String(options.idleInTransactionMs ?? 300)
         }),
+        listen: (channel) => listening(options, channel),
         read: (merchantId, statement, parameters) =>
           using(readers, (session) =>
             Effect.map(

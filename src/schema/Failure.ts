@@ -1,6 +1,6 @@
 import { Schema } from "effect"
 import { OutsideId } from "./Identifier.ts"
-import { Balance, Count, Quantity } from "./Quantity.ts"
+import { Balance, Count, Quantity, Total } from "./Quantity.ts"
 
 /**
  * Every failure that a caller can meet. `http/Problem.ts` gives each its status, code and mend; the fields are what a
@@ -11,8 +11,9 @@ import { Balance, Count, Quantity } from "./Quantity.ts"
 export const ShortLine = Schema.Struct({
   productVariantId: Schema.optionalKey(OutsideId),
   sku: Schema.optionalKey(OutsideId),
-  requested: Quantity,
-  available: Count
+  // Lines for the same item are summed, and so are its stocks: both may pass what one movement carries.
+  requested: Total,
+  available: Total
 })
 export type ShortLine = typeof ShortLine.Type
 
@@ -61,7 +62,7 @@ export class ReservationCancelled extends Schema.TaggedError<ReservationCancelle
 /** More was to be released than the order still holds. */
 export class ReleaseExceedsReservation extends Schema.TaggedError<ReleaseExceedsReservation>()(
   "ReleaseExceedsReservation",
-  { orderId: Schema.String, requested: Quantity, held: Count }
+  { orderId: Schema.String, requested: Quantity, held: Total }
 ) {}
 
 /** The stock has moved since the caller looked at it. */

@@ -31,9 +31,18 @@ export const cursorOf = (position: ReadonlyArray<string | number>): string =>
 const Position = Schema.fromJsonString(Schema.Array(Schema.Union([Schema.String, Schema.Finite])))
 const decodePosition = Schema.decodeUnknownEffect(Position)
 
+/** What a position is made of. A forged cursor must not reach a statement with a value that its column cannot be. */
+const isPart = {
+  uuid: (value: unknown) =>
+    typeof value === "string" && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value),
+  /** Epoch milliseconds, within what a Date can be. */
+  time: (value: unknown) => Number.isInteger(value) && Math.abs(value as number) <= 8.64e15,
+  integer: (value: unknown) => Number.isSafeInteger(value)
+}
+
 export const positionOf = (
   cursor: string | undefined,
-  parts: ReadonlyArray<"string" | "number">
+  parts: ReadonlyArray<keyof typeof isPart>
 ): Effect.Effect<ReadonlyArray<string | number> | undefined, InvalidCursor> =>
   cursor === undefined
     ? Effect.succeed(undefined)
@@ -42,7 +51,7 @@ export const positionOf = (
         Effect.mapError(() => new InvalidCursor()),
         Effect.filterOrFail(
           (position) =>
-            position.length === parts.length && parts.every((part, index) => typeof position[index] === part),
+            position.length === parts.length && parts.every((part, index) => isPart[part](position[index])),
           () => new InvalidCursor()
         )
       )

@@ -23,6 +23,12 @@ export const Count = wholeNumber(0).annotate({
   description: "A whole number of the item's base unit, from 0 to 10^12"
 })
 
+/** A sum over lines or stocks: past what one movement may carry, within what a balance may reach. */
+export const Total = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0)).annotate({
+  identifier: "Total",
+  description: "A whole number of the item's base unit, from 0"
+})
+
 /** A balance. Signed, because a fact may take it below zero; never past 2^53−1. */
 export const Balance = Schema.Int.annotate({
   identifier: "Balance",

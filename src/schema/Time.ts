@@ -1,6 +1,19 @@
 import { Effect, Schema, SchemaGetter, SchemaIssue } from "effect"
 
-const rfc3339 = /^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})$/
+const rfc3339 =
+  /^(\d{4})-(0[1-9]|1[0-2])-(\d{2})[Tt ]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$/
+/** What four digits of a year can say, whatever the offset. */
+const earliest = Date.parse("0000-01-01T00:00:00Z")
+const latest = Date.parse("9999-12-31T23:59:59.999Z")
+
+/** `Date.parse` reads the 30th of February as the 2nd of March. */
+const parse = (text: string): number => {
+  const [, year, month, day] = rfc3339.exec(text) ?? []
+  if (year === undefined) return Number.NaN
+  const date = new Date(0)
+  date.setUTCFullYear(Number(year), Number(month), 0)
+  return Number(day) >= 1 && Number(day) <= date.getUTCDate() ? Date.parse(text) : Number.NaN
+}
 
 /** A moment from outside: RFC 3339 with an offset, decoded to epoch milliseconds. */
 export const Instant = Schema.String.annotate({
@@ -10,8 +23,8 @@ export const Instant = Schema.String.annotate({
 }).pipe(
   Schema.decodeTo(Schema.Int, {
     decode: SchemaGetter.transformEffect((text: string) => {
-      const at = rfc3339.test(text) ? Date.parse(text) : Number.NaN
-      return Number.isNaN(at) || Math.abs(at) > 253_402_300_799_999
+      const at = parse(text)
+      return Number.isNaN(at) || at < earliest || at > latest
         ? Effect.fail(
             new SchemaIssue.InvalidValue({
               message: "must be a time as of RFC 3339, such as 2030-01-31T12:00:00Z"

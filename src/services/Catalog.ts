@@ -57,7 +57,7 @@ export class Catalog extends Context.Service<
       const db = yield* Db
 
       const items: Catalog["Service"]["items"] = Effect.fn("Catalog.items")(function* (merchantId, filter) {
-        const after = yield* positionOf(filter.cursor, ["string"])
+        const after = yield* positionOf(filter.cursor, ["uuid"])
         const limit = filter.limit ?? defaultLimit
         const rows = yield* db.read<ItemRow>(merchantId, itemsStatement, [
           parameter("text", merchantId),
@@ -73,11 +73,11 @@ export class Catalog extends Context.Service<
 
       const locations: Catalog["Service"]["locations"] = Effect.fn("Catalog.locations")(
         function* (merchantId, page) {
-          const after = yield* positionOf(page.cursor, ["number"])
+          const after = yield* positionOf(page.cursor, ["integer"])
           const limit = page.limit ?? defaultLimit
           const rows = yield* db.read<LocationRow>(merchantId, locationsStatement, [
             parameter("text", merchantId),
-            parameter("int4", after?.[0] ?? -1),
+            parameter("int8", after?.[0] ?? -1),
             parameter("int4", limit + 1)
           ])
           return pageOf(rows, limit, locationAnswer, (row) => [row.position])

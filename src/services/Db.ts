@@ -1,4 +1,4 @@
-import { Context, Data, type Effect, type Scope } from "effect"
+import { Context, Data, type Effect, type Queue, type Scope } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 
 /**
@@ -52,5 +52,11 @@ export class Db extends Context.Service<
       statement: string,
       parameters: Parameters
     ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+    /**
+     * The payloads of a channel's notifications, on a connection of its own that is opened again when it is lost. An
+     * empty one comes after each (re)connection: what was notified meanwhile was missed. Who falls far behind loses the
+     * oldest, so that everyone must also look by themselves now and then.
+     */
+    readonly listen: (channel: string) => Effect.Effect<Queue.Dequeue<string>, never, Scope.Scope>
   }
 >()("holdfast/services/Db") {}

@@ -49,7 +49,7 @@ export class Discrepancies extends Context.Service<
       const db = yield* Db
       const list: Discrepancies["Service"]["list"] = Effect.fn("Discrepancies.list")(
         function* (merchantId, filter) {
-          const before = yield* positionOf(filter.cursor, ["string"])
+          const before = yield* positionOf(filter.cursor, ["uuid"])
           const limit = filter.limit ?? defaultLimit
           const rows = yield* db.read<DiscrepancyRow>(merchantId, listStatement, [
             parameter("text", merchantId),

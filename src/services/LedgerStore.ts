@@ -542,20 +542,22 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
   )
   insert(insertLocations, written.locations)
   update(updateLocations, changed.locations, written.locations)
-  insert(insertItems, written.items)
+  // Updates first: a name that one item gives up may be another's in the same batch.
   update(updateItems, changed.items, written.items)
+  insert(insertItems, written.items)
   insert(insertStocks, written.stocks)
   update(updateStocks, changed.stocks, written.stocks)
   insert(insertLedger, written.ledger)
-  insert(insertReservations, written.reservations)
+  // Updates first where a unique index is partial: the reservation that ends makes way for the order's next one.
   update(updateReservations, changed.reservations, written.reservations)
+  insert(insertReservations, written.reservations)
   insert(insertLines, written.lines)
   update(updateLines, changed.lines, written.lines)
   insert(insertTracking, written.tracking)
   insert(insertIdempotency, written.idempotency)
   insert(closeDiscrepancies, written.closings)
-  insert(insertDiscrepancies, written.discrepancies)
   update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
+  insert(insertDiscrepancies, written.discrepancies)
   if (written.events.length > 0) {
     const groups = [...Map.groupBy(written.events, ({ key }) => bucketOf(key))]
     insert(

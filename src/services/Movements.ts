@@ -53,7 +53,7 @@ export class Movements extends Context.Service<
 
       const ofVariant: Movements["Service"]["ofVariant"] = Effect.fn("Movements.ofVariant")(
         function* (merchantId, variantId, page) {
-          const after = yield* positionOf(page.cursor, ["number", "string", "number"])
+          const after = yield* positionOf(page.cursor, ["time", "uuid", "integer"])
           const limit = page.limit ?? defaultLimit
           const known = yield* db.read(merchantId, itemStatement, [
             parameter("text", merchantId),

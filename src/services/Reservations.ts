@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer, Metric } from "effect"
+import { Cause, Clock, Context, Effect, Layer, Metric } from "effect"
 import { type DatabaseUnavailable, ReservationNotFound } from "../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
 import type {
@@ -75,7 +75,7 @@ export class Reservations extends Context.Service<
 
       const list: Reservations["Service"]["list"] = Effect.fn("Reservations.list")(
         function* (merchantId, filter) {
-          const after = yield* positionOf(filter.cursor, ["number", "string"])
+          const after = yield* positionOf(filter.cursor, ["time", "uuid"])
           const limit = filter.limit ?? defaultLimit
           const rows = yield* db.read<{ reservation_id: string; created_at: number }>(
             merchantId,
@@ -125,8 +125,10 @@ export class Reservations extends Context.Service<
                     : Effect.void
                 ),
                 Effect.map(({ answer }) => answer.expired),
-                // What could not be expired now is due again in the next sweep.
-                Effect.catch(() => Effect.succeed(false))
+                // What could not be expired now is due again in the next sweep, and holds up nobody else.
+                Effect.catchCause((cause) =>
+                  Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.succeed(false)
+                )
               ),
           { concurrency: "unbounded" }
         )

@@ -239,7 +239,8 @@ const attemptBatch = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReadonlyArray<Verdict>, StatementFailed> {
   const { clock } = lane
   const startedAt = clock.currentTimeMillisUnsafe()
-  yield* lane.partitions.ensure(startedAt)
+  // Of the oldest posting: it may have waited over the end of a month.
+  yield* lane.partitions.ensure(entries[0]!.posting.at)
   const session = yield* sessionOf(lane.db, holder)
   const { books, transactionId } = yield* LedgerStore.open(
     session,
@@ -247,7 +248,11 @@ const attemptBatch = Effect.fnUntraced(function* (
     lane.knownMerchants,
     startedAt
   ).pipe(Effect.tapError((failure) => abandon(holder, failure)))
-  const verdicts = entries.map(({ posting }) => decide(books, posting))
+  // A bug in deciding must not leave the transaction open with its locks.
+  const verdicts = yield* Effect.onError(
+    Effect.sync(() => entries.map(({ posting }) => decide(books, posting))),
+    () => closeSession(holder)
+  )
   if (!LedgerStore.hasWrites(books)) {
     yield* Effect.tapError(LedgerStore.rollback(session), (failure) => abandon(holder, failure))
   } else {

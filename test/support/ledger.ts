@@ -1,5 +1,5 @@
 import { PgConnection } from "@effect/sql-pg"
-import { Clock, Context, Effect, Layer, type Redacted, type Scope } from "effect"
+import { Clock, Context, Effect, Fiber, Layer, type Redacted, type Result, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import type { Caller } from "../../src/schema/Posting.ts"
@@ -42,13 +42,15 @@ export const replica = (
 ): Effect.Effect<Context.Context<Services | Db>, never, Scope.Scope> =>
   Layer.build(services.pipe(Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 }))))
 
-/** A database of its own with the services on it, from dawn on. */
-export const ledger = Effect.gen(function* () {
+/** A database of its own with the services on it, from a time on. */
+export const ledgerFrom = Effect.fnUntraced(function* (time: number) {
   const { url } = yield* freshDatabase
-  yield* TestClock.setTime(dawn)
+  yield* TestClock.setTime(time)
   const context = yield* replica(url)
   return { url, context, sql: yield* connect(url), ...shopOf(context) }
 })
+
+export const ledger = ledgerFrom(dawn)
 
 export interface Sql {
   /** A statement, or several without parameters; the rows of the last one. `int8` as numbers, times as epoch ms. */
@@ -182,3 +184,53 @@ export const shopOf = (context: Context.Context<Services>) => {
       Effect.map(availability.ofVariant(merchantId, variantId), (item) => item.availableQuantity)
   }
 }
+
+/** Asks until it is so. Nothing waits for a length of time: what is asked for will come true, or the test times out. */
+export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.asVoid(Effect.repeat(condition, { until: (holds) => holds }))
+
+/** How many connections to this database wait for a lock. */
+const waiters = (sql: Sql) =>
+  Effect.map(
+    sql.run<{ count: number }>(
+      `SELECT count(*) AS count FROM pg_stat_activity
+       WHERE datname = current_database() AND wait_event_type = 'Lock'`
+    ),
+    ([row]) => row!.count
+  )
+
+export const untilWaiting = (sql: Sql, count: number) =>
+  until(Effect.map(waiters(sql), (waiting) => waiting >= count))
+
+/** Locks an item's row behind the kernel's back; whoever needs it waits until `release`. */
+export const lockItem = Effect.fnUntraced(function* (url: Redacted.Redacted<string>, variantId: string) {
+  const other = yield* connect(url)
+  yield* other.run("BEGIN")
+  yield* other.run("SELECT 1 FROM item WHERE product_variant_id = $1 FOR UPDATE", [variantId])
+  return { release: Effect.asVoid(other.run("ROLLBACK")) }
+})
+
+/**
+ * Runs requests in one batch: both lanes are held up over an item of their own until all requests wait in the queue, in
+ * the order given.
+ */
+export const inOneBatch = Effect.fnUntraced(function* <A, E>(
+  { item, receive, sql, url }: Effect.Success<typeof ledger>,
+  requests: ReadonlyArray<Effect.Effect<A, E>>
+) {
+  yield* item("plug")
+  const lock = yield* lockItem(url, "plug")
+  const plugs: Array<Fiber.Fiber<unknown, unknown>> = []
+  for (const lane of [1, 2]) {
+    plugs.push(yield* Effect.forkChild(receive("plug", lane), { startImmediately: true }))
+    yield* untilWaiting(sql, lane)
+  }
+  const asked: Array<Fiber.Fiber<Result.Result<A, E>>> = []
+  for (const request of requests) {
+    asked.push(yield* Effect.forkChild(Effect.result(request), { startImmediately: true }))
+  }
+  yield* lock.release
+  const results = yield* Effect.forEach(asked, Fiber.join)
+  yield* Effect.forEach(plugs, Fiber.join)
+  return results
+})

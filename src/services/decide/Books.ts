@@ -235,6 +235,13 @@ export class Books {
     this.#journal.push(() => (before === undefined ? map.delete(key) : map.set(key, before)))
   }
 
+  unindex<V>(map: Map<string, V>, key: string): void {
+    const before = map.get(key)
+    if (before === undefined) return
+    map.delete(key)
+    this.#journal.push(() => map.set(key, before))
+  }
+
   append<V>(map: Map<string, Array<V>>, key: string, value: V): void {
     let list = map.get(key)
     if (list === undefined) map.set(key, (list = []))

@@ -107,10 +107,13 @@ export class Draft {
     const onHand = stock.onHand + onHandDelta
     const reserved = stock.reserved + reservedDelta
     const unallocatable = stock.unallocatable + unallocatableDelta
-    const total = item.onHand + onHandDelta
-    for (const balance of [onHand, reserved, unallocatable, total, item.reserved + reservedDelta]) {
-      if (!Number.isSafeInteger(balance)) this.overflow ??= stock
+    const totals = {
+      onHand: item.onHand + onHandDelta,
+      reserved: item.reserved + reservedDelta,
+      unallocatable: item.unallocatable + unallocatableDelta
     }
+    const balances = [onHand, reserved, unallocatable, totals.onHand, totals.reserved, totals.unallocatable]
+    if (!balances.every(Number.isSafeInteger)) this.overflow ??= stock
     const before = balanceDiscrepancies(stock)
     // Ledger time never decreases within a stock, whichever replica's turn it is.
     const recordedAt = Math.max(stock.updatedAt, this.at)
@@ -122,9 +125,7 @@ export class Draft {
       updatedAt: recordedAt
     })
     books.change(books.changed.items, item, {
-      onHand: total,
-      reserved: item.reserved + reservedDelta,
-      unallocatable: item.unallocatable + unallocatableDelta,
+      ...totals,
       updatedAt: Math.max(item.updatedAt, this.at)
     })
     const row: LedgerRow = {

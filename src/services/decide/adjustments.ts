@@ -43,19 +43,6 @@ export const adjust = (draft: Draft, command: AdjustStock): Decision<Answers["Ad
   if (command.locationId !== undefined && !books.locations.has(keyOf(merchantId, command.locationId))) {
     return refused(new LocationNotFound({ locationId: command.locationId }))
   }
-  if (command.expectedVersion !== undefined) {
-    const stock = theStock(draft, item, command)
-    if ("refusal" in stock) return stock
-    if (stock.found.sequence !== command.expectedVersion) {
-      return refused(
-        new VersionMismatch({
-          expected: command.expectedVersion,
-          actual: stock.found.sequence,
-          quantity: stock.found.onHand
-        })
-      )
-    }
-  }
   switch (command.changeType) {
     case "RECEIPT":
       return once(draft, command, item, () => receive(draft, command, item))
@@ -100,6 +87,8 @@ const once = (
     books.insert(books.written.tracking, row)
     books.index(books.tracking, keyOf(merchantId, trackingKey), row)
   }
+  const unexpected = unexpectedVersion(draft, item, command)
+  if (unexpected !== undefined) return unexpected
   const effect = apply()
   return "refusal" in effect ? effect : adjusted(draft, item, true, effect.moved)
 }
@@ -114,7 +103,8 @@ const adjusted = (
     at: draft.at,
     applied,
     item: itemFigures(draft.books, item, draft.at),
-    stocks: stocks.map(stockFigures)
+    // Two lines may have moved the same stock.
+    stocks: [...new Set(stocks)].map(stockFigures)
   })
 
 /** Goods have come in: a fact, into the given location (or the default one) and lot. */
@@ -147,6 +137,8 @@ const sell = (draft: Draft, command: AdjustStock, item: ItemRow): Decision<Answe
       ? adjusted(draft, item, false, [])
       : once(draft, command, item, () => sellDirectly(draft, command, item, quantity))
   }
+  const unexpected = unexpectedVersion(draft, item, command)
+  if (unexpected !== undefined) return unexpected
   const moved: Array<StockRow> = []
   let open = quantity
   for (const { line, reservation } of held) {
@@ -284,6 +276,26 @@ const initialize = (draft: Draft, item: ItemRow): void => {
   if (!item.initialized) books.change(books.changed.items, item, { initialized: true })
 }
 
+/**
+ * `expectedVersion` is that of the stock that is meant, and makes the adjustment compare-and-set. It is asked for after
+ * what was applied already: a repeat is told so, although its own first run has moved the stock.
+ */
+const unexpectedVersion = (
+  draft: Draft,
+  item: ItemRow,
+  command: AdjustStock
+): { readonly refusal: AnyRefusal } | undefined => {
+  const { changeType, expectedVersion } = command
+  if (expectedVersion === undefined) return undefined
+  const comesIn = changeType === "RECEIPT" || changeType === "RETURN"
+  const meant = comesIn ? foundAt(draft, item, command) : theStock(draft, item, command)
+  if ("refusal" in meant) return meant
+  const { onHand, sequence } = meant.found
+  return sequence === expectedVersion
+    ? undefined
+    : refused(new VersionMismatch({ expected: expectedVersion, actual: sequence, quantity: onHand }))
+}
+
 type Found = { readonly found: StockRow } | { readonly refusal: AnyRefusal }
 
 /** The one stock that is meant: of the given location and lot, where that leaves no choice. */
@@ -314,13 +326,12 @@ const theStock = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
 
 /** The stock of the given (or default) location and (or unnamed) lot, opened if it is not there yet. */
 const stockFor = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
-  const location = locationFor(draft, command.locationId)
   const lotNumber = command.lotNumber ?? ""
   const lotExpiresAt = command.lotExpiresAt ?? null
-  const existing = draft.books
-    .stocksOf(item)
-    .find((stock) => stock.locationId === location.locationId && stock.lotNumber === lotNumber)
-  if (existing === undefined) return { found: draft.openStock(item, location, lotNumber, lotExpiresAt) }
+  const existing = stockAt(draft, item, command)
+  if (existing === undefined) {
+    return { found: draft.openStock(item, locationFor(draft, command.locationId), lotNumber, lotExpiresAt) }
+  }
   if (lotExpiresAt !== null && existing.lotExpiresAt !== lotExpiresAt) {
     return refused(
       new LotMismatch({
@@ -330,6 +341,19 @@ const stockFor = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
     )
   }
   return { found: existing }
+}
+
+const foundAt = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
+  const found = stockAt(draft, item, command)
+  return found === undefined ? refused(new StockNotFound({ item: nameOf(command.item) })) : { found }
+}
+
+const stockAt = (draft: Draft, item: ItemRow, command: AdjustStock): StockRow | undefined => {
+  const { locationId } = locationFor(draft, command.locationId)
+  const lotNumber = command.lotNumber ?? ""
+  return draft.books
+    .stocksOf(item)
+    .find((stock) => stock.locationId === locationId && stock.lotNumber === lotNumber)
 }
 
 const locationFor = (draft: Draft, locationId: string | undefined): LocationRow => {

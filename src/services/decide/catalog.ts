@@ -4,9 +4,10 @@ import type {
   EnsureItem,
   EnsureLocation,
   ItemAnswer,
+  LocationAnswer,
   ResolveDiscrepancy
 } from "../../schema/Posting.ts"
-import { type Books, type ItemRow, itemFigures, keyOf } from "./Books.ts"
+import { type Books, type ItemRow, type LocationRow, itemFigures, keyOf } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 
 /** What is stocked and where: items, locations, merchants, and the work list of discrepancies. */
@@ -99,6 +100,8 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
   if (Object.keys(patch).length > 0) {
     // Touched first: a new threshold or a discontinuation changes the status, and that is told.
     draft.touch(known)
+    // A sku that is given up is free for another item of the same batch.
+    if (patch.sku !== undefined && known.sku !== null) books.unindex(books.itemsBySku, keyOf(merchantId, known.sku))
     books.change(books.changed.items, known, { ...patch, updatedAt: Math.max(known.updatedAt, at) })
     indexNames(books, known)
   }
@@ -125,6 +128,14 @@ const itemAnswer = (draft: Draft, item: ItemRow): ItemAnswer => ({
   updatedAt: item.updatedAt
 })
 
+/** A copy: a later posting of the batch may change the row, and an answer stays as it was given. */
+const locationAnswer = ({ createdAt, isDefault, locationId, name }: LocationRow): LocationAnswer => ({
+  locationId,
+  name,
+  isDefault,
+  createdAt
+})
+
 export const ensureLocation = (
   draft: Draft,
   command: EnsureLocation
@@ -135,7 +146,7 @@ export const ensureLocation = (
     if (command.name !== undefined && command.name !== known.name) {
       books.change(books.changed.locations, known, { name: command.name })
     }
-    return answered({ at, created: false, location: known })
+    return answered({ at, created: false, location: locationAnswer(known) })
   }
   let position = 0
   for (const other of books.locations.values()) {
@@ -151,7 +162,7 @@ export const ensureLocation = (
   }
   books.insert(books.written.locations, location)
   books.index(books.locations, keyOf(merchantId, command.locationId), location)
-  return answered({ at, created: true, location })
+  return answered({ at, created: true, location: locationAnswer(location) })
 }
 
 /** Resolves by hand, with a reason. One whose condition lasts closes itself when the books are right, not before. */

@@ -189,7 +189,8 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
 
 /**
  * The reservation that a repeated request is compared with: the live one of the same order and scope, or a sale
- * without reservation of one of its items. One that is due makes way first, as it would for the sweeper.
+ * without reservation of one of its items. One that is due makes way first, as it would for the sweeper, and is live
+ * still if part of it was sold.
  */
 const liveReservation = (
   draft: Draft,
@@ -197,23 +198,18 @@ const liveReservation = (
   scope: string,
   lines: ReadonlyArray<Wanted>
 ): ReservationRow | undefined => {
-  for (const reservation of draft.books.reservationsOf(draft.merchantId, command.orderId).toReversed()) {
-    if (reservation.reservationId === draft.posting.id) return reservation
-    if (reservation.kind === "SALE") {
-      const wantsSold = reservation.lines.some((sold) =>
-        lines.some(({ item }) => item.itemId === sold.itemId)
-      )
-      if (wantsSold) return reservation
-      continue
-    }
+  const ofOrder = draft.books.reservationsOf(draft.merchantId, command.orderId)
+  // The posting's own second run comes first: whatever has become of the order meanwhile, it made this one.
+  const own = ofOrder.find(({ reservationId }) => reservationId === draft.posting.id)
+  if (own !== undefined) return own
+  for (const reservation of ofOrder.toReversed()) {
     if (reservation.kind !== command.kind || reservation.scope !== scope) continue
-    if (reservation.status === "PENDING" && reservation.expiresAt <= draft.at) {
-      giveBack(draft, reservation, "EXPIRED")
-      continue
-    }
+    if (reservation.status === "PENDING" && reservation.expiresAt <= draft.at) giveBack(draft, reservation, "EXPIRED")
     if (reservation.status === "PENDING" || reservation.status === "CONFIRMED") return reservation
   }
-  return undefined
+  return ofOrder.findLast(
+    (sale) => sale.kind === "SALE" && sale.lines.some((sold) => lines.some(({ item }) => item.itemId === sold.itemId))
+  )
 }
 
 export const release = (
@@ -221,8 +217,11 @@ export const release = (
   command: ReleaseReservation
 ): Decision<Answers["ReleaseReservation"]> => {
   const { at, books, merchantId } = draft
-  const reservations = books.reservationsOf(merchantId, command.orderId).filter(({ kind }) => kind !== "SALE")
-  if (command.line !== undefined) return releaseLine(draft, command, command.line, reservations)
+  const ofOrder = books.reservationsOf(merchantId, command.orderId)
+  const reserved = ofOrder.filter(({ kind }) => kind !== "SALE")
+  if (command.line !== undefined) return releaseLine(draft, command, command.line, reserved)
+  // An order that was sold without a reservation is known, and confirmed.
+  const reservations = reserved.length > 0 ? reserved : ofOrder
   if (reservations.length === 0) return refused(new ReservationNotFound({ orderId: command.orderId }))
   const pending = reservations.filter(({ status }) => status === "PENDING")
   if (pending.length === 0) {
@@ -287,25 +286,26 @@ const releaseLine = (
   })
 }
 
-export const confirm = (
-  draft: Draft,
-  command: ConfirmReservation
-): Decision<Answers["ConfirmReservation"]> => {
+export const confirm = (draft: Draft, command: ConfirmReservation): Decision<Answers["ConfirmReservation"]> => {
   const { at, books, merchantId } = draft
-  const reservations = books
-    .reservationsOf(merchantId, command.orderId)
-    .filter(
-      ({ kind, reservationId }) =>
-        kind !== "SALE" && (command.reservationId === undefined || reservationId === command.reservationId)
-    )
+  const { orderId } = command
+  const ofOrder = books.reservationsOf(merchantId, orderId)
+  const meant = ofOrder.filter(
+    ({ reservationId }) => command.reservationId === undefined || reservationId === command.reservationId
+  )
+  const reservations = meant.filter(({ kind }) => kind !== "SALE")
   const last = reservations.at(-1)
   if (last === undefined) {
-    return refused(
-      new ReservationNotFound({
-        orderId: command.orderId,
-        ...(command.reservationId === undefined ? {} : { reservationId: command.reservationId })
-      })
-    )
+    // A sale without reservation stands for one: a repeated reserve is answered with it.
+    const sale = meant[0]
+    return sale === undefined
+      ? refused(
+          new ReservationNotFound({
+            orderId,
+            ...(command.reservationId === undefined ? {} : { reservationId: command.reservationId })
+          })
+        )
+      : answered({ at, confirmed: false, reservationId: sale.reservationId })
   }
   const pending = reservations.filter(({ status }) => status === "PENDING")
   if (pending.length > 0) {
@@ -318,17 +318,21 @@ export const confirm = (
     return answered({ at, confirmed: true, reservationId: pending[0]!.reservationId })
   }
   const confirmed = reservations.find(({ status }) => status === "CONFIRMED")
-  if (confirmed !== undefined)
-    return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
-  const expired = reservations.findLast(({ status }) => status === "EXPIRED")
-  return expired === undefined
-    ? refused(new ReservationCancelled({ orderId: command.orderId, reservationId: last.reservationId }))
-    : retake(draft, expired)
+  if (confirmed !== undefined) return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
+  // One that the order has reserved anew after its expiry is over for good, whatever became of the newer one.
+  const isNewest = ({ kind, reservationId, scope }: ReservationRow): boolean =>
+    ofOrder.findLast((other) => other.kind === kind && other.scope === scope)?.reservationId === reservationId
+  const expired = reservations.findLast((reservation) => reservation.status === "EXPIRED" && isNewest(reservation))
+  if (expired !== undefined) return retake(draft, expired)
+  const named = { orderId, reservationId: last.reservationId }
+  return refused(
+    last.status === "EXPIRED" ? new ReservationExpired({ ...named, items: [] }) : new ReservationCancelled(named)
+  )
 }
 
 /**
  * Confirms an EXPIRED reservation by taking its stock again in the same posting. What the order has meanwhile been sold
- * in another way is not sold a second time.
+ * in another way is not sold a second time, and what it holds again under another reservation is confirmed as that one.
  */
 const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["ConfirmReservation"]> => {
   const { at, books, merchantId } = draft
@@ -339,6 +343,8 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
   const soldElsewhere = new Map<string, number>()
   for (const other of books.reservationsOf(merchantId, orderId)) {
     for (const line of other.lines) {
+      const isWanted = reservation.lines.some(({ itemId }) => itemId === line.itemId)
+      if (isWanted && line.open > 0) return gone([])
       soldElsewhere.set(line.itemId, (soldElsewhere.get(line.itemId) ?? 0) + line.sold)
     }
   }
@@ -379,8 +385,9 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
 export const extend = (draft: Draft, command: ExtendReservation): Decision<Answers["ExtendReservation"]> => {
   const { at, books, merchantId } = draft
   const { orderId } = command
-  const reservations = books.reservationsOf(merchantId, orderId).filter(({ kind }) => kind !== "SALE")
-  const last = reservations.at(-1)
+  const ofOrder = books.reservationsOf(merchantId, orderId)
+  const reservations = ofOrder.filter(({ kind }) => kind !== "SALE")
+  const last = reservations.at(-1) ?? ofOrder.at(-1)
   if (last === undefined) return refused(new ReservationNotFound({ orderId }))
   const pending = reservations.filter(({ status }) => status === "PENDING")
   const named = { orderId, reservationId: last.reservationId }

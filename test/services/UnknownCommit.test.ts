@@ -1,0 +1,102 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Fiber } from "effect"
+import { assertInvariants } from "../support/invariants.ts"
+import { connect, replica, shopOf } from "../support/ledger.ts"
+import { freshDatabase } from "../support/Postgres.ts"
+import { type Fault, proxyTo } from "../support/proxy.ts"
+
+/**
+ * The connection goes away around COMMIT, and the caller is told the truth all the same (DESIGN, rule 5). By the live
+ * clock: what is waited for are answers of a network.
+ */
+
+const proxied = Effect.gen(function* () {
+  const { url } = yield* freshDatabase
+  const proxy = yield* proxyTo(url)
+  const shop = shopOf(yield* replica(proxy.url))
+  yield* shop.item("cup")
+  yield* shop.receive("cup", 100)
+  return { ...shop, proxy, url, sql: yield* connect(url) }
+})
+
+const faults: ReadonlyArray<readonly [Fault, Parameters<Effect.Success<typeof proxied>["proxy"]["arm"]>[1]]> = [
+  ["answer to COMMIT lost", {}],
+  ["answer to COMMIT lost", { forgetStatus: true }],
+  ["answer to COMMIT lost", { refuse: 3 }],
+  ["COMMIT lost", {}],
+  ["COMMIT lost", { forgetStatus: true }],
+  ["COMMIT lost", { refuse: 3 }],
+  ["COMMIT late", {}]
+]
+
+for (const [fault, more] of faults) {
+  describe(`${fault} ${JSON.stringify(more)}`, () => {
+    it.live("tells the creator of a reservation that it made it, and makes one", () =>
+      Effect.gen(function* () {
+        const { available, proxy, reserve, url } = yield* proxied
+        proxy.arm(fault, more)
+        const { answer, replayed } = yield* reserve("order", [["cup", 2]])
+        assert.deepInclude({ created: answer.created, replayed }, { created: true, replayed: false })
+        assert.strictEqual(proxy.fired(), 1)
+        assert.isAtLeast(proxy.statusAsked(), 1)
+        assert.strictEqual(yield* available("cup"), 98)
+        assert.isFalse((yield* reserve("order", [["cup", 2]])).answer.created)
+        yield* assertInvariants(url)
+      })
+    )
+
+    it.live("applies a receipt without a key once", () =>
+      Effect.gen(function* () {
+        const { proxy, receive, sql, url } = yield* proxied
+        proxy.arm(fault, more)
+        const answer = yield* receive("cup", 7)
+        assert.isTrue(answer.applied)
+        assert.strictEqual(answer.item.quantity, 107)
+        assert.strictEqual(proxy.fired(), 1)
+        const rows = yield* sql.run("SELECT on_hand_delta FROM inventory_ledger ORDER BY sequence")
+        assert.deepStrictEqual(rows, [{ on_hand_delta: 100 }, { on_hand_delta: 7 }])
+        yield* assertInvariants(url)
+      })
+    )
+
+    it.live("answers each of many callers once, as if nothing had been", () =>
+      Effect.gen(function* () {
+        const { available, confirm, proxy, reserve, sql, url } = yield* proxied
+        yield* reserve("sold", [["cup", 1]])
+        proxy.arm(fault, more)
+        const asked = yield* Effect.forEach(Array.from({ length: 150 }), (_, index) =>
+          Effect.forkChild(Effect.result(reserve(`order-${index}`, [["cup", 1]])), { startImmediately: true })
+        )
+        const confirmed = yield* confirm("sold")
+        const results = yield* Effect.forEach(asked, Fiber.join)
+        assert.isTrue(confirmed.confirmed)
+        const created = results.filter((result) => result._tag === "Success" && result.success.answer.created)
+        const refused = results.filter(
+          (result) => result._tag === "Failure" && result.failure._tag === "InsufficientStock"
+        )
+        assert.deepStrictEqual([created.length, refused.length], [99, 51])
+        assert.strictEqual(proxy.fired(), 1)
+        assert.strictEqual(yield* available("cup"), 0)
+        assert.deepStrictEqual(yield* sql.run("SELECT count(*) AS count FROM reservation"), [{ count: 100 }])
+        yield* assertInvariants(url)
+      })
+    )
+  })
+}
+
+describe("an Idempotency-Key whose first answer was lost", () => {
+  for (const forgetStatus of [false, true]) {
+    it.live(`is not called a replay ${forgetStatus ? "after the second run" : "from memory"}`, () =>
+      Effect.gen(function* () {
+        const { proxy, reserve } = yield* proxied
+        const key = { idempotency: { key: "key", fingerprint: "print" } }
+        proxy.arm("answer to COMMIT lost", { forgetStatus })
+        const first = yield* reserve("order", [["cup", 1]], {}, key)
+        assert.isTrue(first.answer.created)
+        assert.isFalse(first.replayed)
+        const second = yield* reserve("order", [["cup", 1]], {}, key)
+        assert.deepStrictEqual(second, { ...first, replayed: true })
+      })
+    )
+  }
+})

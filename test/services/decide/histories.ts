@@ -1,0 +1,478 @@
+import * as fc from "fast-check"
+import type { ChangeType, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
+import type { Books, EventRow, LedgerRow } from "../../../src/services/decide/Books.ts"
+import { type Verdict, decide } from "../../../src/services/decide/decide.ts"
+import { cancelledOrderKey } from "../../../src/services/decide/reservations.ts"
+import { MemoryStore, callerOf, epoch, merchantId, postingId } from "../../support/books.ts"
+import { type Outcome, Unjudged, type World, emptyWorld, judge, stockName } from "./model.ts"
+
+/** Random histories, and playing them: the kernel over tables in memory, the model beside it. */
+
+/** What is asked, before it is known which ids it speaks of: those are looked up when its batch begins. */
+export type Ask =
+  | {
+      readonly do: "reserve"
+      readonly kind: "ORDER" | "VARIANT"
+      readonly order: number
+      /** Item, quantity and, for one that names a stock, the how manieth of the item's stocks. */
+      readonly lines: ReadonlyArray<readonly [number, number, number | null]>
+      readonly seconds: number
+      readonly location: number | null
+    }
+  | { readonly do: "release"; readonly order: number; readonly line: readonly [number, number | null] | null }
+  | { readonly do: "confirm"; readonly order: number; readonly which: number | null }
+  | { readonly do: "extend"; readonly order: number; readonly seconds: number }
+  | { readonly do: "expire"; readonly order: number; readonly which: number }
+  | {
+      readonly do: "adjust"
+      readonly changeType: ChangeType
+      readonly item: number
+      readonly quantity: number
+      readonly order: number | null
+      readonly location: number | null
+      readonly lot: number | null
+      readonly reference: number | null
+      readonly version: "any" | "current" | "stale"
+      /** How much earlier than its batch it was asked, in milliseconds. */
+      readonly lateBy: number
+    }
+  | {
+      readonly do: "item"
+      readonly item: number
+      readonly stocked: boolean | null
+      readonly threshold: number | null
+      readonly discontinued: boolean | null
+      readonly renames: boolean
+    }
+  | { readonly do: "location"; readonly location: number; readonly name: string | null }
+  | { readonly do: "resolve"; readonly which: number }
+  | { readonly do: "cancel"; readonly order: number }
+
+export interface Batch {
+  /** Milliseconds since the batch before. */
+  readonly advance: number
+  readonly asks: ReadonlyArray<Ask>
+}
+
+// The sku of one item is the variant of another: names of different kinds are not each other's.
+const names: ReadonlyArray<{ readonly variant?: string; readonly sku?: string }> = [
+  { variant: "v0", sku: "s0" },
+  { variant: "v1" },
+  { variant: "v2" },
+  { sku: "v1" },
+  { variant: "v4" }
+]
+const itemRef = (index: number, bySku = false): ItemRef => {
+  const { sku, variant } = names[index]!
+  return variant === undefined || (bySku && sku !== undefined) ? { sku: sku! } : { variantId: variant }
+}
+// A separator in a name must not make two names one.
+const orders = ["o", "o|v0", "o2"]
+const locations = ["default", "north", "south"]
+const lots = [
+  { lotNumber: "A", lotExpiresAt: epoch + 20_000 },
+  { lotNumber: "B", lotExpiresAt: epoch + 60_000 },
+  { lotNumber: "C", lotExpiresAt: undefined },
+  // The same lot with another expiry.
+  { lotNumber: "A", lotExpiresAt: epoch + 90_000 }
+]
+const references = ["r", "v0|r"]
+
+/** What every history begins with; the fifth item and the third location are not there yet. */
+export const opening: Batch = {
+  advance: 0,
+  asks: [
+    { do: "item", item: 0, stocked: null, threshold: null, discontinued: null, renames: false },
+    { do: "item", item: 1, stocked: null, threshold: 5, discontinued: null, renames: false },
+    { do: "item", item: 2, stocked: false, threshold: null, discontinued: null, renames: false },
+    { do: "item", item: 3, stocked: null, threshold: 2, discontinued: null, renames: false },
+    { do: "location", location: 1, name: null }
+  ]
+}
+
+export const sale = (quantity: number): Extract<Ask, { do: "adjust" }> => ({
+  do: "adjust",
+  changeType: "SALE",
+  item: 0,
+  quantity,
+  order: 0,
+  location: null,
+  lot: null,
+  reference: null,
+  version: "any",
+  lateBy: 0
+})
+
+const weighted = <A>(...choices: ReadonlyArray<readonly [weight: number, choice: A]>): fc.Arbitrary<A> =>
+  fc.oneof(...choices.map(([weight, choice]) => ({ weight, arbitrary: fc.constant(choice) })))
+/** Absent in so many of a hundred cases. */
+const absent = <A>(percent: number, arbitrary: fc.Arbitrary<A>): fc.Arbitrary<A | null> =>
+  fc.oneof({ weight: percent, arbitrary: fc.constant(null) }, { weight: 100 - percent, arbitrary })
+
+const itemIndex = weighted([8, 0], [3, 1], [1, 2], [1, 3], [1, 4])
+const orderIndex = weighted([5, 0], [2, 1], [1, 2])
+const location = weighted([3, 0], [3, 1], [1, 2])
+const few = fc.integer({ min: 1, max: 4 })
+const seconds = fc.integer({ min: 1, max: 12 })
+
+const orderLine = fc.tuple(itemIndex, few, absent(85, fc.nat(3)))
+const reserveAsk = fc.oneof(
+  fc.record({
+    do: fc.constant("reserve" as const),
+    kind: fc.constant("ORDER" as const),
+    order: orderIndex,
+    // One line more often than not, so that the same is asked for again often enough.
+    lines: fc.oneof(fc.tuple(orderLine), fc.array(orderLine, { minLength: 2, maxLength: 3 })),
+    seconds,
+    location: absent(80, location)
+  }),
+  fc.record({
+    do: fc.constant("reserve" as const),
+    kind: fc.constant("VARIANT" as const),
+    order: orderIndex,
+    lines: fc.tuple(fc.tuple(itemIndex, few, fc.constant(null))),
+    seconds,
+    location: fc.constant(null)
+  })
+)
+const adjustAsk = (
+  changeType: fc.Arbitrary<ChangeType>,
+  quantity: fc.Arbitrary<number>,
+  order: fc.Arbitrary<number | null>
+) =>
+  fc.record({
+    do: fc.constant("adjust" as const),
+    changeType,
+    item: itemIndex,
+    quantity,
+    order,
+    location: absent(60, location),
+    lot: absent(50, weighted([4, 0], [4, 1], [4, 2], [1, 3])),
+    reference: absent(75, fc.nat(1)),
+    version: weighted([12, "any" as const], [2, "current" as const], [1, "stale" as const]),
+    lateBy: weighted([3, 0], [1, 1], [1, 700], [1, 2_500])
+  })
+const receiptAsk = adjustAsk(fc.constant("RECEIPT"), fc.integer({ min: 1, max: 12 }), fc.constant(null))
+
+const ask: fc.Arbitrary<Ask> = fc.oneof(
+  { weight: 8, arbitrary: reserveAsk },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant("release" as const),
+      order: orderIndex,
+      line: absent(40, fc.tuple(itemIndex, absent(30, few)))
+    })
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant("confirm" as const),
+      order: orderIndex,
+      which: absent(60, weighted([3, 0], [2, 1], [1, 2]))
+    })
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("extend" as const), order: orderIndex, seconds }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant("expire" as const),
+      order: orderIndex,
+      which: weighted([4, 0], [2, 1], [1, 2])
+    })
+  },
+  { weight: 2, arbitrary: receiptAsk },
+  { weight: 3, arbitrary: adjustAsk(fc.constant("SALE"), few, absent(30, orderIndex)) },
+  {
+    weight: 4,
+    arbitrary: adjustAsk(
+      weighted<ChangeType>([2, "RETURN"], [1, "DAMAGE"], [2, "CORRECTION"], [1, "RECEIPT"]),
+      few,
+      absent(50, orderIndex)
+    )
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("item" as const),
+      item: fc.nat(names.length - 1),
+      stocked: weighted([4, null], [1, true], [1, false]),
+      threshold: fc.constantFrom(null, 0, 3),
+      discontinued: weighted([4, null], [2, false], [1, true]),
+      renames: fc.boolean()
+    })
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("location" as const),
+      location: fc.nat(2),
+      name: fc.constantFrom(null, "a", "b")
+    })
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("resolve" as const), which: fc.nat(1) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant("cancel" as const), order: weighted([1, 0], [6, 1], [6, 2]) })
+  }
+)
+
+/** Some stock first, then whatever is asked; longer than the reservations last. */
+export const histories: fc.Arbitrary<ReadonlyArray<Batch>> = fc
+  .tuple(
+    fc.array(receiptAsk, { minLength: 1, maxLength: 4 }),
+    fc.array(
+      fc.record({
+        advance: weighted([3, 0], [1, 1], [2, 900], [3, 3_000], [3, 7_000], [1, 16_000]),
+        asks: fc.array(ask, { minLength: 1, maxLength: 5 })
+      }),
+      { minLength: 1, maxLength: 8, size: "max" }
+    )
+  )
+  .map(([receipts, batches]) => [opening, { advance: 0, asks: receipts }, ...batches])
+
+export interface Decided {
+  readonly books: Books
+  readonly posting: Posting
+  readonly verdict: Verdict
+  readonly expected: Outcome
+  readonly worldBefore: World
+  readonly worldAfter: World
+  readonly ledgerRows: ReadonlyArray<LedgerRow>
+  readonly events: ReadonlyArray<EventRow>
+  readonly changedSomething: boolean
+}
+export interface Watch {
+  readonly onDeciding?: (moment: { readonly books: Books; readonly posting: Posting }) => void
+  readonly onDecided?: (decided: Decided) => void
+  readonly onCommitted?: (moment: {
+    readonly store: MemoryStore
+    readonly world: World
+    readonly postings: ReadonlyArray<Posting>
+    readonly verdicts: ReadonlyArray<Verdict>
+  }) => void
+}
+
+/** Plays a history over a fresh store, batch by batch, the model beside it. */
+export const play = (
+  script: ReadonlyArray<Batch>,
+  watch: Watch,
+  idempotencyOf?: (n: number) => { readonly key: string; readonly fingerprint: string }
+): void => {
+  const store = new MemoryStore()
+  let world = emptyWorld()
+  let now = epoch
+  let count = 0
+  for (const { advance, asks } of script) {
+    now += advance
+    const postings: Array<Posting> = []
+    // What is resolved was seen before: one that the same batch finds anew stays open.
+    const isResolve = (one: Ask) => one.do === "resolve"
+    for (const one of [...asks.filter(isResolve), ...asks.filter((other) => !isResolve(other))]) {
+      if (one.do === "cancel") {
+        world = cancelOrder(store, world, orders[one.order]!)
+        continue
+      }
+      count += 1
+      const id = postingId(now, count)
+      const command = commandOf(one, { postings, world })
+      const at = one.do === "adjust" && one.changeType !== "SALE" ? now - one.lateBy : now
+      const idempotency = idempotencyOf?.(count)
+      postings.push({ id, at, caller: callerOf(at, { idempotency }), command })
+    }
+    // A replica that sees a merchant for the first time reads more; it must not decide differently.
+    const books = store.open(postings, now, count % 3 === 0 ? new Set() : store.merchants)
+    const verdicts: Array<Verdict> = []
+    for (const posting of postings) {
+      watch.onDeciding?.({ books, posting })
+      const before = weightOf(books)
+      const { events, ledger } = books.written
+      const [eventCount, ledgerCount] = [events.length, ledger.length]
+      const verdict = decide(books, posting)
+      verdicts.push(verdict)
+      const replayed = "answer" in verdict && verdict.replayed
+      const reused = "refusal" in verdict && verdict.refusal._tag === "IdempotencyKeyReused"
+      const worldBefore = world
+      let outcome: Outcome
+      if (replayed || reused) outcome = { told: {} }
+      else {
+        try {
+          ;({ outcome, world } = judge(world, posting))
+        } catch (reason) {
+          if (reason instanceof Unjudged) return
+          throw reason
+        }
+      }
+      watch.onDecided?.({
+        books,
+        posting,
+        verdict,
+        expected: outcome,
+        worldBefore,
+        worldAfter: world,
+        ledgerRows: ledger.slice(ledgerCount),
+        events: events.slice(eventCount),
+        changedSomething: weightOf(books) !== before
+      })
+    }
+    store.commit(books)
+    world = withIds(world, store)
+    watch.onCommitted?.({ store, world, postings, verdicts })
+  }
+}
+
+const weightOf = ({ changed, written }: Books): number =>
+  Object.values(written).reduce((sum, rows) => sum + (Array.isArray(rows) ? rows.length : rows.size), 0) +
+  Object.values(changed).reduce((sum, rows) => sum + rows.size, 0)
+
+/** Ids that the kernel has given away are learnt from the store, once committed. */
+const withIds = (world: World, store: MemoryStore): World => {
+  for (const stock of world.stocks) {
+    stock.id ??=
+      [...store.stocks.values()].find(
+        (row) => row.itemId === stock.item && row.locationId === stock.location && row.lotNumber === stock.lot
+      )?.stockId ?? null
+  }
+  for (const flag of world.flags) {
+    if (flag.id !== null) continue
+    const subject = world.stocks.find((stock) => stockName(stock) === flag.subject)?.id ?? flag.subject
+    flag.id =
+      [...store.discrepancies.values()].find(
+        (row) => row.kind === flag.kind && row.subject === subject && row.status === "OPEN"
+      )?.discrepancyId ?? null
+  }
+  return world
+}
+
+/** What the operation behind `order.cancelled` leaves. It is no command of the kernel yet, so the test writes it. */
+const cancelOrder = (store: MemoryStore, world: World, orderId: string): World => {
+  const trackingKey = cancelledOrderKey(orderId)
+  store.tracking.set(`${merchantId}\u001f${trackingKey}`, {
+    merchantId,
+    trackingKey,
+    postingId: postingId(epoch, 0),
+    answer: null,
+    recordedAt: epoch
+  })
+  return { ...world, cancelledOrders: [...world.cancelledOrders, orderId] }
+}
+
+const commandOf = (
+  asked: Exclude<Ask, { do: "cancel" }>,
+  known: { readonly postings: ReadonlyArray<Posting>; readonly world: World }
+): Command => {
+  const { postings, world } = known
+  const itemId = (index: number): string | undefined => {
+    const { sku, variant } = names[index]!
+    return world.items.find((item) => (variant === undefined ? item.sku === sku : item.variant === variant))
+      ?.id
+  }
+  const reservationId = (orderId: string, which: number): string => {
+    const committed = world.documents
+      .filter(({ kind, order }) => order === orderId && kind !== "SALE")
+      .map(({ id }) => id)
+    const queued = postings
+      .filter(({ command }) => command._tag === "ReserveStock" && command.orderId === orderId)
+      .map(({ id }) => id)
+    // Newest first: the last ones are those that most is done with.
+    return [...committed, ...queued].toReversed()[which] ?? postingId(epoch, 0)
+  }
+  switch (asked.do) {
+    case "reserve":
+      return {
+        _tag: "ReserveStock",
+        orderId: orders[asked.order]!,
+        kind: asked.kind,
+        lines: asked.lines.map(([item, amount, which], index) => ({
+          item: itemRef(item, index % 2 === 1),
+          quantity: amount,
+          stockId:
+            which === null
+              ? undefined
+              : (world.stocks.filter((stock) => stock.item === itemId(item))[which]?.id ??
+                postingId(epoch, 0))
+        })),
+        expiresInSeconds: asked.seconds,
+        locationId: asked.location === null ? undefined : locations[asked.location]
+      }
+    case "release":
+      return {
+        _tag: "ReleaseReservation",
+        orderId: orders[asked.order]!,
+        reason: "RELEASED",
+        ...(asked.line === null
+          ? {}
+          : { line: { item: itemRef(asked.line[0]), quantity: asked.line[1] ?? undefined } })
+      }
+    case "confirm": {
+      const orderId = orders[asked.order]!
+      return {
+        _tag: "ConfirmReservation",
+        orderId,
+        ...(asked.which === null ? {} : { reservationId: reservationId(orderId, asked.which) })
+      }
+    }
+    case "extend":
+      return { _tag: "ExtendReservation", orderId: orders[asked.order]!, expiresInSeconds: asked.seconds }
+    case "expire": {
+      const orderId = orders[asked.order]!
+      return { _tag: "ExpireReservation", orderId, reservationId: reservationId(orderId, asked.which) }
+    }
+    case "adjust": {
+      const { lotExpiresAt, lotNumber } =
+        asked.lot === null ? { lotExpiresAt: undefined, lotNumber: undefined } : lots[asked.lot]!
+      const locationId = asked.location === null ? undefined : locations[asked.location]
+      const comesIn = asked.changeType === "RECEIPT" || asked.changeType === "RETURN"
+      const stock = world.stocks.find(
+        (one) =>
+          one.item === itemId(asked.item) &&
+          (locationId === undefined ? !comesIn || one.location === "default" : one.location === locationId) &&
+          (lotNumber === undefined ? !comesIn || one.lot === "" : one.lot === lotNumber)
+      )
+      // An order's sale or return goes by what the order holds, whichever stock the request may name.
+      const isFree = asked.order === null && asked.version !== "any"
+      return {
+        _tag: "AdjustStock",
+        changeType: asked.changeType,
+        item: itemRef(asked.item),
+        quantity: asked.changeType === "CORRECTION" ? asked.quantity - 1 : asked.quantity,
+        orderId: asked.order === null ? undefined : orders[asked.order],
+        locationId,
+        lotNumber,
+        lotExpiresAt: asked.changeType === "RECEIPT" ? lotExpiresAt : undefined,
+        reference: asked.reference === null ? undefined : references[asked.reference],
+        expectedVersion: isFree ? (stock?.version ?? 0) + (asked.version === "stale" ? 1 : 0) : undefined
+      }
+    }
+    case "item": {
+      const { sku, variant } = names[asked.item]!
+      // Gives the item another sku, or a variant to the one that is known by its sku alone.
+      const renamed = asked.renames
+        ? variant === undefined
+          ? { productVariantId: "v5", sku }
+          : { productVariantId: variant, sku: "s1" }
+        : { productVariantId: variant, sku }
+      return {
+        _tag: "EnsureItem",
+        kind: "PRODUCT",
+        ...renamed,
+        stocked: asked.stocked ?? undefined,
+        lowStockThreshold: asked.threshold ?? undefined,
+        discontinued: asked.discontinued ?? undefined
+      }
+    }
+    case "location":
+      return { _tag: "EnsureLocation", locationId: locations[asked.location]!, name: asked.name ?? undefined }
+    case "resolve": {
+      const open = world.flags.filter(({ id }) => id !== null)
+      return {
+        _tag: "ResolveDiscrepancy",
+        discrepancyId: open[asked.which]?.id ?? postingId(epoch, 0),
+        reason: "counted"
+      }
+    }
+  }
+}
+
+export const describePosting = ({ at, command, id }: Posting): string =>
+  `${JSON.stringify(command)} as ${id} at +${at - epoch} ms`

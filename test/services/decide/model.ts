@@ -1,0 +1,794 @@
+import type { AdjustStock, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
+
+/**
+ * What CONTRACTS sections 1, 2 and 4 say about the kernel's commands, as plainly as it can be said: arrays, no journal,
+ * no rows, no code in common with src. It is the specification that random histories are compared with.
+ */
+
+export interface Item {
+  readonly id: string
+  variant: string | null
+  sku: string | null
+  stocked: boolean
+  threshold: number
+  discontinued: boolean
+  initialized: boolean
+}
+export interface Stock {
+  readonly item: string
+  readonly location: string
+  readonly lot: string
+  readonly expiresAt: number | null
+  readonly createdAt: number
+  /** Known once the batch that opened it is committed. */
+  id: string | null
+  onHand: number
+  reserved: number
+  damaged: number
+  version: number
+}
+interface Line {
+  readonly item: string
+  readonly stock: number | null
+  readonly quantity: number
+  open: number
+  sold: number
+  released: number
+  /** The part of `released` that the order did not give back of its own will. */
+  expired: number
+  returned: number
+}
+export interface Document {
+  readonly id: string
+  readonly order: string
+  readonly kind: "ORDER" | "VARIANT" | "SALE"
+  readonly scope: string
+  readonly wants: ReadonlyArray<readonly [string, number, string | null]>
+  readonly location: string | null
+  status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+  expiresAt: number
+  readonly lines: Array<Line>
+}
+export interface World {
+  readonly locations: Array<{ readonly id: string; name: string | null }>
+  readonly items: Array<Item>
+  readonly stocks: Array<Stock>
+  readonly documents: Array<Document>
+  /** Adjustments that name a reference, and direct sales of orders: each is applied once. */
+  readonly applied: Array<string>
+  readonly cancelledOrders: Array<string>
+  /** Discrepancies that a person closes: `kind subject`, open or resolved. */
+  readonly flags: Array<{ readonly kind: string; readonly subject: string; open: boolean; id: string | null }>
+}
+
+export type Outcome =
+  | { readonly refused: string; readonly detail: unknown }
+  | { readonly told: Readonly<Record<string, unknown>> }
+
+class Refused {
+  readonly tag: string
+  readonly detail: unknown
+  constructor(tag: string, detail: unknown = null) {
+    this.tag = tag
+    this.detail = detail
+  }
+}
+
+/** Where CONTRACTS asks for more than the kernel's rows can say today: the history is judged no further. */
+export class Unjudged extends Error {}
+
+export const emptyWorld = (): World => ({
+  locations: [{ id: "default", name: null }],
+  items: [],
+  stocks: [],
+  documents: [],
+  applied: [],
+  cancelledOrders: [],
+  flags: []
+})
+
+/** What CONTRACTS says about one posting. All or none, by construction: it is played on a copy. */
+export const judge = (
+  world: World,
+  posting: Posting
+): { readonly outcome: Outcome; readonly world: World } => {
+  const next = copyOf(world)
+  try {
+    return { outcome: { told: new Rules(next, posting).told() }, world: next }
+  } catch (reason) {
+    if (!(reason instanceof Refused)) throw reason
+    return { outcome: { refused: reason.tag, detail: reason.detail }, world }
+  }
+}
+
+const copyOf = (world: World): World => ({
+  locations: world.locations.map((location) => ({ ...location })),
+  items: world.items.map((item) => ({ ...item })),
+  stocks: world.stocks.map((stock) => ({ ...stock })),
+  documents: world.documents.map((one) => ({ ...one, lines: one.lines.map((line) => ({ ...line })) })),
+  applied: [...world.applied],
+  cancelledOrders: [...world.cancelledOrders],
+  flags: world.flags.map((flag) => ({ ...flag }))
+})
+
+class Rules {
+  readonly world: World
+  readonly posting: Posting
+  readonly at: number
+
+  constructor(world: World, posting: Posting) {
+    this.world = world
+    this.posting = posting
+    this.at = posting.at
+  }
+
+  told(): Readonly<Record<string, unknown>> {
+    const { command } = this.posting
+    switch (command._tag) {
+      case "ReserveStock":
+        return this.reserve(command)
+      case "ReleaseReservation":
+        return this.release(command)
+      case "ConfirmReservation":
+        return this.confirm(command)
+      case "ExtendReservation":
+        return this.extend(command)
+      case "ExpireReservation":
+        return this.expire(command)
+      case "AdjustStock":
+        return this.adjust(command)
+      case "EnsureItem":
+        return this.ensureItem(command)
+      case "EnsureLocation":
+        return this.ensureLocation(command)
+      case "ResolveDiscrepancy":
+        return this.resolve(command)
+    }
+  }
+
+  reserve(command: Extract<Command, { _tag: "ReserveStock" }>) {
+    const unknown = command.lines.filter(({ item }) => this.find(item) === undefined)
+    const wants = new Map<string, [string, number, string | null]>()
+    for (const { item: ref, quantity, stockId } of command.lines) {
+      const item = this.find(ref)
+      if (item === undefined) continue
+      const want = wants.get(`${item.id} ${stockId}`) ?? [item.id, 0, stockId ?? null]
+      want[1] += quantity
+      wants.set(`${item.id} ${stockId}`, want)
+    }
+    const wanted = [...wants.values()]
+    const scope = command.kind === "VARIANT" ? (wanted[0]?.[0] ?? "") : ""
+
+    const mine = this.world.documents.filter(({ order }) => order === command.orderId)
+    const promises = mine.filter(({ kind }) => kind === command.kind).filter((one) => one.scope === scope)
+    for (const one of promises) {
+      if (one.status === "PENDING" && one.expiresAt <= this.at) this.giveBack(one, "EXPIRED")
+    }
+    const live =
+      promises.find(({ status }) => status === "PENDING" || status === "CONFIRMED") ??
+      mine.findLast(
+        ({ kind, lines }) => kind === "SALE" && lines.some(({ item }) => wanted.some(([id]) => id === item))
+      )
+    if (live !== undefined) {
+      if (unknown.length > 0 || sorted(live.wants) !== sorted(wanted)) {
+        throw new Refused("ReservationFailed", "OTHER_ITEMS")
+      }
+      return this.reservation(live, false)
+    }
+    if (this.world.cancelledOrders.includes(command.orderId)) {
+      throw new Refused("ReservationFailed", "ORDER_CANCELLED")
+    }
+    if (unknown.length > 0) throw new Refused("ItemNotFound")
+    if (wanted.some(([id]) => this.item(id).discontinued)) {
+      throw new Refused("ReservationFailed", "DISCONTINUED_ITEM")
+    }
+    this.checkLocation(command.locationId)
+
+    const one: Document = {
+      id: this.posting.id,
+      order: command.orderId,
+      kind: command.kind,
+      scope,
+      wants: wanted,
+      location: command.locationId ?? null,
+      status: "PENDING",
+      expiresAt: this.at + command.expiresInSeconds * 1_000,
+      lines: []
+    }
+    const short: Array<readonly [string | null, number, number]> = []
+    // What is wanted of one stock can come from nowhere else, so it is taken first.
+    const byName = wanted.sort((a, b) => ((a[2] ?? "~") < (b[2] ?? "~") ? -1 : 1))
+    for (const [id, , stockId] of byName) {
+      const known = this.world.stocks.some(
+        (stock) => stock.id === stockId && stock.item === id && this.isHere(stock, command.locationId)
+      )
+      if (stockId !== null && this.item(id).stocked && !known) throw new Refused("StockNotFound")
+    }
+    for (const [id, quantity, stockId] of byName) {
+      const missing = this.take(id, quantity, {
+        from: (stock) => this.isHere(stock, command.locationId) && (stockId === null || stock.id === stockId),
+        each: (stock, picked) => {
+          if (stock !== null) this.move(stock, { reserved: picked })
+          one.lines.push(newLine(id, stock, picked, { open: picked }))
+        }
+      })
+      if (missing > 0) short.push([this.nameOf(id), quantity, quantity - missing])
+    }
+    if (short.length > 0) throw new Refused("InsufficientStock", short.sort())
+    this.world.documents.push(one)
+    return this.reservation(one, true)
+  }
+
+  release(command: Extract<Command, { _tag: "ReleaseReservation" }>) {
+    const mine = this.promisesOf(command.orderId)
+    if (command.line === undefined) {
+      const pending = mine.filter(({ status }) => status === "PENDING")
+      if (pending.length > 0) {
+        const quantity = pending.reduce((sum, one) => sum + this.giveBack(one, "CANCELLED"), 0)
+        return { released: true, quantity }
+      }
+      const known =
+        mine.length > 0 ? mine : this.world.documents.filter(({ order }) => order === command.orderId)
+      if (known.length === 0) throw new Refused("ReservationNotFound")
+      if (known.some(({ status }) => status === "CONFIRMED")) throw new Refused("ReservationAlreadyConfirmed")
+      return { released: false, quantity: 0 }
+    }
+    const item = this.find(command.line.item)
+    if (item === undefined) throw new Refused("ItemNotFound")
+    const lines = mine.flatMap((one) =>
+      one.lines.filter((line) => line.item === item.id).map((line) => ({ line, one }))
+    )
+    if (lines.length === 0) throw new Refused("ReservationNotFound")
+    const held = lines.reduce((sum, { line }) => sum + line.open, 0)
+    const wanted = command.line.quantity ?? held
+    if (wanted > held) throw new Refused("ReleaseExceedsReservation", held)
+    if (held === 0) {
+      if (lines.some(({ line }) => line.sold > 0)) throw new Refused("ReservationAlreadyConfirmed")
+      return { released: false, quantity: 0, item: this.figures(item) }
+    }
+    let left = wanted
+    for (const { line, one } of lines.toReversed()) {
+      const quantity = Math.min(left, line.open)
+      left -= quantity
+      this.letGo(line, quantity)
+      this.settle(one, "CANCELLED")
+    }
+    return { released: true, quantity: wanted, item: this.figures(item) }
+  }
+
+  confirm(command: Extract<Command, { _tag: "ConfirmReservation" }>) {
+    const { orderId, reservationId } = command
+    const isMeant = ({ id }: Document) => reservationId === undefined || id === reservationId
+    const mine = this.promisesOf(orderId).filter(isMeant)
+    if (mine.length === 0) {
+      const sold = this.world.documents.filter(({ order }) => order === orderId).find(isMeant)
+      if (sold === undefined) throw new Refused("ReservationNotFound")
+      return { confirmed: false, reservationId: sold.id }
+    }
+    const pending = mine.filter(({ status }) => status === "PENDING")
+    for (const one of pending) {
+      for (const line of one.lines) this.sell(one, line, line.open)
+      this.settle(one, "CANCELLED")
+    }
+    if (pending[0] !== undefined) return { confirmed: true, reservationId: pending[0].id }
+    const confirmed = mine.find(({ status }) => status === "CONFIRMED")
+    if (confirmed !== undefined) return { confirmed: false, reservationId: confirmed.id }
+    // A newer reservation of the same kind and scope has taken its place.
+    const isLast = (one: Document) =>
+      this.promisesOf(orderId).findLast(({ kind, scope }) => kind === one.kind && scope === one.scope) === one
+    const expired = mine.findLast((one) => one.status === "EXPIRED" && isLast(one))
+    if (expired !== undefined) return this.takeAgain(expired)
+    const isOver = mine.at(-1)!.status === "EXPIRED"
+    throw isOver ? new Refused("ReservationExpired", []) : new Refused("ReservationCancelled")
+  }
+
+  takeAgain(one: Document) {
+    const gone = (short: unknown) => new Refused("ReservationExpired", short)
+    if (this.world.cancelledOrders.includes(one.order)) throw gone([])
+    const ofOrder = (item: string, of: (line: Line) => number) =>
+      this.world.documents
+        .filter(({ order }) => order === one.order)
+        .flatMap(({ lines }) => lines)
+        .reduce((sum, line) => sum + (line.item === item ? of(line) : 0), 0)
+    const lost = new Map<string, number>()
+    for (const line of one.lines) lost.set(line.item, (lost.get(line.item) ?? 0) + line.expired)
+    if ([...lost.keys()].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw gone([])
+    if (isBeyondTheRows(one)) throw new Unjudged()
+    const short: Array<readonly [string | null, number, number]> = []
+    let tookAny = false
+    for (const [item, quantity] of lost) {
+      const need = quantity - ofOrder(item, ({ sold }) => sold)
+      if (need <= 0) continue
+      const missing = this.take(item, need, {
+        from: () => true,
+        each: (stock, picked) => {
+          tookAny = true
+          if (stock !== null) this.move(stock, { onHand: -picked })
+          one.lines.push(newLine(item, stock, picked, { sold: picked }))
+        }
+      })
+      if (missing > 0) short.push([this.nameOf(item), need, need - missing])
+    }
+    if (short.length > 0) throw gone(short.sort())
+    if (tookAny) one.status = "CONFIRMED"
+    return { confirmed: tookAny, reservationId: one.id }
+  }
+
+  extend(command: Extract<Command, { _tag: "ExtendReservation" }>) {
+    const mine = this.promisesOf(command.orderId)
+    const known =
+      mine.length > 0 ? mine : this.world.documents.filter(({ order }) => order === command.orderId)
+    if (known.length === 0) throw new Refused("ReservationNotFound")
+    const pending = mine.filter(({ status }) => status === "PENDING")
+    if (pending.length === 0) {
+      const last = known.at(-1)!.status
+      throw new Refused(
+        last === "CONFIRMED"
+          ? "ReservationAlreadyConfirmed"
+          : last === "EXPIRED"
+            ? "ReservationExpired"
+            : "ReservationCancelled",
+        last === "EXPIRED" ? [] : null
+      )
+    }
+    if (pending.some(({ expiresAt }) => expiresAt <= this.at)) throw new Refused("ReservationExpired", [])
+    const expiresAt = this.at + command.expiresInSeconds * 1_000
+    for (const one of pending) one.expiresAt = expiresAt
+    return { reservationId: pending[0]!.id, expiresAt }
+  }
+
+  expire(command: Extract<Command, { _tag: "ExpireReservation" }>) {
+    const one = this.world.documents.find(
+      ({ id, order }) => order === command.orderId && id === command.reservationId
+    )
+    if (one === undefined) throw new Refused("ReservationNotFound")
+    const isDue = one.status === "PENDING" && one.expiresAt <= this.at
+    if (isDue) this.giveBack(one, "EXPIRED")
+    return { expired: isDue, expiresAt: one.expiresAt }
+  }
+
+  adjust(command: AdjustStock) {
+    const item = this.find(command.item)
+    if (item === undefined) throw new Refused("ItemNotFound")
+    this.checkLocation(command.locationId)
+    const moved = new Set<number>()
+    const applied =
+      command.changeType === "SALE"
+        ? this.sale(command, item, moved)
+        : this.once(command, item, () => this.fact(command, item, moved))
+    return {
+      applied,
+      item: this.figures(item),
+      stocks: [...moved].map((index) => this.stockFigures(index)).sort()
+    }
+  }
+
+  once(command: AdjustStock, item: Item, apply: () => void): boolean {
+    const { changeType, locationId, lotNumber, orderId, reference } = command
+    const isSaleOfOrder = changeType === "SALE" && orderId !== undefined
+    if (reference !== undefined || isSaleOfOrder) {
+      const key = JSON.stringify(
+        isSaleOfOrder
+          ? [orderId, item.id, reference]
+          : [changeType, item.id, reference, orderId, locationId, lotNumber]
+      )
+      if (this.world.applied.includes(key)) return false
+      this.world.applied.push(key)
+    }
+    this.checkVersion(command, item)
+    apply()
+    return true
+  }
+
+  sale(command: AdjustStock, item: Item, moved: Set<number>): boolean {
+    const { orderId, quantity } = command
+    if (orderId === undefined)
+      return this.once(command, item, () => this.sellDirectly(command, item, quantity, moved))
+    const lines = this.promisesOf(orderId).flatMap((one) =>
+      one.lines.filter((line) => line.item === item.id).map((line) => ({ line, one }))
+    )
+    if (lines.every(({ line }) => line.open === 0)) {
+      if (lines.some(({ line }) => line.sold > 0)) return false
+      return this.once(command, item, () => this.sellDirectly(command, item, quantity, moved))
+    }
+    this.checkVersion(command, item)
+    let left = quantity
+    for (const { line, one } of lines) {
+      const picked = Math.min(left, line.open)
+      if (picked === 0) continue
+      left -= picked
+      this.sell(one, line, picked)
+      this.settle(one, "CANCELLED")
+      if (line.stock !== null) moved.add(line.stock)
+    }
+    if (left > 0) this.sellDirectly(command, item, left, moved)
+    return true
+  }
+
+  sellDirectly(command: AdjustStock, item: Item, quantity: number, moved: Set<number>): void {
+    const lines: Array<Line> = []
+    const missing = this.take(item.id, quantity, {
+      from: (stock) =>
+        this.isHere(stock, command.locationId) &&
+        (command.lotNumber === undefined || stock.lot === command.lotNumber),
+      each: (stock, picked) => {
+        lines.push(newLine(item.id, stock, picked, { sold: picked }))
+        if (stock === null) return
+        moved.add(stock)
+        this.move(stock, { onHand: -picked })
+      }
+    })
+    if (missing > 0)
+      throw new Refused("InsufficientStock", [[this.nameOf(item.id), quantity, quantity - missing]])
+    if (command.orderId === undefined) return
+    this.world.documents.push({
+      id: "a sale",
+      order: command.orderId,
+      kind: "SALE",
+      scope: item.id,
+      wants: [[item.id, quantity, null]],
+      location: null,
+      status: "CONFIRMED",
+      expiresAt: this.at,
+      lines
+    })
+  }
+
+  fact(command: AdjustStock, item: Item, moved: Set<number>): void {
+    const { changeType, orderId, quantity } = command
+    const change = (stock: number, by: Change): void => {
+      moved.add(stock)
+      this.move(stock, by)
+    }
+    switch (changeType) {
+      case "RECEIPT":
+        change(this.stockFor(command, item), { onHand: quantity })
+        item.initialized = true
+        return
+      case "DAMAGE":
+        change(this.theStock(command, item), { damaged: quantity })
+        return
+      case "CORRECTION": {
+        const matching = this.matching(command, item)
+        const stock =
+          matching.length > 0 || command.expectedVersion !== undefined
+            ? this.theStock(command, item)
+            : this.stockFor(command, item)
+        moved.add(stock)
+        const onHand = quantity - this.world.stocks[stock]!.onHand
+        if (onHand !== 0) change(stock, { onHand })
+        item.initialized = true
+        return
+      }
+      case "RETURN": {
+        let left = quantity
+        const sold = this.world.documents
+          .filter(({ order }) => orderId !== undefined && order === orderId)
+          .flatMap(({ lines }) => lines)
+        for (const line of sold) {
+          const back = line.item === item.id ? Math.min(left, line.sold - line.returned) : 0
+          line.returned += back
+          left -= back
+          if (back > 0 && line.stock !== null) change(line.stock, { onHand: back })
+        }
+        if (left === 0 || !item.stocked) return
+        change(this.stockFor(command, item), { onHand: left })
+        item.initialized = true
+        if (orderId !== undefined) this.flag("RETURN_EXCEEDS_SALE", orderId)
+      }
+    }
+  }
+
+  ensureItem(command: Extract<Command, { _tag: "EnsureItem" }>) {
+    const { productVariantId, sku } = command
+    const { items } = this.world
+    const byVariant = items.find(
+      ({ variant }) => productVariantId !== undefined && variant === productVariantId
+    )
+    const bySku = items.find((item) => sku !== undefined && item.sku === sku)
+    const isAnother = bySku !== undefined && bySku !== byVariant
+    // An item known by its sku alone is adopted; any other sku belongs to the item that has it.
+    if (
+      isAnother &&
+      (byVariant !== undefined || (productVariantId !== undefined && bySku.variant !== null))
+    ) {
+      throw new Refused("ItemConflict")
+    }
+    const known = byVariant ?? bySku
+    const item = known ?? {
+      id: this.posting.id,
+      variant: null,
+      sku: null,
+      stocked: true,
+      threshold: 0,
+      discontinued: false,
+      initialized: false
+    }
+    if (known === undefined) items.push(item)
+    item.variant = productVariantId ?? item.variant
+    item.sku = sku ?? item.sku
+    item.stocked = command.stocked ?? item.stocked
+    item.threshold = command.lowStockThreshold ?? item.threshold
+    item.discontinued = command.discontinued ?? item.discontinued
+    return {
+      created: known === undefined,
+      item: this.figures(item),
+      stocked: item.stocked,
+      threshold: item.threshold
+    }
+  }
+
+  ensureLocation(command: Extract<Command, { _tag: "EnsureLocation" }>) {
+    const known = this.world.locations.find(({ id }) => id === command.locationId)
+    if (known === undefined) this.world.locations.push({ id: command.locationId, name: command.name ?? null })
+    else known.name = command.name ?? known.name
+    return {
+      created: known === undefined,
+      locationId: command.locationId,
+      name: command.name ?? known?.name ?? null
+    }
+  }
+
+  resolve(command: Extract<Command, { _tag: "ResolveDiscrepancy" }>) {
+    const flag = this.world.flags.find(({ id }) => id === command.discrepancyId)
+    if (flag === undefined) throw new Refused("DiscrepancyNotFound")
+    const wasOpen = flag.open
+    flag.open = false
+    return { resolved: wasOpen }
+  }
+
+  /* What the rules share. */
+
+  find(ref: ItemRef): Item | undefined {
+    return this.world.items.find((item) =>
+      "variantId" in ref
+        ? item.variant === ref.variantId
+        : "sku" in ref
+          ? item.sku === ref.sku
+          : item.id === ref.itemId
+    )
+  }
+
+  item(id: string): Item {
+    return this.world.items.find((item) => item.id === id)!
+  }
+
+  nameOf(id: string): string | null {
+    const { sku, variant } = this.item(id)
+    return variant ?? sku
+  }
+
+  promisesOf(orderId: string): ReadonlyArray<Document> {
+    return this.world.documents.filter(({ kind, order }) => order === orderId && kind !== "SALE")
+  }
+
+  checkLocation(locationId: string | undefined): void {
+    const isKnown = locationId === undefined || this.world.locations.some(({ id }) => id === locationId)
+    if (!isKnown) throw new Refused("LocationNotFound")
+  }
+
+  isHere(stock: Stock, locationId: string | undefined): boolean {
+    return locationId === undefined || stock.location === locationId
+  }
+
+  /** Takes what can be sold now: by location, then first-expired-first-out. Answers how much is missing. */
+  take(
+    id: string,
+    quantity: number,
+    how: {
+      readonly from: (stock: Stock) => boolean
+      readonly each: (stock: number | null, quantity: number) => void
+    }
+  ): number {
+    if (!this.item(id).stocked) {
+      how.each(null, quantity)
+      return 0
+    }
+    const { locations, stocks } = this.world
+    const place = (stock: Stock) => locations.findIndex((location) => location.id === stock.location)
+    const never = Number.MAX_SAFE_INTEGER
+    const inOrder = stocks
+      .map((stock, index) => ({ stock, index }))
+      .filter(({ stock }) => stock.item === id && how.from(stock))
+      .sort(
+        (a, b) =>
+          place(a.stock) - place(b.stock) ||
+          (a.stock.expiresAt ?? never) - (b.stock.expiresAt ?? never) ||
+          a.stock.createdAt - b.stock.createdAt ||
+          a.index - b.index
+      )
+    let left = quantity
+    for (const { index, stock } of inOrder) {
+      const picked = Math.min(left, sellableNow(stock, this.at))
+      if (picked > 0) how.each(index, picked)
+      left -= picked
+    }
+    return left
+  }
+
+  move(index: number, by: Change): void {
+    const stock = this.world.stocks[index]!
+    stock.onHand += by.onHand ?? 0
+    stock.reserved += by.reserved ?? 0
+    stock.damaged += by.damaged ?? 0
+    stock.version += 1
+  }
+
+  letGo(line: Line, quantity: number, why: "RELEASED" | "EXPIRED" = "RELEASED"): void {
+    line.open -= quantity
+    line.released += quantity
+    if (why === "EXPIRED") line.expired += quantity
+    if (quantity > 0 && line.stock !== null) this.move(line.stock, { reserved: -quantity })
+  }
+
+  giveBack(one: Document, end: "CANCELLED" | "EXPIRED"): number {
+    const held = one.lines.reduce((sum, { open }) => sum + open, 0)
+    for (const line of one.lines) this.letGo(line, line.open, end === "EXPIRED" ? "EXPIRED" : "RELEASED")
+    this.settle(one, end)
+    return held
+  }
+
+  settle(one: Document, otherwise: "CANCELLED" | "EXPIRED"): void {
+    if (one.status !== "PENDING" || one.lines.some(({ open }) => open > 0)) return
+    one.status = one.lines.some(({ sold }) => sold > 0) ? "CONFIRMED" : otherwise
+  }
+
+  sell(one: Document, line: Line, quantity: number): void {
+    line.open -= quantity
+    line.sold += quantity
+    if (quantity === 0 || line.stock === null) return
+    this.move(line.stock, { onHand: -quantity, reserved: -quantity })
+    const stock = this.world.stocks[line.stock]!
+    if (stock.expiresAt !== null && stock.expiresAt <= this.at)
+      this.flag("EXPIRED_LOT_SOLD", stockName(stock))
+  }
+
+  flag(kind: string, subject: string): void {
+    const isOpen = this.world.flags.some(
+      (flag) => flag.open && flag.kind === kind && flag.subject === subject
+    )
+    if (!isOpen) this.world.flags.push({ kind, subject, open: true, id: null })
+  }
+
+  matching(command: AdjustStock, item: Item): ReadonlyArray<number> {
+    return this.world.stocks.flatMap((stock, index) =>
+      stock.item === item.id &&
+      this.isHere(stock, command.locationId) &&
+      (command.lotNumber === undefined || stock.lot === command.lotNumber)
+        ? [index]
+        : []
+    )
+  }
+
+  theStock(command: AdjustStock, item: Item): number {
+    const [stock, ...others] = this.matching(command, item)
+    if (others.length > 0) throw new Refused("AmbiguousStock")
+    if (stock === undefined) throw new Refused("StockNotFound")
+    return stock
+  }
+
+  /** Where goods come in: the given place and lot, or the default place and the unnamed lot. */
+  stockFor(command: AdjustStock, item: Item): number {
+    const { stocks } = this.world
+    const location = command.locationId ?? "default"
+    const lot = command.lotNumber ?? ""
+    const index = stocks.findIndex(
+      (stock) => stock.item === item.id && stock.location === location && stock.lot === lot
+    )
+    const expiresAt = command.lotExpiresAt ?? null
+    if (index >= 0) {
+      if (expiresAt !== null && stocks[index]!.expiresAt !== expiresAt) throw new Refused("LotMismatch")
+      return index
+    }
+    stocks.push({
+      item: item.id,
+      location,
+      lot,
+      expiresAt,
+      createdAt: this.at,
+      id: null,
+      onHand: 0,
+      reserved: 0,
+      damaged: 0,
+      version: 0
+    })
+    return stocks.length - 1
+  }
+
+  checkVersion(command: AdjustStock, item: Item): void {
+    if (command.expectedVersion === undefined) return
+    const comesIn = command.changeType === "RECEIPT" || command.changeType === "RETURN"
+    const index = comesIn
+      ? this.world.stocks.findIndex(
+          (stock) =>
+            stock.item === item.id &&
+            stock.location === (command.locationId ?? "default") &&
+            stock.lot === (command.lotNumber ?? "")
+        )
+      : this.theStock(command, item)
+    const stock = this.world.stocks[index]
+    if (stock === undefined) throw new Refused("StockNotFound")
+    if (stock.version !== command.expectedVersion) throw new Refused("VersionMismatch", stock.version)
+  }
+
+  figures(item: Item) {
+    const stocks = this.world.stocks.filter((stock) => stock.item === item.id)
+    const sum = (of: (stock: Stock) => number) => stocks.reduce((total, stock) => total + of(stock), 0)
+    const available = sum((stock) => sellableNow(stock, this.at))
+    return {
+      itemId: item.id,
+      quantity: sum(({ onHand }) => onHand),
+      reserved: sum(({ reserved }) => reserved),
+      damaged: sum(({ damaged }) => damaged),
+      available,
+      status: statusNow(item, available)
+    }
+  }
+
+  stockFigures(index: number): string {
+    return stockText(this.world.stocks[index]!)
+  }
+
+  reservation(one: Document, created: boolean) {
+    return {
+      created,
+      reservationId: one.id,
+      status: one.status,
+      expiresAt: one.expiresAt,
+      lines: one.lines
+        .map(({ item, open, quantity, stock }) => {
+          const { location, lot } = stock === null ? { location: null, lot: null } : this.world.stocks[stock]!
+          return `${item} at ${location} lot ${lot || null}: ${quantity}, ${open} open`
+        })
+        .sort()
+    }
+  }
+}
+
+interface Change {
+  readonly onHand?: number
+  readonly reserved?: number
+  readonly damaged?: number
+}
+
+const sorted = (wants: Document["wants"]): string =>
+  JSON.stringify([...wants].map((want) => JSON.stringify(want)).sort())
+
+const newLine = (item: string, stock: number | null, quantity: number, state: Partial<Line>): Line => ({
+  item,
+  stock,
+  quantity,
+  open: 0,
+  sold: 0,
+  released: 0,
+  expired: 0,
+  returned: 0,
+  ...state
+})
+
+export const sellableNow = (stock: Stock, at: number): number =>
+  stock.expiresAt !== null && at >= stock.expiresAt
+    ? 0
+    : Math.max(0, stock.onHand - stock.reserved - stock.damaged)
+
+const statusNow = (item: Item, available: number): string => {
+  if (item.discontinued) return "DISCONTINUED"
+  if (!item.initialized) return "AWAITING_INITIAL_STOCK"
+  if (available === 0) return "OUT_OF_STOCK"
+  return available <= item.threshold ? "LOW_STOCK" : "IN_STOCK"
+}
+
+export const stockName = ({ item, location, lot }: Pick<Stock, "item" | "location" | "lot">): string =>
+  `${item} at ${location} lot ${lot || null}`
+
+export const stockText = (stock: Stock): string =>
+  `${stockName(stock)}: ${stock.onHand} ${stock.reserved} ${stock.damaged}, version ${stock.version}`
+
+/**
+ * What an expired reservation may take again is not in its rows when part of it was released before, or when it was
+ * bound to a location or a stock.
+ */
+const isBeyondTheRows = (one: Document): boolean =>
+  one.location !== null ||
+  one.wants.some(([, , stockId]) => stockId !== null) ||
+  one.lines.some(({ expired, released }) => released > expired)

@@ -1,0 +1,173 @@
+import { Effect, Redacted, type Scope } from "effect"
+import { once } from "node:events"
+import { type AddressInfo, type Socket, connect, createServer } from "node:net"
+
+/**
+ * A proxy between the kernel and PostgreSQL that loses what a network can lose. It knows enough of the protocol to tell
+ * which statement a message executes.
+ */
+
+export type Fault =
+  /** The answer to COMMIT is swallowed and the connection cut: it is committed, and the kernel does not know. */
+  | "answer to COMMIT lost"
+  /** The connection is cut before COMMIT has left: it is not committed, and the kernel does not know. */
+  | "COMMIT lost"
+  /** The kernel's side is cut; COMMIT reaches PostgreSQL only after the kernel has asked what became of it. */
+  | "COMMIT late"
+
+export interface Proxy {
+  readonly url: Redacted.Redacted<string>
+  /** What to do at the next COMMIT. The proxy is transparent before and after it. */
+  readonly arm: (fault: Fault, more?: { readonly forgetStatus?: boolean; readonly refuse?: number }) => void
+  /** How often a fault was injected: a test in which it never fired proves nothing. */
+  readonly fired: () => number
+  readonly statusAsked: () => number
+}
+
+const statusQuery = "SELECT pg_xact_status($1::text::xid8)"
+/** Of the same length, so that the message around it stays as it is: a server that no longer knows the transaction. */
+const forgottenQuery = "SELECT nullif($1::text, $1)".padEnd(statusQuery.length)
+
+export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const to = new URL(Redacted.value(target))
+    let armed: Fault | undefined
+    let forget = false
+    let refuse = 0
+    let refuseAfterwards = 0
+    let fired = 0
+    let statusAsked = 0
+    let deliverLate: (() => void) | undefined
+    const sockets = new Set<Socket>()
+
+    const server = createServer((client) => {
+      if (refuse > 0) {
+        refuse -= 1
+        client.destroy()
+        return
+      }
+      const database = connect({ host: to.hostname.replace(/^\[|\]$/g, ""), port: Number(to.port) })
+      let swallow = false
+      const messages = frontendMessages()
+      const cut = () => {
+        fired += 1
+        refuse = refuseAfterwards
+        client.destroy()
+      }
+      client.on("data", (bytes) => {
+        const out: Array<Buffer> = []
+        const sent = messages(bytes)
+        for (const [index, { query, message }] of sent.entries()) {
+          if (query === statusQuery) {
+            statusAsked += 1
+            if (forget) message.write(forgottenQuery, message.indexOf(statusQuery))
+            deliverLate?.()
+          }
+          if (query === "COMMIT" && armed !== undefined) {
+            const fault = armed
+            armed = undefined
+            if (fault === "answer to COMMIT lost") swallow = true
+            else {
+              database.write(Buffer.concat(out))
+              out.length = 0
+              // What follows in the same chunk belongs to the COMMIT.
+              const rest = Buffer.concat(sent.slice(index).map((late) => late.message))
+              cut()
+              if (fault === "COMMIT lost") database.destroy()
+              else {
+                deliverLate = () => {
+                  deliverLate = undefined
+                  database.end(rest)
+                }
+              }
+              return
+            }
+          }
+          out.push(message)
+        }
+        if (out.length > 0) database.write(Buffer.concat(out))
+      })
+      database.on("data", (bytes) => {
+        if (swallow && bytes.includes("COMMIT\0")) {
+          cut()
+          database.destroy()
+        } else if (!client.destroyed) client.write(bytes)
+      })
+      for (const [socket, other] of [
+        [client, database],
+        [database, client]
+      ] as const) {
+        sockets.add(socket)
+        socket.on("error", () => undefined)
+        socket.on("close", () => {
+          sockets.delete(socket)
+          if (deliverLate === undefined || socket !== client) other.destroy()
+        })
+      }
+    })
+    yield* Effect.acquireRelease(
+      Effect.promise(async () => {
+        server.listen(0, "127.0.0.1")
+        await once(server, "listening")
+      }),
+      () =>
+        Effect.sync(() => {
+          for (const socket of sockets) socket.destroy()
+          server.close()
+        })
+    )
+    const url = new URL(to)
+    url.hostname = "127.0.0.1"
+    url.port = String((server.address() as AddressInfo).port)
+    return {
+      url: Redacted.make(url.href),
+      arm: (fault, more = {}) => {
+        armed = fault
+        forget = more.forgetStatus ?? false
+        refuseAfterwards = more.refuse ?? 0
+      },
+      fired: () => fired,
+      statusAsked: () => statusAsked
+    }
+  })
+
+interface FrontendMessage {
+  /** The statement that the message parses or binds. */
+  readonly query: string | undefined
+  readonly message: Buffer
+}
+
+/** Cuts what a client sends into messages, and remembers what its prepared statements are. */
+const frontendMessages = () => {
+  let rest = Buffer.alloc(0)
+  let started = false
+  const prepared = new Map<string, string>()
+  const text = (message: Buffer, from: number): readonly [value: string, next: number] => {
+    const end = message.indexOf(0, from)
+    return [message.toString("utf8", from, end), end + 1]
+  }
+  return (bytes: Buffer): ReadonlyArray<FrontendMessage> => {
+    rest = Buffer.concat([rest, bytes])
+    const found: Array<FrontendMessage> = []
+    while (true) {
+      // The first message has no type.
+      const head = started ? 1 : 0
+      if (rest.length < head + 4) return found
+      const length = head + rest.readInt32BE(head)
+      if (rest.length < length) return found
+      const message = Buffer.from(rest.subarray(0, length))
+      rest = rest.subarray(length)
+      let query: string | undefined
+      if (started && message[0] === 0x50) {
+        const [name, next] = text(message, 5)
+        ;[query] = text(message, next)
+        prepared.set(name, query)
+      } else if (started && message[0] === 0x42) {
+        const [, next] = text(message, 5)
+        query = prepared.get(text(message, next)[0])
+      }
+      started = true
+      found.push({ query, message })
+    }
+  }
+}

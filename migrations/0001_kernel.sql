@@ -251,7 +251,11 @@ BEGIN
     RETURN false;
   END IF;
   PERFORM pg_advisory_xact_lock(hashtextextended('holdfast partitions', 0));
-  IF to_regclass(partition) IS NOT NULL THEN
+  -- Asked of the catalog itself: to_regclass would answer from a cache that an advisory lock does not refresh.
+  IF EXISTS (
+    SELECT FROM pg_class c
+    WHERE c.relname = partition AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = parent::regclass)
+  ) THEN
     RETURN false;
   END IF;
   EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', partition, parent);

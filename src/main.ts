@@ -2,13 +2,13 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
 import { Command } from "effect/cli"
 import manifest from "../package.json" with { type: "json" }
-import { migrate, token } from "./cli/commands.ts"
+import { migrate, outbox, publish, tail, token } from "./cli/commands.ts"
 import { program, serve } from "./cli/serve.ts"
 import { ConfigurationInvalid } from "./layers/Configuration.ts"
 
 const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
-  Command.withSubcommands([serve, migrate, token])
+  Command.withSubcommands([serve, migrate, token, publish, tail, outbox])
 )
 
 /** Each problem on a line of its own, in the words of its failure; only our own bugs come with a trace. */

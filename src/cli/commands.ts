@@ -1,12 +1,20 @@
-import { Console, Effect, Layer, Option } from "effect"
-import { Command, Flag } from "effect/cli"
+import { Clock, Console, Effect, Layer, Option } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
 import * as Configuration from "../layers/Configuration.ts"
 import { migrate as applyMigrations } from "../layers/Migrations.ts"
+import { Broker } from "../services/Broker.ts"
 import { DevIssuer } from "../services/Jwks.ts"
+import { Outbox } from "../services/Outbox.ts"
+import { nextUuid } from "../services/Uuid.ts"
 import { commandDatabase } from "./database.ts"
-import { devIssuer, foundation } from "./service.ts"
+import { devIssuer, foundation, operations } from "./service.ts"
 
 /** Commands for a person at a terminal. They work beside a running service, on the same database. */
+
+const json = Flag.Boolean("json").pipe(
+  Flag.withDescription("Print JSON, one value a line"),
+  Flag.withDefault(false)
+)
 
 export const migrate = Command.make("migrate", {}, () =>
   Effect.gen(function* () {
@@ -41,3 +49,129 @@ export const token = Command.make(
       )
     }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Issue a development token"))
+
+export const publish = Command.make(
+  "publish",
+  {
+    topic: Argument.String("topic"),
+    value: Argument.String("json").pipe(Argument.withDescription("The message, as JSON")),
+    key: Flag.String("key").pipe(Flag.withDescription("What its order is kept for"), Flag.optional),
+    merchant: Flag.String("merchant").pipe(Flag.withDescription("Header x-merchant-id"), Flag.optional)
+  },
+  ({ key, merchant, topic, value }) =>
+    Effect.gen(function* () {
+      yield* Effect.try({
+        try: () => JSON.parse(value) as unknown,
+        catch: () => new Error("the message is not JSON")
+      })
+      const settings = yield* Configuration.load
+      const url = yield* commandDatabase(settings)
+      const id = yield* nextUuid
+      const [refusal] = yield* Effect.provide(
+        Effect.flatMap(Broker, (broker) =>
+          broker.publish([
+            {
+              topic,
+              key: Option.getOrNull(key),
+              value,
+              headers: {
+                ce_id: id,
+                "content-type": "application/json",
+                ...(Option.isSome(merchant) ? { "x-merchant-id": merchant.value } : {})
+              }
+            }
+          ])
+        ),
+        foundation(settings, url)
+      )
+      if (refusal !== undefined)
+        return yield* Effect.fail(new Error(`the broker refused it: ${refusal.detail} (${refusal.reason})`))
+      yield* Console.log(`published ${id} to ${topic}`)
+    }).pipe(Effect.scoped)
+).pipe(Command.withDescription("Publish one message"))
+
+export const tail = Command.make(
+  "tail",
+  {
+    topic: Argument.String("topic"),
+    group: Flag.String("group").pipe(
+      Flag.withDescription(
+        "Read on as this consumer group, and commit; without it, everything from the beginning"
+      ),
+      Flag.optional
+    ),
+    count: Flag.Int("count").pipe(Flag.withDescription("Stop after so many messages"), Flag.optional),
+    json
+  },
+  ({ count, group, json, topic }) =>
+    Effect.gen(function* () {
+      const settings = yield* Configuration.load
+      const url = yield* commandDatabase(settings)
+      const name = Option.getOrElse(group, () => undefined) ?? `tail-${yield* nextUuid}`
+      const read = Effect.gen(function* () {
+        const broker = yield* Broker
+        const subscription = yield* broker.subscribe({ group: name, topics: [topic] })
+        let left = Option.getOrElse(count, () => Number.POSITIVE_INFINITY)
+        while (left > 0) {
+          const deliveries = yield* subscription.poll(Math.min(left, 100))
+          for (const { headers, key, offset, partition, publishedAt, value } of deliveries) {
+            const text = value === null ? "(tombstone)" : new TextDecoder().decode(value)
+            yield* Console.log(
+              json
+                ? JSON.stringify({ topic, partition, offset, key, headers, publishedAt, value: text })
+                : `${new Date(publishedAt).toISOString()} ${partition}:${offset} ${key ?? "-"} ${text}`
+            )
+          }
+          left -= deliveries.length
+          yield* subscription.commit(deliveries)
+        }
+      })
+      yield* Effect.provide(read, foundation(settings, url))
+    }).pipe(Effect.scoped)
+).pipe(Command.withDescription("Print the messages of a topic as they come"))
+
+const eventIds = Argument.String("event-id").pipe(Argument.variadic({ min: 1 }))
+const withOutbox = <A, E>(use: (outbox: Outbox["Service"]) => Effect.Effect<A, E>) =>
+  Effect.gen(function* () {
+    const settings = yield* Configuration.load
+    const url = yield* commandDatabase(settings)
+    return yield* Effect.provide(
+      Effect.flatMap(Outbox, use),
+      operations.pipe(Layer.provide(foundation(settings, url)))
+    )
+  }).pipe(Effect.scoped)
+
+export const outbox = Command.make("outbox").pipe(
+  Command.withDescription("Events that the broker refused, and those that wait behind them"),
+  Command.withSubcommands([
+    Command.make("list", { json }, ({ json }) =>
+      withOutbox((outbox) =>
+        Effect.gen(function* () {
+          const held = yield* outbox.held
+          const now = yield* Clock.currentTimeMillis
+          if (json) {
+            for (const event of held) yield* Console.log(JSON.stringify(event))
+            return
+          }
+          if (held.length === 0) return yield* Console.log("Nothing is held back.")
+          for (const { error, event, eventId, key, state } of held) {
+            const age = Math.round((now - event.at) / 1000)
+            yield* Console.log(
+              `${state.padEnd(8)} ${eventId} ${event.topic} ${event.type} key ${key} ${age} s ${error ?? ""}`
+            )
+          }
+        })
+      )
+    ).pipe(Command.withDescription("List them")),
+    Command.make("requeue", { eventIds }, ({ eventIds }) =>
+      withOutbox((outbox) =>
+        Effect.flatMap(outbox.requeue(eventIds), (count) => Console.log(`${count} will be published again`))
+      )
+    ).pipe(Command.withDescription("Try FAILED events again, in the order of their keys")),
+    Command.make("drop", { eventIds }, ({ eventIds }) =>
+      withOutbox((outbox) =>
+        Effect.flatMap(outbox.drop(eventIds), (count) => Console.log(`${count} dropped`))
+      )
+    ).pipe(Command.withDescription("Give FAILED events up, and let those behind them go on"))
+  ])
+)

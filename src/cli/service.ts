@@ -8,6 +8,7 @@ import * as DatabaseClock from "../layers/DatabaseClock.ts"
 import * as DevIssuerLive from "../layers/DevIssuer.ts"
 import * as JwksHttp from "../layers/JwksHttp.ts"
 import * as Postgres from "../layers/Postgres.ts"
+import * as PostgresBroker from "../layers/PostgresBroker.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { Availability } from "../services/Availability.ts"
 import { Catalog } from "../services/Catalog.ts"
@@ -15,6 +16,7 @@ import { Db } from "../services/Db.ts"
 import { Discrepancies } from "../services/Discrepancies.ts"
 import { Health } from "../services/Health.ts"
 import { Movements } from "../services/Movements.ts"
+import { Outbox } from "../services/Outbox.ts"
 import { Partitions } from "../services/Partitions.ts"
 import { Policies } from "../services/Policies.ts"
 import { parameter } from "../services/PostgresTypes.ts"
@@ -25,7 +27,8 @@ import { StockLedger } from "../services/StockLedger.ts"
 
 /** Database, clock and broker: what everything else stands on. */
 export const foundation = (settings: Configuration.Settings, url: Redacted.Redacted<string>) =>
-  DatabaseClock.layer.pipe(
+  PostgresBroker.layer().pipe(
+    Layer.provideMerge(DatabaseClock.layer),
     Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: settings.idleInTransactionMs }))
   )
 
@@ -55,8 +58,21 @@ export const operations = Layer.mergeAll(
   Catalog.layer,
   Discrepancies.layer,
   Movements.layer,
+  Outbox.layer,
   Reservations.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
+
+/** How long what was sent stays in the outbox. */
+const sentAgeMs = 7 * 24 * 60 * 60 * 1000
+
+const dispatcher = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { dispatch, removeSent } = yield* Outbox
+    yield* Effect.forkScoped(dispatch)
+    const cleanUp = Effect.ignoreCause(removeSent(sentAgeMs), { log: "Warn" })
+    yield* Effect.forkScoped(Effect.repeat(cleanUp, Schedule.spaced("1 hour")))
+  })
+)
 
 const sweeper = (intervalMs: number) =>
   Layer.effectDiscard(
@@ -94,6 +110,7 @@ export const service = <E, R>(
     settings.roles.has("inventory-api")
       ? Layer.effectDiscard(onListening).pipe(Layer.provideMerge(server))
       : Layer.empty,
+    settings.roles.has("event-dispatcher") ? dispatcher : Layer.empty,
     settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
   ).pipe(
     Layer.provide(Health.layer),

@@ -100,7 +100,10 @@ export interface GroupStore {
   readonly leave: (member: Member) => Effect.Effect<void, BrokerUnavailable>
   /** For each partition what there is, in order; it may hold back some for their size, never all. */
   readonly fetch: (wanted: ReadonlyArray<Wanted>) => Effect.Effect<Fetched, BrokerUnavailable>
-  readonly lag: (group: string, topics: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Lag>, BrokerUnavailable>
+  readonly lag: (
+    group: string,
+    topics: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<Lag>, BrokerUnavailable>
 }
 
 export type Fetched = ReadonlyMap<
@@ -346,7 +349,9 @@ export const subscribe: (
   yield* Effect.acquireRelease(
     Effect.andThen(
       Effect.sync(() => sleepers.add(sleeper)),
-      Effect.tapError(store.join(life.member, life.heardAt), () => Effect.sync(() => sleepers.delete(sleeper)))
+      Effect.tapError(store.join(life.member, life.heardAt), () =>
+        Effect.sync(() => sleepers.delete(sleeper))
+      )
     ),
     () =>
       Effect.andThen(
@@ -464,7 +469,8 @@ const coordinate = Effect.fnUntraced(function* (life: Life) {
     life.nudged.closeUnsafe()
     const outcome = yield* Effect.exit(beat(life))
     if (Exit.isSuccess(outcome)) continue
-    if (Exit.findErrorOption(outcome)._tag === "None") yield* Effect.logError("Heartbeat failed", outcome.cause)
+    if (Exit.findErrorOption(outcome)._tag === "None")
+      yield* Effect.logError("Heartbeat failed", outcome.cause)
     life.outage = true
     // Others may have taken over by now. What comes back later comes back from what was committed.
     if ((yield* Clock.currentTimeMillis) - life.heardAt >= sessionMs) {

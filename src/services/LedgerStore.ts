@@ -255,13 +255,19 @@ const takeLocks = `
   SELECT pg_advisory_xact_lock(lock)::text
   FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM unnest($1) AS key ORDER BY lock) AS locks`
 
-// reservation_by_order, reservation_line_pkey
+// reservation_by_order, reservation_line_pkey. OFFSET 0 has each order looked up, however small the table seemed when
+// the plan was made.
 const readOrders = `
   SELECT r.merchant_id, r.reservation_id, r.order_id, r.kind, r.scope, r.status, r.request, r.metadata,
          r.expires_at, r.created_at, r.updated_at,
          l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.returned
   FROM unnest($1, $2) AS wanted (merchant_id, order_id)
-  JOIN reservation r ON r.merchant_id = wanted.merchant_id AND r.order_id = wanted.order_id
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM reservation
+    WHERE reservation.merchant_id = wanted.merchant_id AND reservation.order_id = wanted.order_id
+    OFFSET 0
+  ) AS r
   LEFT JOIN reservation_line l ON l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
   ORDER BY r.merchant_id, r.order_id, r.created_at, r.reservation_id, l.line_number`
 

@@ -112,7 +112,7 @@ export class MemoryStore {
    */
   commit({ changed, written }: Books): void {
     for (const merchant of written.merchants) {
-      expect(!this.merchants.has(merchant), `merchant ${merchant} is inserted twice`)
+      expect(!this.merchants.has(merchant), "inserted twice", merchant)
       this.merchants.add(merchant)
     }
     write(this.locations, written.locations, changed.locations, (row) => row.locationId)
@@ -183,19 +183,21 @@ export class MemoryStore {
     unique(this.locations.values(), (row) => row.isDefault && "default location")
     for (const stock of this.stocks.values()) {
       const { onHand, reserved, unallocatable } = stock
-      expect(reserved >= 0 && unallocatable >= 0, `stock_holds_are_counts ${JSON.stringify(stock)}`)
+      expect(reserved >= 0 && unallocatable >= 0, "stock_holds_are_counts", stock)
       expect(
         stock.discrepancy || (onHand >= 0 && reserved + unallocatable <= onHand),
-        `stock_balance_or_discrepancy ${JSON.stringify(stock)}`
+        "stock_balance_or_discrepancy",
+        stock
       )
     }
     for (const line of this.lines.values()) {
       const { open, quantity, released, returned, sold } = line
       expect(
         open >= 0 && sold >= 0 && released >= 0 && quantity === open + sold + released,
-        `line ${JSON.stringify(line)}`
+        "a line is open, sold or released",
+        line
       )
-      expect(returned >= 0 && returned <= sold, `returned ${JSON.stringify(line)}`)
+      expect(returned >= 0 && returned <= sold, "what is returned was sold", line)
     }
   }
 }
@@ -214,12 +216,12 @@ const write = <R extends { readonly merchantId: string }>(
 ): void => {
   for (const row of difference(updated, inserted)) {
     const key = keyOf(row.merchantId, idOf(row))
-    expect(table.has(key), `no row to update: ${key}`)
+    expect(table.has(key), "no row to update", row)
     table.set(key, { ...row })
   }
   for (const row of inserted) {
     const key = keyOf(row.merchantId, idOf(row))
-    expect(!table.has(key), `a row of that key is there already: ${key}`)
+    expect(!table.has(key), "inserted twice", row)
     table.set(key, { ...row })
   }
 }
@@ -233,13 +235,13 @@ const unique = <R extends { readonly merchantId: string }>(
     const key = keyOfRow(row)
     if (key === false || key === null) continue
     const inMerchant = keyOf(row.merchantId, key)
-    expect(!seen.has(inMerchant), `not unique: ${key}`)
+    expect(!seen.has(inMerchant), "not unique", key)
     seen.add(inMerchant)
   }
 }
 
-const expect = (condition: boolean, message: string): void => {
-  if (!condition) throw new Error(message)
+const expect = (condition: boolean, rule: string, row?: unknown): void => {
+  if (!condition) throw new Error(`${rule} ${JSON.stringify(row)}`)
 }
 
 /** A UUIDv7 of a time, with a counter where others have chance: later ones sort later. */

@@ -60,7 +60,8 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
         for (const [index, { query, message }] of sent.entries()) {
           if (query === statusQuery) {
             statusAsked += 1
-            if (forget) message.write(forgottenQuery, message.indexOf(statusQuery))
+            const text = message.indexOf(statusQuery)
+            if (forget && text >= 0) message.write(forgottenQuery, text)
             deliverLate?.()
           }
           if (query === "COMMIT" && armed !== undefined) {

@@ -27,9 +27,12 @@ export const decide = (books: Books, posting: Posting): Verdict => {
   if (idempotency !== undefined) {
     const kept = books.idempotency.get(keyOf(merchantId, idempotency.key))
     if (kept !== undefined) {
-      return kept.fingerprint === idempotency.fingerprint
-        ? { answer: JSON.parse(kept.answer), replayed: true }
-        : { refusal: new IdempotencyKeyReused({ idempotencyKey: idempotency.key }) }
+      if (kept.fingerprint !== idempotency.fingerprint) {
+        return { refusal: new IdempotencyKeyReused({ idempotencyKey: idempotency.key }) }
+      }
+      const answer: Answers[keyof Answers] = JSON.parse(kept.answer)
+      // A reservation has no row under its posting's id, but carries it: its own second run is not a replay.
+      return { answer, replayed: !("reservation" in answer && answer.reservation.reservationId === posting.id) }
     }
   }
 

@@ -110,7 +110,7 @@ const absent = <A>(percent: number, arbitrary: fc.Arbitrary<A>): fc.Arbitrary<A 
   fc.oneof({ weight: percent, arbitrary: fc.constant(null) }, { weight: 100 - percent, arbitrary })
 
 const itemIndex = weighted([8, 0], [3, 1], [1, 2], [1, 3], [1, 4])
-const orderIndex = weighted([5, 0], [2, 1], [1, 2])
+const orderIndex = weighted([7, 0], [2, 1], [1, 2])
 const location = weighted([3, 0], [3, 1], [1, 2])
 const few = fc.integer({ min: 1, max: 4 })
 const seconds = fc.integer({ min: 1, max: 12 })
@@ -217,6 +217,11 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
   }
 )
 
+const inAnyCase = <A extends Extract<Ask, { do: "adjust" }>>(receipt: A): A => ({
+  ...receipt,
+  version: "any"
+})
+
 /** Some stock first, then whatever is asked; longer than the reservations last. */
 export const histories: fc.Arbitrary<ReadonlyArray<Batch>> = fc
   .tuple(
@@ -226,10 +231,112 @@ export const histories: fc.Arbitrary<ReadonlyArray<Batch>> = fc
         advance: weighted([3, 0], [1, 1], [2, 900], [3, 3_000], [3, 7_000], [1, 16_000]),
         asks: fc.array(ask, { minLength: 1, maxLength: 5 })
       }),
-      { minLength: 1, maxLength: 8, size: "max" }
+      { minLength: 3, maxLength: 9, size: "max" }
     )
   )
-  .map(([receipts, batches]) => [opening, { advance: 0, asks: receipts }, ...batches])
+  .map(([receipts, batches]) => [opening, { advance: 0, asks: receipts.map(inAnyCase) }, ...batches])
+
+/** Enough for a few reservations at once, in a lot that soon expires and in one that does not. */
+const smallStock: Batch = {
+  advance: 0,
+  asks: [
+    { ...sale(4), changeType: "RECEIPT", order: null, lot: 0 },
+    { ...sale(4), changeType: "RECEIPT", order: null, location: 1 }
+  ]
+}
+
+/** What may become of the reservations of one order, mostly for one item. */
+export const lives: fc.Arbitrary<ReadonlyArray<Batch>> = fc
+  .array(
+    fc.record({
+      advance: weighted([3, 0], [2, 1_000], [2, 4_000], [2, 6_000]),
+      asks: fc.array(
+        fc.oneof(
+          {
+            weight: 6,
+            arbitrary: fc.record({
+              do: fc.constant("reserve" as const),
+              kind: weighted([3, "ORDER" as const], [2, "VARIANT" as const]),
+              order: fc.constant(0),
+              lines: fc.tuple(
+                fc.tuple(weighted([6, 0], [1, 2]), fc.integer({ min: 1, max: 3 }), fc.constant(null))
+              ),
+              seconds: fc.constantFrom(1, 5),
+              location: fc.constant(null)
+            })
+          },
+          {
+            weight: 4,
+            arbitrary: fc.record({
+              do: fc.constant("confirm" as const),
+              order: fc.constant(0),
+              which: absent(50, fc.nat(3))
+            })
+          },
+          {
+            weight: 4,
+            arbitrary: fc.record({
+              do: fc.constant("expire" as const),
+              order: fc.constant(0),
+              which: fc.nat(2)
+            })
+          },
+          {
+            weight: 3,
+            arbitrary: fc.record({
+              do: fc.constant("release" as const),
+              order: fc.constant(0),
+              line: absent(50, fc.tuple(fc.constant(0), absent(30, few)))
+            })
+          },
+          {
+            weight: 1,
+            arbitrary: fc.record({ do: fc.constant("extend" as const), order: fc.constant(0), seconds })
+          },
+          {
+            weight: 3,
+            arbitrary: fc
+              .tuple(
+                weighted<ChangeType>([3, "SALE"], [1, "RETURN"], [1, "CORRECTION"]),
+                few,
+                absent(20, fc.constant(0))
+              )
+              .map(([changeType, quantity, order]): Ask => ({ ...sale(quantity), changeType, order }))
+          }
+        ),
+        { minLength: 1, maxLength: 3 }
+      )
+    }),
+    { minLength: 3, maxLength: 9, size: "max" }
+  )
+  .map((batches) => [opening, smallStock, ...batches])
+
+/** One order that wants one item, and whatever may be asked about it, in any order and as often as one likes. */
+export const oneSale = (kind: "ORDER" | "VARIANT", quantity: number): fc.Arbitrary<ReadonlyArray<Batch>> => {
+  const which = absent(50, fc.nat(3))
+  const asked = fc.oneof(
+    fc.constant<Ask>({
+      do: "reserve",
+      kind,
+      order: 0,
+      lines: [[0, quantity, null]],
+      seconds: 5,
+      location: null
+    }),
+    which.map((one): Ask => ({ do: "confirm", order: 0, which: one })),
+    fc.constant<Ask>({ do: "release", order: 0, line: null }),
+    which.map((one): Ask => ({ do: "expire", order: 0, which: one ?? 0 })),
+    fc.constant<Ask>({ do: "extend", order: 0, seconds: 5 }),
+    fc.constant<Ask>(sale(quantity))
+  )
+  return fc.array(
+    fc.record({
+      advance: fc.constantFrom(0, 1_000, 4_000, 6_000),
+      asks: fc.array(asked, { minLength: 1, maxLength: 4 })
+    }),
+    { minLength: 2, maxLength: 8 }
+  )
+}
 
 export interface Decided {
   readonly books: Books

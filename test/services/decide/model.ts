@@ -74,6 +74,8 @@ class Refused {
   }
 }
 
+const expiredFor = (short: ReadonlyArray<unknown>) => new Refused("ReservationExpired", short)
+
 /** Where CONTRACTS asks for more than the kernel's rows can say today: the history is judged no further. */
 export class Unjudged extends Error {}
 
@@ -283,8 +285,7 @@ class Rules {
   }
 
   takeAgain(one: Document) {
-    const gone = (short: unknown) => new Refused("ReservationExpired", short)
-    if (this.world.cancelledOrders.includes(one.order)) throw gone([])
+    if (this.world.cancelledOrders.includes(one.order)) throw expiredFor([])
     const ofOrder = (item: string, of: (line: Line) => number) =>
       this.world.documents
         .filter(({ order }) => order === one.order)
@@ -292,7 +293,7 @@ class Rules {
         .reduce((sum, line) => sum + (line.item === item ? of(line) : 0), 0)
     const lost = new Map<string, number>()
     for (const line of one.lines) lost.set(line.item, (lost.get(line.item) ?? 0) + line.expired)
-    if ([...lost.keys()].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw gone([])
+    if ([...lost.keys()].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw expiredFor([])
     if (isBeyondTheRows(one)) throw new Unjudged()
     const short: Array<readonly [string | null, number, number]> = []
     let tookAny = false
@@ -309,7 +310,7 @@ class Rules {
       })
       if (missing > 0) short.push([this.nameOf(item), need, need - missing])
     }
-    if (short.length > 0) throw gone(short.sort())
+    if (short.length > 0) throw expiredFor(short.sort())
     if (tookAny) one.status = "CONFIRMED"
     return { confirmed: tookAny, reservationId: one.id }
   }

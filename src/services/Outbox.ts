@@ -1,0 +1,421 @@
+import { Clock, Context, Effect, Layer, Metric, Queue, Schedule } from "effect"
+import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { type OutboxEvent, envelopeOf, headersOf } from "../schema/Event.ts"
+import { Broker, type BrokerUnavailable } from "./Broker.ts"
+import { Db, type Session, type StatementFailed } from "./Db.ts"
+import { passFailPoint } from "./FailPoint.ts"
+import { outboxBuckets, outboxChannel } from "./LedgerStore.ts"
+import { arrays, parameter } from "./PostgresTypes.ts"
+
+/** An event that the broker refused, or that waits behind one. */
+export interface HeldEvent {
+  readonly eventId: string
+  readonly merchantId: string
+  readonly state: "FAILED" | "HELD" | "REQUEUED"
+  readonly key: string
+  readonly event: OutboxEvent
+  readonly error: string | null
+}
+
+/**
+ * Tells the world what was committed: at least once, in the order of each key, with any number of dispatchers. An
+ * outage of broker or database is waited out; only the broker's refusal of a record makes an event FAILED, and that
+ * holds back its key.
+ */
+export class Outbox extends Context.Service<
+  Outbox,
+  {
+    /** Publishes for as long as it runs. Several may run: each bucket is one dispatcher's at a time. */
+    readonly dispatch: Effect.Effect<never>
+    readonly held: Effect.Effect<ReadonlyArray<HeldEvent>, DatabaseUnavailable>
+    /** FAILED events are tried again, before those that wait behind them. Returns how many. */
+    readonly requeue: (eventIds: ReadonlyArray<string>) => Effect.Effect<number, DatabaseUnavailable>
+    /** FAILED events are given up, and those behind them go on. Returns how many. */
+    readonly drop: (eventIds: ReadonlyArray<string>) => Effect.Effect<number, DatabaseUnavailable>
+    /** Removes what was sent longer ago than this, in bounded batches; what was not sent stays. Returns how many rows. */
+    readonly removeSent: (olderThanMs: number) => Effect.Effect<number, DatabaseUnavailable>
+  }
+>()("holdfast/services/Outbox") {
+  static readonly layer = Layer.effect(
+    Outbox,
+    Effect.gen(function* () {
+      const db = yield* Db
+      const broker = yield* Broker
+
+      const held: Outbox["Service"]["held"] = Effect.map(db.maintain<HeldRow>(heldStatement, []), (rows) =>
+        rows.map((row) => ({
+          eventId: row.event_id,
+          merchantId: row.merchant_id,
+          state: row.state,
+          key: row.event_key,
+          event: JSON.parse(row.event) as OutboxEvent,
+          error: row.error
+        }))
+      )
+      const count = (statement: string, parameters: ReadonlyArray<unknown>) =>
+        Effect.map(db.maintain<{ count: number }>(statement, parameters), ([row]) => row?.count ?? 0)
+
+      return Outbox.of({
+        dispatch: dispatch(db, broker),
+        held,
+        requeue: (eventIds) => count(requeueStatement, [arrays.text(eventIds)]),
+        drop: (eventIds) => count(dropStatement, [arrays.text(eventIds)]),
+        removeSent: Effect.fn("Outbox.removeSent")(function* (olderThanMs) {
+          const before = (yield* Clock.currentTimeMillis) - olderThanMs
+          let removed = 0
+          for (;;) {
+            const batch = yield* count(removeSentStatement, [
+              parameter("timestamptz", before),
+              parameter("int4", removeBatch)
+            ])
+            removed += batch
+            if (batch < removeBatch) return removed
+          }
+        })
+      })
+    })
+  )
+}
+
+/** Group rows read at once: a few thousand events. */
+const groupsPerRead = 64
+/** A record that the broker refuses is offered this often before its event is FAILED. */
+const refusalsMax = 3
+/** Notifications wake the dispatcher; this is the backstop, and how soon another's buckets are taken over. */
+const pollEvery = "500 millis"
+const removeBatch = 1_000
+const waitOut = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
+/** The first half of the advisory locks that buckets are held by; the second is the bucket. */
+const bucketLocks = 0x686f6c64
+
+const published = Metric.counter("holdfast_outbox_events_published_total", {
+  description: "Events that the broker acknowledged",
+  incremental: true
+})
+const refusedEvents = Metric.counter("holdfast_outbox_events_failed_total", {
+  description: "Events that the broker refused for good",
+  incremental: true
+})
+const delaySeconds = Metric.histogram("holdfast_outbox_delay_seconds", {
+  description: "Time from an event's posting to the broker's acknowledgement",
+  boundaries: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300]
+})
+const depth = Metric.gauge("holdfast_outbox_events_pending", {
+  description: "Events that wait to be published"
+})
+const age = Metric.gauge("holdfast_outbox_oldest_seconds", {
+  description: "Age of the oldest event that waits"
+})
+
+/** A dispatcher outlives every failure of database and broker: it begins again on a new connection. */
+const dispatch = (db: Db["Service"], broker: Broker["Service"]): Effect.Effect<never> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const session = yield* db.session
+      const wakes = yield* db.listen(outboxChannel)
+      const buckets = Array.from({ length: outboxBuckets }, (_, bucket) => bucket)
+      const signals = yield* Effect.forEach(buckets, () => Queue.sliding<void>(1))
+      const relay = Effect.forever(
+        Effect.andThen(
+          Queue.take(wakes),
+          Effect.sync(() => signals.forEach((signal) => Queue.offerUnsafe(signal, undefined)))
+        )
+      )
+      return yield* Effect.raceFirst(
+        relay,
+        Effect.raceFirst(
+          keepMeasuring(db),
+          Effect.forEach(buckets, (bucket) => runBucket(session, broker, bucket, signals[bucket]!), {
+            concurrency: "unbounded"
+          }) as Effect.Effect<never, StatementFailed>
+        )
+      )
+    })
+  ).pipe(
+    Effect.tapError((failure) => Effect.logWarning("the dispatcher begins again", failure)),
+    Effect.retry(waitOut),
+    Effect.catchCause((cause) =>
+      Effect.andThen(Effect.logError("the dispatcher died", cause), Effect.sleep("1 second"))
+    ),
+    Effect.forever
+  ) as Effect.Effect<never>
+
+/** Publishes one bucket for as long as its lock is held; the lock goes with the connection. */
+const runBucket = Effect.fnUntraced(function* (
+  session: Session,
+  broker: Broker["Service"],
+  bucket: number,
+  signal: Queue.Queue<void>
+) {
+  const pause = Effect.timeoutOption(Queue.take(signal), pollEvery)
+  const lock = [parameter("int4", bucketLocks), parameter("int4", bucket)]
+  for (;;) {
+    const [row] = yield* session.run("SELECT pg_try_advisory_lock($1, $2)", lock)
+    if (row?.[0] === true) break
+    yield* Effect.sleep(pollEvery)
+  }
+  for (;;) {
+    const released = yield* publishReleased(session, broker, bucket)
+    const groups = yield* publishPending(session, broker, bucket)
+    if (released === 0 && groups < groupsPerRead) yield* pause
+  }
+})
+
+interface Dispatched {
+  readonly event: OutboxEvent
+  readonly position: number
+  readonly ordinal: number
+}
+
+/** Publishes the next groups of a bucket and marks them. Returns how many groups there were. */
+const publishPending = Effect.fnUntraced(function* (
+  session: Session,
+  broker: Broker["Service"],
+  bucket: number
+) {
+  const [rows, holds] = yield* Effect.all(
+    [
+      session.run(pendingStatement, [parameter("int4", bucket), parameter("int4", groupsPerRead)]),
+      session.run(holdsStatement, [parameter("int4", bucket)])
+    ],
+    { concurrency: "unbounded" }
+  )
+  if (rows.length === 0) return 0
+  const events: Array<Dispatched> = rows.flatMap(([position, , text]) =>
+    (JSON.parse(text as string) as ReadonlyArray<OutboxEvent>).map((event, ordinal) => ({
+      event,
+      position: position as number,
+      ordinal
+    }))
+  )
+  const behind = new Set(holds.map(([key]) => key as string))
+  const aside = yield* publishInOrder(broker, events, behind)
+  yield* passFailPoint("afterSendBeforeMark")
+  const now = yield* Clock.currentTimeMillis
+  yield* session.run(markStatement, [
+    parameter("int4", bucket),
+    arrays.int8(rows.map(([position]) => position)),
+    arrays.timestamptz(rows.map(([, recordedAt]) => recordedAt)),
+    parameter("timestamptz", now),
+    ...setAside(aside)
+  ])
+  return rows.length
+})
+
+interface Aside extends Dispatched {
+  readonly state: "FAILED" | "HELD"
+  readonly error: string | null
+}
+
+const setAside = (aside: ReadonlyArray<Aside>) => [
+  arrays.text(aside.map(({ event }) => event.merchantId)),
+  arrays.text(aside.map(({ event }) => event.id)),
+  arrays.text(aside.map(({ state }) => state)),
+  arrays.int8(aside.map(({ position }) => position)),
+  arrays.int4(aside.map(({ ordinal }) => ordinal)),
+  arrays.text(aside.map(({ event }) => event.key)),
+  arrays.text(aside.map(({ event }) => JSON.stringify(event))),
+  arrays.text(aside.map(({ error }) => error))
+]
+
+/**
+ * Publishes events in order, except those behind a refused one. Waits an outage out. Returns what is to be set aside:
+ * the refused ones, and those of their keys.
+ */
+const publishInOrder = Effect.fnUntraced(function* (
+  broker: Broker["Service"],
+  events: ReadonlyArray<Dispatched>,
+  behind: Set<string>
+) {
+  const aside: Array<Aside> = []
+  const hold = (held: Dispatched): unknown => aside.push({ ...held, state: "HELD", error: null })
+  const offered = events.filter(({ event }) => !behind.has(event.key))
+  for (const held of events) if (behind.has(held.event.key)) hold(held)
+  const answers = yield* untilAnswered(broker, offered)
+  const refused = offered.filter((_, index) => answers[index] !== undefined)
+  // The rare path, one by one: the broker has also refused what follows a refused record in its key.
+  for (const again of refused) {
+    if (behind.has(again.event.key)) {
+      hold(again)
+      continue
+    }
+    const error = yield* offerAgain(broker, again)
+    if (error === undefined) continue
+    behind.add(again.event.key)
+    aside.push({ ...again, state: "FAILED", error })
+    yield* Metric.update(refusedEvents, 1)
+    yield* Effect.logError("the broker refused an event: its key is held back", {
+      id: again.event.id,
+      topic: again.event.topic,
+      error
+    })
+  }
+  yield* Metric.update(published, events.length - aside.length)
+  return aside
+})
+
+const offerAgain = Effect.fnUntraced(function* (broker: Broker["Service"], refused: Dispatched) {
+  for (let attempt = 2; ; attempt++) {
+    const [refusal] = yield* untilAnswered(broker, [refused])
+    if (refusal === undefined) return undefined
+    if (attempt >= refusalsMax) return `${refusal.reason}: ${refusal.detail}`
+    yield* Effect.sleep("100 millis")
+  }
+})
+
+const untilAnswered = (broker: Broker["Service"], events: ReadonlyArray<Dispatched>) =>
+  broker
+    .publish(
+      events.map(({ event }) => ({
+        topic: event.topic,
+        key: event.key,
+        headers: headersOf(event),
+        value: envelopeOf(event)
+      }))
+    )
+    .pipe(
+      Effect.tapError((failure: BrokerUnavailable) =>
+        Effect.logWarning("the broker does not answer", failure)
+      ),
+      Effect.retry(waitOut),
+      Effect.tap(() =>
+        Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          events.length === 0 ? Effect.void : Metric.update(delaySeconds, (now - events[0]!.event.at) / 1000)
+        )
+      )
+    )
+
+/** Publishes what an operator has let go: events of keys of which none is FAILED any more, before newer ones. */
+const publishReleased = Effect.fnUntraced(function* (
+  session: Session,
+  broker: Broker["Service"],
+  bucket: number
+) {
+  const rows = yield* session.run(releasedStatement, [parameter("int4", bucket)])
+  if (rows.length === 0) return 0
+  const events = rows.map(([text, position, ordinal]) => ({
+    event: JSON.parse(text as string) as OutboxEvent,
+    position: position as number,
+    ordinal: ordinal as number
+  }))
+  const aside = yield* publishInOrder(broker, events, new Set())
+  const kept = new Map(aside.map((held) => [held.event.id, held]))
+  const sent = events.filter(({ event }) => !kept.has(event.id))
+  yield* session.run(settleReleasedStatement, [
+    arrays.text(sent.map(({ event }) => event.merchantId)),
+    arrays.text(sent.map(({ event }) => event.id)),
+    arrays.text(aside.map(({ event }) => event.merchantId)),
+    arrays.text(aside.map(({ event }) => event.id)),
+    arrays.text(aside.map(({ state }) => state)),
+    arrays.text(aside.map(({ error }) => error))
+  ])
+  return sent.length
+})
+
+const keepMeasuring = (db: Db["Service"]): Effect.Effect<never> =>
+  Effect.gen(function* () {
+    const [row] = yield* db.maintain<{ events: number; oldest: number | null }>(depthStatement, [])
+    const now = yield* Clock.currentTimeMillis
+    yield* Metric.update(depth, row?.events ?? 0)
+    yield* Metric.update(age, row?.oldest == null ? 0 : Math.max(0, (now - row.oldest) / 1000))
+  }).pipe(Effect.ignore, Effect.andThen(Effect.sleep("5 seconds")), Effect.forever)
+
+// outbox_pending
+const pendingStatement = `
+  SELECT position, recorded_at, events
+  FROM outbox
+  WHERE bucket = $1 AND sent_at IS NULL
+  ORDER BY position
+  LIMIT $2`
+
+// outbox_failure_by_key
+const holdsStatement = `
+  SELECT DISTINCT event_key
+  FROM outbox_failure
+  WHERE bucket = $1`
+
+// outbox_pkey
+const markStatement = `
+  WITH aside AS (
+    INSERT INTO outbox_failure (merchant_id, event_id, state, bucket, position, ordinal, event_key, event, error,
+      recorded_at)
+    SELECT merchant_id, event_id, state, $1, position, ordinal, event_key, event, error, $4
+    FROM unnest($5, $6, $7, $8, $9, $10, $11, $12)
+      AS u (merchant_id, event_id, state, position, ordinal, event_key, event, error)
+    ON CONFLICT (merchant_id, event_id) DO NOTHING
+  )
+  UPDATE outbox o
+  SET sent_at = $4
+  FROM unnest($2, $3) AS sent (position, recorded_at)
+  WHERE o.bucket = $1 AND o.position = sent.position AND o.recorded_at = sent.recorded_at AND o.sent_at IS NULL`
+
+// outbox_failure_by_key
+const releasedStatement = `
+  SELECT f.event, f.position, f.ordinal
+  FROM outbox_failure f
+  WHERE f.bucket = $1
+    AND NOT EXISTS (
+      SELECT 1
+      FROM outbox_failure blocking
+      WHERE blocking.bucket = f.bucket AND blocking.event_key = f.event_key AND blocking.state = 'FAILED'
+    )
+  ORDER BY f.position, f.ordinal
+  LIMIT 1000`
+
+// outbox_failure_pkey
+const settleReleasedStatement = `
+  WITH gone AS (
+    DELETE FROM outbox_failure f
+    USING unnest($1, $2) AS sent (merchant_id, event_id)
+    WHERE f.merchant_id = sent.merchant_id AND f.event_id = sent.event_id
+  )
+  UPDATE outbox_failure f
+  SET state = kept.state, error = kept.error
+  FROM unnest($3, $4, $5, $6) AS kept (merchant_id, event_id, state, error)
+  WHERE f.merchant_id = kept.merchant_id AND f.event_id = kept.event_id`
+
+interface HeldRow {
+  readonly event_id: string
+  readonly merchant_id: string
+  readonly state: HeldEvent["state"]
+  readonly event_key: string
+  readonly event: string
+  readonly error: string | null
+}
+
+const heldStatement = `
+  SELECT event_id, merchant_id, state, event_key, event, error
+  FROM outbox_failure
+  ORDER BY bucket, position, ordinal
+  LIMIT 1000`
+
+const requeueStatement = `
+  WITH requeued AS (
+    UPDATE outbox_failure SET state = 'REQUEUED' WHERE event_id = ANY ($1) AND state = 'FAILED' RETURNING 1
+  )
+  SELECT count(*) AS count FROM requeued`
+
+const dropStatement = `
+  WITH dropped AS (
+    DELETE FROM outbox_failure WHERE event_id = ANY ($1) AND state = 'FAILED' RETURNING 1
+  )
+  SELECT count(*) AS count FROM dropped`
+
+const depthStatement = `
+  SELECT COALESCE(sum(event_count), 0)::bigint AS events, min(recorded_at) AS oldest
+  FROM outbox
+  WHERE sent_at IS NULL`
+
+const removeSentStatement = `
+  WITH old AS (
+    SELECT bucket, position, recorded_at
+    FROM outbox
+    WHERE sent_at < $1
+    LIMIT $2
+  ), removed AS (
+    DELETE FROM outbox o
+    USING old
+    WHERE o.bucket = old.bucket AND o.position = old.position AND o.recorded_at = old.recorded_at
+    RETURNING 1
+  )
+  SELECT count(*) AS count FROM removed`

@@ -29,7 +29,13 @@ import { StockLedger } from "../services/StockLedger.ts"
 export const foundation = (settings: Configuration.Settings, url: Redacted.Redacted<string>) =>
   PostgresBroker.layer().pipe(
     Layer.provideMerge(DatabaseClock.layer),
-    Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: settings.idleInTransactionMs }))
+    Layer.provideMerge(
+      Postgres.layer({
+        url,
+        idleInTransactionMs: settings.idleInTransactionMs,
+        readTimeoutMs: settings.requestTimeoutMs
+      })
+    )
   )
 
 /** The dev issuer keeps its key in the database, so that all processes of one database agree on it. */

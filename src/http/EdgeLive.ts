@@ -58,15 +58,20 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
             if (!principal.permissions.has(permission)) return yield* new Forbidden({ permission })
             const body = endpoint.method === "GET" ? "" : yield* bodyOf(request)
             const idempotency = yield* idempotencyOf(request, body)
-            return yield* Effect.provideService(handle, CurrentCaller, {
-              principal,
-              merchantId: principal.merchantId,
-              actor: principal.subject,
-              requestId,
-              deadline: startedAt + options.requestTimeoutMs,
-              ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {}),
-              ...(idempotency === undefined ? {} : { idempotency })
-            })
+            const { merchantId } = principal
+            return yield* Effect.provideService(
+              Effect.annotateLogs(handle, { requestId, merchantId }),
+              CurrentCaller,
+              {
+                principal,
+                merchantId,
+                actor: principal.subject,
+                requestId,
+                deadline: startedAt + options.requestTimeoutMs,
+                ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {}),
+                ...(idempotency === undefined ? {} : { idempotency })
+              }
+            )
           })
           return Effect.matchCauseEffect(answered, {
             onFailure: (cause) => problemResponse(cause, requestId),

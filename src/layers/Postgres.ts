@@ -10,16 +10,19 @@ export interface PostgresOptions {
   readonly url: Redacted.Redacted<string>
   /** A replica that freezes inside a transaction holds its locks: PostgreSQL ends it after this long. */
   readonly idleInTransactionMs?: number
+  /** When a read that is not answered is given up. */
+  readonly readTimeoutMs?: number
 }
 
 const readerConnections = 8
 const maintenanceConnections = 4
 /** The kernel waits for locks at most this long; readers and maintenance have their own bounds. */
-const kernelStatementTimeoutMs = 5_000
+const kernelStatementTimeoutMs = 3_000
 const readerStatementTimeoutMs = 5_000
-const maintenanceStatementTimeoutMs = 60_000
+const maintenanceStatementTimeoutMs = 10_000
+const readTimeoutMs = 2_500
 /** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */
-const silenceMs = 5_000
+const silenceMs = 2_000
 const connectTimeoutMs = 2_000
 /**
  * Every statement of the kernel looks a batch of keys up, each by an index. A plan made for tables that were small
@@ -239,6 +242,12 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
               ),
               ([, rows]) => rows as ReadonlyArray<never>
             )
+          ).pipe(
+            // Nobody waits out a pool or a server that froze: who reads is told to ask again.
+            Effect.timeoutOrElse({
+              duration: options.readTimeoutMs ?? readTimeoutMs,
+              orElse: () => Effect.fail(new DatabaseUnavailable({ retryAfterSeconds }))
+            })
           ),
         maintain: (statement, parameters) =>
           using(maintainers, (session) =>

@@ -148,7 +148,9 @@ export const open = Effect.fnUntraced(function* (
 ) {
   const books = new Books()
   const needs = needsOf(postings, knownMerchants)
-  for (const merchantId of knownMerchants) books.merchants.add(merchantId)
+  for (const { caller } of postings) {
+    if (knownMerchants.has(caller.merchantId)) books.merchants.add(caller.merchantId)
+  }
 
   const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
     session.run("BEGIN", []),

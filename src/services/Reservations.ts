@@ -127,7 +127,9 @@ export class Reservations extends Context.Service<
                 Effect.map(({ answer }) => answer.expired),
                 // What could not be expired now is due again in the next sweep, and holds up nobody else.
                 Effect.catchCause((cause) =>
-                  Cause.hasInterruptsOnly(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.succeed(false)
+                  Cause.hasInterruptsOnly(cause)
+                    ? Effect.failCause(cause as Cause.Cause<never>)
+                    : Effect.succeed(false)
                 )
               ),
           { concurrency: "unbounded" }

@@ -7,6 +7,7 @@ import {
   Exit,
   Layer,
   Metric,
+  Option,
   Queue,
   Random,
   Schedule,
@@ -67,7 +68,19 @@ interface Entry {
   readonly posting: Posting
   readonly done: Deferred.Deferred<Posted<Command>, AnyRefusal | PostingFailure>
   readonly queuedAt: number
+  /** Those that wait for their answers, this one among them until it has its own. */
+  readonly waiting: Set<Entry>
 }
+type Outcome = Exit.Exit<Posted<Command>, AnyRefusal | PostingFailure>
+
+/** Answers a caller. A second answer is for nobody. */
+const settle = (entry: Entry, outcome: Outcome): void => {
+  entry.waiting.delete(entry)
+  Deferred.doneUnsafe(entry.done, outcome)
+}
+
+const settleOverdue = (entry: Entry): void =>
+  settle(entry, Exit.fail(new OperationTimedOut({ operation: entry.posting.command._tag })))
 
 const postings = Metric.counter("holdfast_postings_total", {
   description: "Postings by command and outcome (applied, replayed, or the failure)",
@@ -98,20 +111,41 @@ const make = Effect.gen(function* () {
   const queue = yield* Queue.bounded<Entry>(queueMax)
   const knownMerchants = new Set<string>()
 
+  const opening: Opening = { done: undefined }
   for (let lane = 0; lane < lanes; lane++) {
-    yield* Effect.forkScoped(runLane({ clock, db, knownMerchants, partitions, queue }))
+    yield* Effect.forkScoped(runLane({ clock, db, knownMerchants, opening, partitions, queue }))
   }
+
+  const scope = yield* Effect.scope
+  const waiting = new Set<Entry>()
+  /** When the next look at the deadlines is due. */
+  let lookAt = Number.POSITIVE_INFINITY
+  const answerOverdue = (deadline: number): Effect.Effect<void> =>
+    Effect.gen(function* () {
+      yield* Effect.sleep(Math.max(0, deadline - clock.currentTimeMillisUnsafe()))
+      // Another look, at an earlier time, has come in between and goes on.
+      if (lookAt !== deadline) return
+      const now = clock.currentTimeMillisUnsafe()
+      lookAt = Number.POSITIVE_INFINITY
+      for (const entry of waiting) {
+        if (entry.posting.caller.deadline <= now) settleOverdue(entry)
+        else lookAt = Math.min(lookAt, entry.posting.caller.deadline)
+      }
+      if (waiting.size > 0) yield* Effect.forkIn(answerOverdue(lookAt), scope)
+    })
 
   const post = <C extends Command>(caller: Caller, command: C) =>
     Effect.withFiber<Posted<C>, Refusal<C> | PostingFailure>((fiber) => {
       const at = clock.currentTimeMillisUnsafe()
       const posting = { id: uuidV7(at, fiber.getRef(Random.Random)), at, caller, command }
-      const entry: Entry = { posting, done: Deferred.makeUnsafe(), queuedAt: at }
+      const entry: Entry = { posting, done: Deferred.makeUnsafe(), queuedAt: at, waiting }
       if (!Queue.offerUnsafe(queue, entry)) return Effect.fail(new Overloaded({ retryAfterSeconds }))
-      return Effect.timeoutOrElse(Deferred.await(entry.done), {
-        duration: Math.max(0, caller.deadline - at),
-        orElse: () => Effect.fail(new OperationTimedOut({ operation: command._tag }))
-      }) as Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
+      waiting.add(entry)
+      const answer = Deferred.await(entry.done) as Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
+      // One look at the earliest deadline, for all: a timer for each caller costs more than its posting does.
+      if (caller.deadline >= lookAt) return answer
+      lookAt = caller.deadline
+      return Effect.andThen(Effect.forkIn(answerOverdue(lookAt), scope), answer)
     })
   return StockLedger.of({ post })
 })
@@ -120,31 +154,63 @@ interface Lane {
   readonly clock: Clock.Clock
   readonly db: Db["Service"]
   readonly knownMerchants: Set<string>
+  readonly opening: Opening
   readonly partitions: Partitions["Service"]
   readonly queue: Queue.Queue<Entry>
 }
+
+/** The batch that is taken and not yet decided, if any: ends when its writes are sent. */
+interface Opening {
+  done: Deferred.Deferred<void> | undefined
+}
+
+/**
+ * A lane that waits for a hot row holds postings that the lane before it could have had: it takes its batch once the
+ * other one's is decided, and all that came meanwhile with it. One that does not get there is not waited for.
+ */
+const openingPatience = "20 millis"
 
 /** A lane owns one connection and runs one batch after the other on it. It outlives every failure. */
 const runLane = Effect.fnUntraced(function* (lane: Lane) {
   const holder: SessionHolder = { current: undefined }
   yield* Effect.addFinalizer(() => closeSession(holder))
   while (true) {
-    const entries = yield* takeBatch(lane.queue)
+    const entries = yield* takeBatch(lane)
+    const opening = Deferred.makeUnsafe<void>()
+    lane.opening.done = opening
     yield* runBatch(lane, holder, entries).pipe(
       // Our own bug: this batch's callers get a 500, the lane goes on with a new connection.
       Effect.catchCause((cause) =>
         Effect.gen(function* () {
           yield* Effect.logError("a batch died", cause)
           yield* closeSession(holder)
-          for (const { done } of entries) Deferred.doneUnsafe(done, Exit.die(Cause.squash(cause)))
+          for (const entry of entries) settle(entry, Exit.die(Cause.squash(cause)))
         })
       )
     )
+    opened(lane, opening)
   }
 })
 
-const takeBatch = (queue: Queue.Queue<Entry>): Effect.Effect<ReadonlyArray<Entry>> =>
-  Effect.map(Queue.takeBetween(queue, 1, batchPostingsMax), (entries) => entries as ReadonlyArray<Entry>)
+const takeBatch = Effect.fnUntraced(function* ({ opening, queue }: Lane) {
+  while (true) {
+    yield* Queue.peek(queue)
+    if (opening.done !== undefined) {
+      const inTime = yield* Effect.timeoutOption(Deferred.await(opening.done), openingPatience)
+      // Another lane may have been faster.
+      if (Option.isSome(inTime)) continue
+    }
+    const entries: ReadonlyArray<Entry> = yield* Queue.takeBetween(queue, 0, batchPostingsMax)
+    if (entries.length > 0) return entries
+  }
+})
+
+/** The batch that the lane has taken is decided, or given up: the next may be taken. */
+const opened = ({ opening }: Lane, done = opening.done): void => {
+  if (done === undefined) return
+  Deferred.doneUnsafe(done, Exit.void)
+  if (opening.done === done) opening.done = undefined
+}
 
 interface SessionHolder {
   current: { readonly session: Session; readonly scope: Scope.Closeable } | undefined
@@ -184,7 +250,7 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
       if (failure._tag === "None" || failure.value.disposition === "DEFECT") {
         if (entries.length === 1) {
           yield* Effect.logError("a posting cannot be written", outcome.cause)
-          Deferred.doneUnsafe(entries[0]!.done, Exit.die(Cause.squash(outcome.cause)))
+          settle(entries[0]!, Exit.die(Cause.squash(outcome.cause)))
           return
         }
         yield* countRetry("split")
@@ -224,9 +290,9 @@ const refuseOverdue = (
 ): Effect.Effect<ReadonlyArray<Entry>> =>
   Effect.sync(() => {
     const now = clock.currentTimeMillisUnsafe()
-    return entries.filter(({ done, posting }) => {
-      if (posting.caller.deadline > now) return true
-      Deferred.doneUnsafe(done, Exit.fail(new OperationTimedOut({ operation: posting.command._tag })))
+    return entries.filter((entry) => {
+      if (entry.posting.caller.deadline > now) return true
+      settleOverdue(entry)
       return false
     })
   })
@@ -256,6 +322,7 @@ const attemptBatch = Effect.fnUntraced(function* (
   if (!LedgerStore.hasWrites(books)) {
     yield* Effect.tapError(LedgerStore.rollback(session), (failure) => abandon(holder, failure))
   } else {
+    opened(lane)
     yield* LedgerStore.commit(session, books).pipe(
       Effect.catch((failure) => afterFailedCommit(lane, holder, failure, transactionId))
     )
@@ -305,17 +372,17 @@ const stillInProgress = new StatementFailed({
 const askAgain = Schedule.min([Schedule.exponential("10 millis"), Schedule.spaced("500 millis")])
 
 const complete = (entries: ReadonlyArray<Entry>, verdicts: ReadonlyArray<Verdict>): void => {
-  entries.forEach(({ done }, index) => {
+  entries.forEach((entry, index) => {
     const verdict = verdicts[index]!
-    Deferred.doneUnsafe(
-      done,
+    settle(
+      entry,
       "refusal" in verdict ? Exit.fail(verdict.refusal) : Exit.succeed(verdict as Posted<Command>)
     )
   })
 }
 
 const failAll = (entries: ReadonlyArray<Entry>, failure: PostingFailure): void => {
-  for (const { done } of entries) Deferred.doneUnsafe(done, Exit.fail(failure))
+  for (const entry of entries) settle(entry, Exit.fail(failure))
 }
 
 const measure = Effect.fnUntraced(function* (
@@ -324,8 +391,9 @@ const measure = Effect.fnUntraced(function* (
   verdicts: ReadonlyArray<Verdict>,
   startedAt: number
 ) {
-  yield* Metric.update(batchSize, entries.length)
-  yield* Metric.update(batchSeconds, (clock.currentTimeMillisUnsafe() - startedAt) / 1000)
+  const context = yield* Effect.context<never>()
+  batchSize.updateUnsafe(entries.length, context)
+  batchSeconds.updateUnsafe((clock.currentTimeMillisUnsafe() - startedAt) / 1000, context)
   const counts = new Map<string, number>()
   entries.forEach(({ posting }, index) => {
     const verdict = verdicts[index]!
@@ -337,5 +405,5 @@ const measure = Effect.fnUntraced(function* (
     const [command, outcome] = key.split(" ") as [string, string]
     yield* Metric.update(Metric.withAttributes(postings, { command, outcome }), count)
   }
-  for (const { queuedAt } of entries) yield* Metric.update(waitSeconds, (startedAt - queuedAt) / 1000)
+  for (const { queuedAt } of entries) waitSeconds.updateUnsafe((startedAt - queuedAt) / 1000, context)
 })

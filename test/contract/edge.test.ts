@@ -101,7 +101,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("edge
   it.effect("stops believing a token when it expires", () =>
     Effect.gen(function* () {
       const service = yield* Service
-      const token = yield* service.token({ merchantId: fresh("merchant"), expiresIn: 2 })
+      const token = yield* service.token({ merchantId: fresh("merchant"), expiresIn: 1 })
       const list = service.call("GET", `${orders}/reservations`, undefined, { token })
       assert.strictEqual((yield* list).status, 200)
       assertProblem(yield* eventually(list, ({ status }) => status !== 200), 401, "UNAUTHENTICATED")
@@ -178,7 +178,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("edge
       const line = { quantity: 1 }
       /** The same call about theirs and about nothing. */
       const calls: ReadonlyArray<
-        readonly [string, (id: string) => string, string, ((id: string) => unknown)?, string?]
+        readonly [string, (id: string) => string, string, (((id: string) => unknown) | undefined)?, string?]
       > = [
         ["GET", (id) => `${orders}/${id}`, theirs.variantId],
         ["GET", (id) => `${orders}?productVariantIds=${id}`, theirs.variantId],

@@ -101,7 +101,8 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
     // Touched first: a new threshold or a discontinuation changes the status, and that is told.
     draft.touch(known)
     // A sku that is given up is free for another item of the same batch.
-    if (patch.sku !== undefined && known.sku !== null) books.unindex(books.itemsBySku, keyOf(merchantId, known.sku))
+    if (patch.sku !== undefined && known.sku !== null)
+      books.unindex(books.itemsBySku, keyOf(merchantId, known.sku))
     books.change(books.changed.items, known, { ...patch, updatedAt: Math.max(known.updatedAt, at) })
     indexNames(books, known)
   }

@@ -32,7 +32,10 @@ export const decide = (books: Books, posting: Posting): Verdict => {
       }
       const answer: Answers[keyof Answers] = JSON.parse(kept.answer)
       // A reservation has no row under its posting's id, but carries it: its own second run is not a replay.
-      return { answer, replayed: !("reservation" in answer && answer.reservation.reservationId === posting.id) }
+      return {
+        answer,
+        replayed: !("reservation" in answer && answer.reservation.reservationId === posting.id)
+      }
     }
   }
 

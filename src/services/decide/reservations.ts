@@ -204,11 +204,13 @@ const liveReservation = (
   if (own !== undefined) return own
   for (const reservation of ofOrder.toReversed()) {
     if (reservation.kind !== command.kind || reservation.scope !== scope) continue
-    if (reservation.status === "PENDING" && reservation.expiresAt <= draft.at) giveBack(draft, reservation, "EXPIRED")
+    if (reservation.status === "PENDING" && reservation.expiresAt <= draft.at)
+      giveBack(draft, reservation, "EXPIRED")
     if (reservation.status === "PENDING" || reservation.status === "CONFIRMED") return reservation
   }
   return ofOrder.findLast(
-    (sale) => sale.kind === "SALE" && sale.lines.some((sold) => lines.some(({ item }) => item.itemId === sold.itemId))
+    (sale) =>
+      sale.kind === "SALE" && sale.lines.some((sold) => lines.some(({ item }) => item.itemId === sold.itemId))
   )
 }
 
@@ -286,7 +288,10 @@ const releaseLine = (
   })
 }
 
-export const confirm = (draft: Draft, command: ConfirmReservation): Decision<Answers["ConfirmReservation"]> => {
+export const confirm = (
+  draft: Draft,
+  command: ConfirmReservation
+): Decision<Answers["ConfirmReservation"]> => {
   const { at, books, merchantId } = draft
   const { orderId } = command
   const ofOrder = books.reservationsOf(merchantId, orderId)
@@ -318,15 +323,20 @@ export const confirm = (draft: Draft, command: ConfirmReservation): Decision<Ans
     return answered({ at, confirmed: true, reservationId: pending[0]!.reservationId })
   }
   const confirmed = reservations.find(({ status }) => status === "CONFIRMED")
-  if (confirmed !== undefined) return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
+  if (confirmed !== undefined)
+    return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
   // One that the order has reserved anew after its expiry is over for good, whatever became of the newer one.
   const isNewest = ({ kind, reservationId, scope }: ReservationRow): boolean =>
     ofOrder.findLast((other) => other.kind === kind && other.scope === scope)?.reservationId === reservationId
-  const expired = reservations.findLast((reservation) => reservation.status === "EXPIRED" && isNewest(reservation))
+  const expired = reservations.findLast(
+    (reservation) => reservation.status === "EXPIRED" && isNewest(reservation)
+  )
   if (expired !== undefined) return retake(draft, expired)
   const named = { orderId, reservationId: last.reservationId }
   return refused(
-    last.status === "EXPIRED" ? new ReservationExpired({ ...named, items: [] }) : new ReservationCancelled(named)
+    last.status === "EXPIRED"
+      ? new ReservationExpired({ ...named, items: [] })
+      : new ReservationCancelled(named)
   )
 }
 

@@ -75,7 +75,8 @@ const run = (load: Load): Promise<LoadResult> =>
       const now = performance.now()
       open -= 1
       answers[status] = (answers[status] ?? 0) + 1
-      if (status === "201" && now >= measuredFrom && now < measuredTo) latencies.push(now - dueOf.get(socket)!)
+      if (status === "201" && now >= measuredFrom && now < measuredTo)
+        latencies.push(now - dueOf.get(socket)!)
       if (now >= measuredTo) {
         if (open === 0) finish()
       } else if (load.ratePerSecond === undefined) send(socket, now)

@@ -24,8 +24,22 @@ export interface Options {
 const connections = 64
 const spreadItems = 100_000
 const merchantCount = 200
-const full = { rounds: 5, seconds: 4, warmupSeconds: 0.5, pauseMs: 200, firstWarmupSeconds: 5, pacedSeconds: 10 }
-const quick = { rounds: 2, seconds: 1.5, warmupSeconds: 0.5, pauseMs: 100, firstWarmupSeconds: 3, pacedSeconds: 4 }
+const full = {
+  rounds: 5,
+  seconds: 4,
+  warmupSeconds: 0.5,
+  pauseMs: 200,
+  firstWarmupSeconds: 5,
+  pacedSeconds: 10
+}
+const quick = {
+  rounds: 2,
+  seconds: 2,
+  warmupSeconds: 0.5,
+  pauseMs: 100,
+  firstWarmupSeconds: 3,
+  pacedSeconds: 4
+}
 
 const targets = { hot: 12, spread: 3, limit: 0.4, pacedP99Ms: 10 }
 
@@ -37,7 +51,10 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
   const books = yield* freshDatabase(maintenance, "bench_service")
   const limit = yield* freshDatabase(maintenance, "bench_limit")
   const simple = yield* freshDatabase(maintenance, "bench_textbook")
-  const merchants = Array.from({ length: merchantCount }, (_, index) => ({ merchantId: `m${index}`, items: 1 }))
+  const merchants = Array.from({ length: merchantCount }, (_, index) => ({
+    merchantId: `m${index}`,
+    items: 1
+  }))
   yield* seed(books, [
     { merchantId: "hot", items: 1 },
     { merchantId: "spread", items: spreadItems },
@@ -66,7 +83,11 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
       run: `order-${(runs += 1)}`,
       ...asked
     })
-  const sql = (databaseUrl: Redacted.Redacted<string>, script: ReturnType<typeof textbook>, clientCount: number) =>
+  const sql = (
+    databaseUrl: Redacted.Redacted<string>,
+    script: ReturnType<typeof textbook>,
+    clientCount: number
+  ) =>
     clients.run({
       databaseUrl: Redacted.value(databaseUrl),
       script,
@@ -76,7 +97,8 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
 
   const results = new Map<string, Array<Measured>>()
   const measured = {
-    hot: () => measureService(holdfast, () => load({ tokens: tokens.hot, items: 1, seconds: settings.seconds })),
+    hot: () =>
+      measureService(holdfast, () => load({ tokens: tokens.hot, items: 1, seconds: settings.seconds })),
     hotTextbook: async () => ({ perSecond: await sql(simple, textbook(1), connections) }),
     hotLimit: async () => ({
       perSecond: (await sql(limit, machineLimit("hot", 1, 1), 1)) * reservationsPerBatch
@@ -97,8 +119,12 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
   )
 
   print(`  Warming up on ${clients.name}, ${connections} connections, ${settings.rounds} rounds`)
-  yield* Effect.promise(() => load({ tokens: tokens.spread, items: spreadItems, seconds: settings.firstWarmupSeconds / 2 }))
-  yield* Effect.promise(() => load({ tokens: tokens.hot, items: 1, seconds: settings.firstWarmupSeconds / 2 }))
+  yield* Effect.promise(() =>
+    load({ tokens: tokens.spread, items: spreadItems, seconds: settings.firstWarmupSeconds / 2 })
+  )
+  yield* Effect.promise(() =>
+    load({ tokens: tokens.hot, items: 1, seconds: settings.firstWarmupSeconds / 2 })
+  )
   for (let round = 0; round < settings.rounds; round++) {
     for (const name of wanted) {
       yield* Effect.sleep(settings.pauseMs)
@@ -107,7 +133,8 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
       print(`  ${String(round + 1).padStart(2)}  ${name.padEnd(16)} ${describe(result)}`)
     }
   }
-  const rate = (name: keyof typeof measured): number => median(results.get(name)?.map((each) => each.perSecond))
+  const rate = (name: keyof typeof measured): number =>
+    median(results.get(name)?.map((each) => each.perSecond))
   // At half of the rate that one hot item was reserved at: what callers see when the service is not pressed.
   const paced =
     options.only === undefined || options.only.has("paced")
@@ -129,8 +156,20 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
     ratio("hot", "one hot item / textbook", rate("hot"), rate("hotTextbook"), targets.hot),
     ratio("spread", "100,000 items / textbook", rate("spread"), rate("spreadTextbook"), targets.spread),
     ratio("hotLimit", "one hot item / machine's limit", rate("hot"), rate("hotLimit"), targets.limit),
-    ratio("spreadLimit", "100,000 items / machine's limit", rate("spread"), rate("spreadLimit"), targets.limit),
-    ratio("merchants", "200 merchants, a hot item each / textbook hot", rate("merchants"), rate("hotTextbook"), targets.hot)
+    ratio(
+      "spreadLimit",
+      "100,000 items / machine's limit",
+      rate("spread"),
+      rate("spreadLimit"),
+      targets.limit
+    ),
+    ratio(
+      "merchants",
+      "200 merchants, a hot item each / textbook hot",
+      rate("merchants"),
+      rate("hotTextbook"),
+      targets.hot
+    )
   ]
   const hot = results.get("hot") ?? []
   const latency = {
@@ -161,7 +200,9 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
     rounds: Object.fromEntries(results)
   }
   print(table(ratios, latency))
-  print(`  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`)
+  print(
+    `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`
+  )
   if (!options.quick && options.only === undefined) {
     const file = path.join(import.meta.dirname, "results", "reserve.json")
     yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
@@ -179,9 +220,11 @@ interface Measured {
   readonly microseconds?: { readonly service: number; readonly database: number; readonly generator: number }
 }
 
-const generate = async (load: Load): Promise<LoadResult> => {
+export const generate = async (load: Load): Promise<LoadResult> => {
   const file = path.join(import.meta.dirname, "loadGenerator.ts")
-  const child = spawn(process.execPath, [file, JSON.stringify(load)], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(process.execPath, [file, JSON.stringify(load)], {
+    stdio: ["ignore", "pipe", "inherit"]
+  })
   const result = JSON.parse(await output(child)) as LoadResult
   const refused = Object.keys(result.answers).filter((status) => status !== "201")
   if (refused.length > 0) throw new Error(`not all was reserved: ${JSON.stringify(result.answers)}`)
@@ -250,7 +293,7 @@ const ratio = (name: string, what: string, ours: number, theirs: number, target:
   met: ours / theirs >= target
 })
 
-const median = (values: ReadonlyArray<number> = []): number => {
+export const median = (values: ReadonlyArray<number> = []): number => {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = Math.floor(sorted.length / 2)
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
@@ -275,12 +318,30 @@ const table = (ratios: ReadonlyArray<Ratio>, latency: Readonly<Record<string, nu
       `≥ ${each.target} ${each.met ? "met" : "missed"}`
     ]),
     ["p50, p99 of one hot item at full rate", ms("hotP50Ms"), ms("hotP99Ms"), "", ""],
-    ["p50, p99 at half of that rate", ms("pacedP50Ms"), ms("pacedP99Ms"), "", `p99 ≤ ${targets.pacedP99Ms} ms ${latency["pacedP99Ms"]! <= targets.pacedP99Ms ? "met" : "missed"}`],
-    ["postings a batch, hot and spread", latency["hotBatch"]!.toFixed(0), latency["spreadBatch"]!.toFixed(0), "", ""]
+    [
+      "p50, p99 at half of that rate",
+      ms("pacedP50Ms"),
+      ms("pacedP99Ms"),
+      "",
+      `p99 ≤ ${targets.pacedP99Ms} ms ${latency["pacedP99Ms"]! <= targets.pacedP99Ms ? "met" : "missed"}`
+    ],
+    [
+      "postings a batch, hot and spread",
+      latency["hotBatch"]!.toFixed(0),
+      latency["spreadBatch"]!.toFixed(0),
+      "",
+      ""
+    ]
   ]
-  return "\n" + lines.map(([what, ...rest]) => `  ${what!.padEnd(48)}${rest.map((cell) => cell.padStart(12)).join("")}`).join("\n") + "\n"
+  return (
+    "\n" +
+    lines
+      .map(([what, ...rest]) => `  ${what!.padEnd(48)}${rest.map((cell) => cell.padStart(12)).join("")}`)
+      .join("\n") +
+    "\n"
+  )
 }
 
-const print = (line: string): void => {
+export const print = (line: string): void => {
   process.stdout.write(line + "\n")
 }

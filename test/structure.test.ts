@@ -75,7 +75,8 @@ describe("the rooms of src", () => {
     follow(path.join("http", "Api.ts"))
     assert.isAbove(reached.size, 5)
     const server = [...reached].filter(
-      (file) => ["layers", "cli", "consumers"].includes(roomOf(file)) || /(Handlers|Server|Live)\.ts$/.test(file)
+      (file) =>
+        ["layers", "cli", "consumers"].includes(roomOf(file)) || /(Handlers|Server|Live)\.ts$/.test(file)
     )
     assert.deepStrictEqual(server, [])
   })
@@ -105,6 +106,8 @@ const indexesAcrossMerchants: Readonly<Record<string, string>> = {
   idempotency_by_age: "clean-up removes what is old, whoever's it is"
 }
 
+const isExempt = (table: string): boolean => table in tablesWithoutMerchant || isOfTheBroker(table)
+
 describe("the tables", () => {
   const catalog = Effect.gen(function* () {
     const sql = yield* connect((yield* freshDatabase).url)
@@ -126,14 +129,14 @@ describe("the tables", () => {
     )
     return { tables, indexes }
   })
-  const isExempt = (table: string): boolean => table in tablesWithoutMerchant || isOfTheBroker(table)
 
   it.effect("are led by merchant_id in every primary key, unique constraint and index", () =>
     Effect.gen(function* () {
       const { indexes, tables } = yield* catalog
       assert.isAbove(tables.length, 10)
       const astray = indexes.filter(
-        ({ first, name, table }) => first !== "merchant_id" && !isExempt(table) && !(name in indexesAcrossMerchants)
+        ({ first, name, table }) =>
+          first !== "merchant_id" && !isExempt(table) && !(name in indexesAcrossMerchants)
       )
       assert.deepStrictEqual(
         astray.map(({ name, table }) => `${table}: ${name}`),
@@ -192,7 +195,10 @@ const statementsAcrossMerchants: ReadonlyArray<readonly [pattern: RegExp, why: s
 const blocksOf = (statement: string): ReadonlyArray<string> => {
   const blocks: Array<string> = []
   const open: Array<number> = []
-  let text = statement.replace(/--.*$/gm, " ").replace(/'[^']*'/g, "''").replace(/\s+/g, " ")
+  let text = statement
+    .replace(/--.*$/gm, " ")
+    .replace(/'[^']*'/g, "''")
+    .replace(/\s+/g, " ")
   for (let index = 0; index < text.length; index++) {
     if (text[index] === "(") open.push(index)
     if (text[index] !== ")") continue
@@ -209,11 +215,14 @@ const blocksOf = (statement: string): ReadonlyArray<string> => {
 /** Tables stand after commas in a FROM clause only; elsewhere commas separate columns. */
 const withoutColumns = (block: string): string => {
   let text = block
-  for (let before = ""; before !== text; ) {
+  for (let before = ""; before !== text;) {
     before = text
     text = text.replace(/\([^()]+\)/g, "()")
   }
-  return text.replace(/\b(SELECT|SET|RETURNING|ORDER BY|GROUP BY)\b.*?(?=\b(?:FROM|WHERE|ORDER|LIMIT|RETURNING)\b|$)/gi, "$1 ")
+  return text.replace(
+    /\b(SELECT|SET|RETURNING|ORDER BY|GROUP BY)\b.*?(?=\b(?:FROM|WHERE|ORDER|LIMIT|RETURNING)\b|$)/gi,
+    "$1 "
+  )
 }
 
 /** The merchants' tables that a statement reads or writes without naming the merchant. */
@@ -250,7 +259,10 @@ describe("the statements", () => {
       ["SELECT (SELECT count(*) FROM stock) FROM item WHERE merchant_id = $1", ["stock"]],
       ["SELECT 1 FROM item WHERE merchant_id = $1 UNION SELECT 1 FROM item", ["item"]],
       ["UPDATE stock SET on_hand = 0 WHERE stock_id = $1", ["stock"]],
-      ["UPDATE stock s SET on_hand = 0 FROM unnest($1) AS u (merchant_id) WHERE s.merchant_id = u.merchant_id", []],
+      [
+        "UPDATE stock s SET on_hand = 0 FROM unnest($1) AS u (merchant_id) WHERE s.merchant_id = u.merchant_id",
+        []
+      ],
       ["INSERT INTO stock (stock_id, merchant_id) VALUES ($1, $2)", ["stock"]],
       ["INSERT INTO stock (merchant_id, stock_id) SELECT * FROM unnest($1, $2)", []],
       ["DELETE FROM tracking WHERE recorded_at < $1", ["tracking"]]
@@ -320,12 +332,25 @@ describe("the statements", () => {
 
 /** Everything that the services do, once: so that every statement of theirs has run. */
 const aDaysWork = Effect.fnUntraced(function* (shop: ReturnType<typeof shopOf>) {
-  const { adjust, availability, catalog, confirm, discrepancies, extend, item, location, movements, receive } = shop
+  const {
+    adjust,
+    availability,
+    catalog,
+    confirm,
+    discrepancies,
+    extend,
+    item,
+    location,
+    movements,
+    receive
+  } = shop
   const key = { idempotency: { key: "key", fingerprint: "print" } }
   yield* item("cup", { sku: "CUP" }, key)
   yield* item("cup", { name: "a cup" })
   yield* location("north")
-  yield* Effect.flatMap(caller(), (from) => catalog.ensureLocation(from, { locationId: "north", name: "North" }))
+  yield* Effect.flatMap(caller(), (from) =>
+    catalog.ensureLocation(from, { locationId: "north", name: "North" })
+  )
   yield* receive("cup", 9, { reference: "receipt:1" })
   yield* receive("cup", 3, { lotNumber: "L", lotExpiresAt: dawn + 1_000, locationId: "north" })
   yield* shop.reserve("sold", [["cup", 2]])

@@ -38,8 +38,15 @@ const pgbench = (version: string): Clients => ({
       await fs.writeFile(file, pgbenchText(script))
       runs += 1
       const { stdout } = await promisify(execFile)("pgbench", [
-        ...["--no-vacuum", "--protocol=prepared", `--client=${clients}`, `--jobs=${Math.min(clients, 2)}`],
-        ...[`--time=${seconds}`, `--file=${file}`, `--define=run=${runs}`, "--define=n=0", databaseUrl]
+        "--no-vacuum",
+        "--protocol=prepared",
+        `--client=${clients}`,
+        `--jobs=${Math.min(clients, 2)}`,
+        `--time=${seconds}`,
+        `--file=${file}`,
+        `--define=run=${runs}`,
+        "--define=n=0",
+        databaseUrl
       ])
       const tps = /^tps = ([\d.]+)/m.exec(stdout)?.[1]
       if (tps === undefined) throw new Error(`pgbench printed no rate:\n${stdout}`)
@@ -56,7 +63,9 @@ const plain: Clients = {
     runs += 1
     const options = JSON.stringify({ clients, databaseUrl, script, seconds, run: runs })
     const file = path.join(import.meta.dirname, "plainClients.ts")
-    return Number(await output(spawn(process.execPath, [file], { stdio: ["pipe", "pipe", "inherit"] }), options))
+    return Number(
+      await output(spawn(process.execPath, [file], { stdio: ["pipe", "pipe", "inherit"] }), options)
+    )
   }
 }
 
@@ -67,7 +76,9 @@ export const output = (child: ReturnType<typeof spawn>, input = ""): Promise<str
     child.stdout!.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
     child.on("error", reject)
     child.on("close", (code) =>
-      code === 0 ? resolve(text) : reject(new Error(`${child.spawnargs.slice(0, 2).join(" ")} ended with ${code}`))
+      code === 0
+        ? resolve(text)
+        : reject(new Error(`${child.spawnargs.slice(0, 2).join(" ")} ended with ${code}`))
     )
     child.stdin?.end(input)
   })

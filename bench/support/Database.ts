@@ -39,7 +39,10 @@ const removeFolder = async (dataDir: string): Promise<void> => {
 }
 
 /** A new database of this run; it is dropped when the scope closes. */
-export const freshDatabase = Effect.fnUntraced(function* (maintenance: Redacted.Redacted<string>, name: string) {
+export const freshDatabase = Effect.fnUntraced(function* (
+  maintenance: Redacted.Redacted<string>,
+  name: string
+) {
   const unique = `${name}_${process.pid}`
   yield* Effect.acquireRelease(execute(maintenance, `CREATE DATABASE ${unique}`), () =>
     Effect.ignore(execute(maintenance, `DROP DATABASE IF EXISTS ${unique} WITH (FORCE)`))

@@ -73,18 +73,17 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
               }
             )
           })
-          return Effect.matchCauseEffect(answered, {
-            onFailure: (cause) => problemResponse(cause, requestId),
-            onSuccess: Effect.succeed
-          }).pipe(
-            Effect.map((response) => HttpServerResponse.setHeader(response, "x-request-id", requestId)),
-            Effect.tap((response) =>
-              Metric.update(
-                durationOf(route, response.status),
-                (clock.currentTimeMillisUnsafe() - startedAt) / 1000
-              )
+          const finish = (response: HttpServerResponse.HttpServerResponse) => {
+            durationOf(route, response.status).updateUnsafe(
+              (clock.currentTimeMillisUnsafe() - startedAt) / 1000,
+              fiber.context
             )
-          )
+            return HttpServerResponse.setHeader(response, "x-request-id", requestId)
+          }
+          return Effect.matchCauseEffect(answered, {
+            onFailure: (cause) => Effect.map(problemResponse(cause, requestId), finish),
+            onSuccess: (response) => Effect.succeed(finish(response))
+          })
         }) as never
       }
     })

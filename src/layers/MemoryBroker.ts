@@ -205,16 +205,13 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
     function* (messages) {
       const now = yield* Clock.currentTimeMillis
       return yield* call(() => {
-        const allowed = messages.filter((message) => !faults.refused(message))
-        const { prepared, refusals } = prepare(allowed, {
+        const { prepared, refusals } = prepare(messages, {
           messageBytesMax: options.messageBytesMax ?? messageBytesMax,
-          keylessPartition: keylessTurn++ % partitionsPerTopic
+          keylessPartition: keylessTurn++ % partitionsPerTopic,
+          refuse: (message) => (faults.refused(message) ? refusedByTest(message.topic) : undefined)
         })
         log.publish(prepared, now)
-        let next = 0
-        return messages.map((message) =>
-          message === allowed[next] ? refusals[next++] : refusedByTest(message.topic)
-        )
+        return refusals
       })
     },
     // In the order of the calls, however long each takes.

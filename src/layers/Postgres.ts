@@ -24,6 +24,7 @@ const readTimeoutMs = 2_500
 /** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */
 const silenceMs = 2_000
 const connectTimeoutMs = 2_000
+const keepAliveMs = 5_000
 /**
  * Every statement of the kernel looks a batch of keys up, each by an index. A plan made for tables that were small
  * would scan them, and is kept: a batch's reads took ten times as long on a new database until it was analyzed.
@@ -75,6 +76,12 @@ interface OpenSession extends Session {
   readonly alive: () => boolean
 }
 
+const connectTo = (databaseUrl: Redacted.Redacted<string>): Socket => {
+  const url = new URL(Redacted.value(databaseUrl))
+  const host = url.hostname.replace(/^\[|\]$/g, "")
+  return connect({ host, port: Number(url.port || 5432), noDelay: true })
+}
+
 /**
  * Opens a connection whose socket is given up when an answer is owed for too long: a frozen server or a connection that
  * went silent would otherwise hold its caller for as long as TCP does.
@@ -84,7 +91,6 @@ const openSession = (
   settings: Readonly<Record<string, string>>
 ): Effect.Effect<OpenSession, StatementFailed, Scope.Scope> =>
   Effect.gen(function* () {
-    const url = new URL(Redacted.value(options.url))
     const patienceMs = Number(settings["statement_timeout"]) + silenceMs
     let socket: Socket | undefined
     let owed = 0
@@ -97,19 +103,21 @@ const openSession = (
       applicationName: settings["application_name"] ?? "holdfast",
       startupParameters: { ...settings, timezone: "UTC" },
       stream: () => {
-        socket = connect({
-          host: url.hostname.replace(/^\[|\]$/g, ""),
-          port: Number(url.port || 5432),
-          noDelay: true
-        })
-        const opened = socket
+        const opened = connectTo(options.url)
+        socket = opened
         opened.on("timeout", () => opened.destroy(new Error("PostgreSQL has not answered in time")))
         opened.on("close", () => {
           broken = true
         })
         return opened
       }
-    }).pipe(Effect.mapError(failedWith))
+    }).pipe(
+      // Whatever the reason (a database that takes no connections is 55000): nothing was asked yet, nothing answered.
+      Effect.mapError((error) => {
+        const { cause, sqlState } = failedWith(error)
+        return new StatementFailed({ disposition: "UNAVAILABLE", sqlState, cause })
+      })
+    )
     const owe = Effect.sync(() => {
       owed += 1
       if (owed === 1) socket?.setTimeout(patienceMs)
@@ -118,8 +126,18 @@ const openSession = (
       owed -= 1
       if (owed === 0) socket?.setTimeout(0)
     })
+    // Whose caller gave up may have gone silent: the next caller's own question would start its time anew, for ever.
+    const doubt = Effect.sync(() => {
+      const doubted = socket
+      const read = doubted?.bytesRead
+      const look = () => {
+        if (doubted?.bytesRead === read) doubted?.destroy(new Error("PostgreSQL has not answered in time"))
+      }
+      setTimeout(look, silenceMs).unref()
+    })
     const answered = <A>(query: Effect.Effect<A, SqlError.SqlError>): Effect.Effect<A, StatementFailed> =>
       Effect.andThen(owe, query).pipe(
+        Effect.onInterrupt(() => doubt),
         Effect.ensuring(settle),
         Effect.mapError(failedWith),
         Effect.tapError((failure) =>
@@ -142,13 +160,19 @@ const openSession = (
 const listening = Effect.fnUntraced(function* (options: PostgresOptions, channel: string) {
   const payloads = yield* Queue.sliding<string>(listenBacklogMax)
   const untilLost = Effect.gen(function* () {
+    const opened: { socket?: Socket } = {}
     const connection = yield* PgConnection.make({
       url: options.url,
       connectTimeout: connectTimeoutMs,
-      keepAlive: "5 seconds",
-      applicationName: `holdfast listener of ${channel}`
+      applicationName: `holdfast listener of ${channel}`,
+      stream: () => {
+        opened.socket = connectTo(options.url)
+        return opened.socket.setKeepAlive(true, keepAliveMs)
+      }
     })
     const notifications = yield* connection.listen(channel)
+    // Closing would ask the server to stop notifying first, and wait for a frozen one for ever.
+    yield* Effect.addFinalizer(() => Effect.sync(() => opened.socket?.destroy()))
     yield* Queue.offer(payloads, "")
     for (;;) yield* Queue.offer(payloads, (yield* Queue.take(notifications)).payload)
   })

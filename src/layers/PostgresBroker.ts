@@ -5,7 +5,6 @@ import {
   BrokerUnavailable,
   type IncomingMessage,
   type Lag,
-  type MessageRefused,
   messageBytesMax
 } from "../services/Broker.ts"
 import { Db, type Parameters, type Row, type Session, type StatementFailed } from "../services/Db.ts"
@@ -44,7 +43,7 @@ const publishBytesMax = 8_000_000
 /** What one look for messages brings at most, over all partitions; a single message may be larger. */
 const fetchBytesMax = 8_000_000
 /** Deadlocks and lock time-outs end by themselves; who meets more than this many in a row is told of an outage. */
-const conflictRetriesMax = 5
+const conflictRetriesMax = 3
 /** One statement removes at most so many messages of a partition. */
 const removeMax = 2_000
 const readyWithinMs = 2_000
@@ -201,6 +200,10 @@ const publisher = Effect.fnUntraced(function* (db: Db["Service"], bytesMax: numb
   const run = yield* heldSession(db)
   const topics = topicsOf(run)
   const calls = yield* Queue.bounded<Call>(publishBacklogMax)
+  const closed = yield* Deferred.make<never, BrokerUnavailable>()
+  yield* Effect.addFinalizer(() =>
+    Deferred.fail(closed, new BrokerUnavailable({ cause: new Error("the broker is closed") }))
+  )
   yield* Effect.forkScoped(
     Effect.forever(Effect.flatMap(Queue.takeAll(calls), (waiting) => publishAll(run, topics, calls, waiting)))
   )
@@ -210,10 +213,14 @@ const publisher = Effect.fnUntraced(function* (db: Db["Service"], bytesMax: numb
       messageBytesMax: bytesMax,
       keylessPartition: keylessTurn++ % partitionsPerTopic
     })
-    if (prepared.length === 0) return refusals as ReadonlyArray<MessageRefused | undefined>
+    if (prepared.length === 0) return refusals
     const done = Deferred.makeUnsafe<void, BrokerUnavailable>()
-    yield* Queue.offer(calls, { prepared, bytes: bytesOf(prepared), done })
-    yield* Deferred.await(done)
+    const published = Effect.andThen(
+      Queue.offer(calls, { prepared, bytes: bytesOf(prepared), done }),
+      Deferred.await(done)
+    )
+    // Who still waits when the layer closes is told so.
+    yield* Effect.raceFirst(published, Deferred.await(closed))
     return refusals
   })
   return publish

@@ -16,40 +16,63 @@ export interface Prepared {
   readonly bytes: number
 }
 
-/** What can be published of these messages, in their order, and why the others cannot, at their places. */
+/**
+ * What can be published of these messages, in their order, and why the others cannot, at their places. What follows a
+ * refused message in its key is refused with it, so that nothing overtakes what is sent again.
+ */
 export const prepare = (
   messages: ReadonlyArray<OutgoingMessage>,
   options: {
     readonly messageBytesMax: number
     /** Where messages without a key go. */
     readonly keylessPartition: number
+    /** What else is to be refused, as a test wants it. */
+    readonly refuse?: (message: OutgoingMessage) => MessageRefused | undefined
   }
 ): {
   readonly prepared: ReadonlyArray<Prepared>
   readonly refusals: ReadonlyArray<MessageRefused | undefined>
 } => {
   const prepared: Array<Prepared> = []
+  const refusedKeys = new Set<string>()
   const refusals = messages.map((message) => {
-    const { topic } = message
-    if (!isTopicName(topic)) {
-      return new MessageRefused({ reason: "INVALID_TOPIC", topic, detail: "not a topic name" })
-    }
-    const key = message.key === null ? null : Buffer.from(message.key)
-    const value = typeof message.value === "string" ? Buffer.from(message.value) : message.value
-    const headers = headersOf(message.headers)
-    const bytes = (key?.byteLength ?? 0) + (value?.byteLength ?? 0) + headers.length
-    if (bytes > options.messageBytesMax) {
-      return new MessageRefused({
-        reason: "TOO_LARGE",
-        topic,
-        detail: `${bytes} bytes are more than ${options.messageBytesMax}`
-      })
-    }
-    const partition = key === null ? options.keylessPartition : partitionOf(key)
-    prepared.push({ topic, partition, key, headers, value, bytes })
-    return undefined
+    const { key, topic } = message
+    const made = makeReady(message, options)
+    const refusal =
+      key !== null && refusedKeys.has(key)
+        ? new MessageRefused({
+            reason: "OTHER",
+            topic,
+            detail: "follows a message of its key that was refused"
+          })
+        : (options.refuse?.(message) ?? (made instanceof MessageRefused ? made : undefined))
+    if (refusal === undefined) prepared.push(made as Prepared)
+    else if (key !== null) refusedKeys.add(key)
+    return refusal
   })
   return { prepared, refusals }
+}
+
+const makeReady = (
+  { headers: given, key: keyText, topic, value: content }: OutgoingMessage,
+  options: { readonly messageBytesMax: number; readonly keylessPartition: number }
+): Prepared | MessageRefused => {
+  if (!isTopicName(topic)) {
+    return new MessageRefused({ reason: "INVALID_TOPIC", topic, detail: "not a topic name" })
+  }
+  const key = keyText === null ? null : Buffer.from(keyText)
+  const value = typeof content === "string" ? Buffer.from(content) : content
+  const headers = headersOf(given)
+  const bytes = (key?.byteLength ?? 0) + (value?.byteLength ?? 0) + headers.length
+  if (bytes > options.messageBytesMax) {
+    return new MessageRefused({
+      reason: "TOO_LARGE",
+      topic,
+      detail: `${bytes} bytes are more than ${options.messageBytesMax}`
+    })
+  }
+  const partition = key === null ? options.keylessPartition : partitionOf(key)
+  return { topic, partition, key, headers, value, bytes }
 }
 
 const noHeaders = "{}"

@@ -111,7 +111,8 @@ export class Broker extends Context.Service<
     /**
      * Succeeds when the broker has made durable all that it did not refuse; the answer holds, for each message in the
      * order given, `undefined` or why it was refused. Messages of a key keep their order within a call and across the
-     * calls of one `Broker`, also when calls overlap: if one of them fails, those that wait behind it fail too.
+     * calls of one `Broker`, also when calls overlap: if one of them fails, those that wait behind it fail too. What
+     * follows a refused message in its key, whatever its topic, is refused within the same call: nothing overtakes it.
      */
     readonly publish: (
       messages: ReadonlyArray<OutgoingMessage>

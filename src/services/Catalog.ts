@@ -96,19 +96,32 @@ export class Catalog extends Context.Service<
 
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
 
-// item_pkey; ids are UUIDv7, so that their order is that of creation
+// item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
+// (statusOf): the one that is kept with the item is that of its last event.
 const itemsStatement = `
   SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
-         i.low_stock_threshold, i.safety_stock, i.status, i.on_hand, i.reserved, i.unallocatable, i.created_at,
-         i.updated_at,
-         (SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
-          FROM stock s
-          WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id) AS available
+         i.low_stock_threshold, i.safety_stock, now.status, i.on_hand, i.reserved, i.unallocatable, i.created_at,
+         i.updated_at, sellable.available
   FROM item i
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
+      AS available
+    FROM stock s
+    WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+  ) sellable
+  CROSS JOIN LATERAL (
+    SELECT CASE
+      WHEN i.discontinued THEN 'DISCONTINUED'
+      WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
+      WHEN sellable.available <= 0 THEN 'OUT_OF_STOCK'
+      WHEN sellable.available <= i.low_stock_threshold THEN 'LOW_STOCK'
+      ELSE 'IN_STOCK'
+    END AS status
+  ) now
   WHERE i.merchant_id = $1
     AND i.deleted_at IS NULL
     AND i.kind = $2
-    AND ($3 IS NULL OR i.status = $3)
+    AND ($3 IS NULL OR now.status = $3)
     AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
     AND ($5 IS NULL OR i.item_id > $5)
   ORDER BY i.item_id

@@ -317,7 +317,10 @@ const keepMeasuring = (db: Db["Service"]): Effect.Effect<never> =>
     const [row] = yield* db.maintain<{ events: number; oldest: number | null }>(depthStatement, [])
     const now = yield* Clock.currentTimeMillis
     yield* Metric.update(depth, row?.events ?? 0)
-    yield* Metric.update(age, row?.oldest == null ? 0 : Math.max(0, (now - row.oldest) / 1000))
+    yield* Metric.update(
+      age,
+      row === undefined || row.oldest === null ? 0 : Math.max(0, (now - row.oldest) / 1000)
+    )
   }).pipe(Effect.ignore, Effect.andThen(Effect.sleep("5 seconds")), Effect.forever)
 
 // outbox_pending

@@ -9,60 +9,77 @@ export const types = PgTypes.makeRegistry()
 const two32 = 0x1_0000_0000
 const done = Result.succeed(undefined)
 
-/** Both are a signed 64-bit integer on the wire, kept within 2^53. Values are written into and read from the frames. */
+/** Both are a signed 64-bit integer on the wire, written into and read from the frame without an array of its own. */
 const integerCodec = (
-  toWire: (value: number) => number,
-  fromWire: (wire: number) => Result.Result<number, PgTypes.CodecError>
+  /** What goes over the wire, as a number where that is exact. */
+  toWire: (value: number) => number | bigint,
+  /** Takes the upper half, signed, and the lower. */
+  fromWire: (high: number, low: number) => Result.Result<number, PgTypes.CodecError>
 ): PgTypes.Codec<number> => {
-  const read = (bytes: Uint8Array, offset: number) => {
-    const high =
-      (bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!
-    const low =
-      (bytes[offset + 4]! << 24) | (bytes[offset + 5]! << 16) | (bytes[offset + 6]! << 8) | bytes[offset + 7]!
-    return fromWire(high * two32 + (low >>> 0))
-  }
+  const read = (bytes: Uint8Array, offset: number) =>
+    fromWire(
+      (bytes[offset]! << 24) | (bytes[offset + 1]! << 16) | (bytes[offset + 2]! << 8) | bytes[offset + 3]!,
+      ((bytes[offset + 4]! << 24) |
+        (bytes[offset + 5]! << 16) |
+        (bytes[offset + 6]! << 8) |
+        bytes[offset + 7]!) >>>
+        0
+    )
   return {
     read,
     decode: (bytes) => read(bytes, 0),
     write: (sink, value) => {
       const wire = toWire(value)
-      if (!Number.isSafeInteger(wire)) return notSafe
-      const high = Math.floor(wire / two32)
-      sink.int32(high)
-      sink.int32((wire - high * two32) | 0)
+      if (typeof wire === "bigint") sink.bigInt64(wire)
+      else {
+        const high = Math.floor(wire / two32)
+        sink.int32(high)
+        sink.int32((wire - high * two32) | 0)
+      }
       return done
     },
     encode: (value) => {
-      const wire = toWire(value)
-      if (!Number.isSafeInteger(wire)) return notSafe
       const bytes = new Uint8Array(8)
-      const view = new DataView(bytes.buffer)
-      view.setInt32(0, Math.floor(wire / two32))
-      view.setUint32(4, wire - Math.floor(wire / two32) * two32)
+      new DataView(bytes.buffer).setBigInt64(0, BigInt(toWire(value)))
       return Result.succeed(bytes)
     }
   }
 }
-const notSafe = Result.fail(new PgTypes.CodecError({ message: "an integer past 2^53−1" }))
 
 types.register<number>(
   PgTypes.OID.int8,
   integerCodec(
-    (value) => value,
-    (wire) =>
-      Number.isSafeInteger(wire)
-        ? Result.succeed(wire)
+    // What is not a whole number throws here, as it did not where it was made.
+    (value) => (Number.isSafeInteger(value) ? value : BigInt(value)),
+    (high, low) => {
+      const value = high * two32 + low
+      return Number.isSafeInteger(value)
+        ? Result.succeed(value)
         : Result.fail(new PgTypes.CodecError({ message: "int8 is past 2^53−1" }))
+    }
   ),
   { arrayOid: PgTypes.OID.int8Array }
 )
+
 /** Milliseconds from 1970 to PostgreSQL's epoch, 2000-01-01. */
 const postgresEpochMs = Date.UTC(2000, 0, 1)
 types.register<number>(
   PgTypes.OID.timestamptz,
   integerCodec(
-    (value) => (value - postgresEpochMs) * 1000,
-    (wire) => Result.succeed(Math.floor(wire / 1000) + postgresEpochMs)
+    // Microseconds are past 2^53 from the year 2285 on: a lot may well say that it never expires.
+    (value) => {
+      const microseconds = (value - postgresEpochMs) * 1000
+      return Number.isSafeInteger(microseconds) ? microseconds : BigInt(value - postgresEpochMs) * 1000n
+    },
+    (high, low) => {
+      const microseconds = high * two32 + low
+      return Result.succeed(
+        postgresEpochMs +
+          (Number.isSafeInteger(microseconds)
+            ? Math.floor(microseconds / 1000)
+            : Number(((BigInt(high) << 32n) | BigInt(low)) / 1000n))
+      )
+    }
   ),
   { arrayOid: PgTypes.OID.timestamptzArray }
 )

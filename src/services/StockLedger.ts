@@ -7,7 +7,6 @@ import {
   Exit,
   Layer,
   Metric,
-  Option,
   Queue,
   Random,
   Schedule,
@@ -25,6 +24,7 @@ import type {
 } from "../schema/Posting.ts"
 import { Db, type Session, StatementFailed } from "./Db.ts"
 import { type Verdict, decide } from "./decide/decide.ts"
+import { FailPoint } from "./FailPoint.ts"
 import * as LedgerStore from "./LedgerStore.ts"
 import { Partitions } from "./Partitions.ts"
 import { uuidV7 } from "./Uuid.ts"
@@ -108,12 +108,13 @@ const make = Effect.gen(function* () {
   const db = yield* Db
   const partitions = yield* Partitions
   const clock = yield* Clock.Clock
+  const failPoint = yield* FailPoint
   const queue = yield* Queue.bounded<Entry>(queueMax)
   const knownMerchants = new Set<string>()
 
   const opening: Opening = { done: undefined }
   for (let lane = 0; lane < lanes; lane++) {
-    yield* Effect.forkScoped(runLane({ clock, db, knownMerchants, opening, partitions, queue }))
+    yield* Effect.forkScoped(runLane({ clock, db, failPoint, knownMerchants, opening, partitions, queue }))
   }
 
   const scope = yield* Effect.scope
@@ -153,6 +154,7 @@ const make = Effect.gen(function* () {
 interface Lane {
   readonly clock: Clock.Clock
   readonly db: Db["Service"]
+  readonly failPoint: typeof FailPoint.Service
   readonly knownMerchants: Set<string>
   readonly opening: Opening
   readonly partitions: Partitions["Service"]
@@ -168,7 +170,13 @@ interface Opening {
  * A lane that waits for a hot row holds postings that the lane before it could have had: it takes its batch once the
  * other one's is decided, and all that came meanwhile with it. One that does not get there is not waited for.
  */
-const openingPatience = "20 millis"
+const openingPatienceMs = 20
+
+/** A timer of the machine's, not of the clock that the books go by: it says who waits, never what is decided. */
+const impatience = Effect.callback<boolean>((resume) => {
+  const timer = setTimeout(() => resume(Effect.succeed(false)), openingPatienceMs)
+  return Effect.sync(() => clearTimeout(timer))
+})
 
 /** A lane owns one connection and runs one batch after the other on it. It outlives every failure. */
 const runLane = Effect.fnUntraced(function* (lane: Lane) {
@@ -196,12 +204,14 @@ const takeBatch = Effect.fnUntraced(function* ({ opening, queue }: Lane) {
   while (true) {
     yield* Queue.peek(queue)
     if (opening.done !== undefined) {
-      const inTime = yield* Effect.timeoutOption(Deferred.await(opening.done), openingPatience)
+      const inTime = yield* Effect.raceFirst(Effect.as(Deferred.await(opening.done), true), impatience)
       // Another lane may have been faster.
-      if (Option.isSome(inTime)) continue
+      if (inTime) continue
     }
-    const entries: ReadonlyArray<Entry> = yield* Queue.takeBetween(queue, 0, batchPostingsMax)
-    if (entries.length > 0) return entries
+    if (Queue.sizeUnsafe(queue) > 0) {
+      const entries: ReadonlyArray<Entry> = yield* Queue.takeBetween(queue, 1, batchPostingsMax)
+      return entries
+    }
   }
 })
 
@@ -323,9 +333,11 @@ const attemptBatch = Effect.fnUntraced(function* (
     yield* Effect.tapError(LedgerStore.rollback(session), (failure) => abandon(holder, failure))
   } else {
     opened(lane)
+    yield* lane.failPoint("beforeCommit")
     yield* LedgerStore.commit(session, books).pipe(
       Effect.catch((failure) => afterFailedCommit(lane, holder, failure, transactionId))
     )
+    yield* lane.failPoint("afterCommitBeforeReply")
   }
   for (const merchantId of books.merchants) lane.knownMerchants.add(merchantId)
   yield* measure(clock, entries, verdicts, startedAt)

@@ -36,7 +36,7 @@ const itemView = (change: Readonly<Record<string, unknown>>) => ({
   ...change
 })
 
-layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("catalog contract", (it) => {
+layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("catalog contract", (it) => {
   it.effect("stocks an item with 201, and tells it again with 200", () =>
     Effect.gen(function* () {
       const { post } = yield* merchant

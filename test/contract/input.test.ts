@@ -115,7 +115,9 @@ const wrongTypes = [
   ""
 ]
 
-layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("bad input", (it) => {
+const bodyOf = (orderId: string) => `{"orderId":"${orderId}","items":[{"variantId":"cup","quantity":1}]}`
+
+layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad input", (it) => {
   for (const route of changing) {
     it.effect(`${route.name} refuses it, and nothing changes`, () =>
       Effect.gen(function* () {
@@ -195,8 +197,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("bad 
       const { call, item, receive, token } = yield* merchant
       yield* item("cup")
       yield* receive("cup", 99)
-      const bodyOf = (orderId: string) =>
-        `{"orderId":"${orderId}","items":[{"variantId":"cup","quantity":1}]}`
       const send = (body: string, headers: Record<string, string>) =>
         call("POST", "/api/v1/inventory/reserve", body, { token, headers })
       for (const type of ["application/json", "Application/JSON", "application/json; charset=utf-8"]) {

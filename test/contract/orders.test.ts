@@ -17,7 +17,9 @@ import {
 
 const api = "/api/v1/inventory"
 
-layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("orders contract", (it) => {
+const ordersOf = (body: unknown) => listAt(body, "data").map((each) => pick(each, "orderId"))
+
+layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("orders contract", (it) => {
   it.effect("tells line by line whether the items could be reserved", () =>
     Effect.gen(function* () {
       const { item, post, receive } = yield* merchant
@@ -544,17 +546,16 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("orde
       yield* receive("cup", 9)
       for (const orderId of ["o1", "o2", "o3"]) yield* reserve(orderId, [["cup", 1]])
       yield* post(`${api}/release`, { orderId: "o2" })
-      const orders = (body: unknown) => listAt(body, "data").map((each) => pick(each, "orderId"))
-      assert.deepStrictEqual(orders((yield* get(`${api}/reservations`)).body), ["o3", "o2", "o1"])
-      assert.deepStrictEqual(orders((yield* get(`${api}/reservations?status=PENDING`)).body), ["o3", "o1"])
-      assert.deepStrictEqual(orders((yield* get(`${api}/reservations?status=CANCELLED`)).body), ["o2"])
-      assert.deepStrictEqual(orders((yield* get(`${api}/reservations?orderId=o1`)).body), ["o1"])
-      assert.deepStrictEqual(orders((yield* get(`${api}/reservations?orderId=none`)).body), [])
+      assert.deepStrictEqual(ordersOf((yield* get(`${api}/reservations`)).body), ["o3", "o2", "o1"])
+      assert.deepStrictEqual(ordersOf((yield* get(`${api}/reservations?status=PENDING`)).body), ["o3", "o1"])
+      assert.deepStrictEqual(ordersOf((yield* get(`${api}/reservations?status=CANCELLED`)).body), ["o2"])
+      assert.deepStrictEqual(ordersOf((yield* get(`${api}/reservations?orderId=o1`)).body), ["o1"])
+      assert.deepStrictEqual(ordersOf((yield* get(`${api}/reservations?orderId=none`)).body), [])
       const first = yield* get(`${api}/reservations?limit=2`)
-      assert.deepStrictEqual(orders(first.body), ["o3", "o2"])
+      assert.deepStrictEqual(ordersOf(first.body), ["o3", "o2"])
       const cursor = encodeURIComponent(textAt(first.body, "nextCursor"))
       const second = yield* get(`${api}/reservations?limit=2&cursor=${cursor}`)
-      assert.deepStrictEqual(orders(second.body), ["o1"])
+      assert.deepStrictEqual(ordersOf(second.body), ["o1"])
       assert.strictEqual(pick(second.body, "nextCursor"), null)
     })
   )

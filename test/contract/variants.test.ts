@@ -49,7 +49,28 @@ const adjusted = (
   }
 }
 
-layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("variants contract", (it) => {
+const ids = (count: number) => Array.from({ length: count }, (_, index) => `v${index}`).join(",")
+
+const released = (
+  quantity: number,
+  did: boolean,
+  figures: { readonly reserved: number; readonly available: number }
+) => ({
+  orderId: "o",
+  released: did,
+  releasedQuantity: quantity,
+  productVariantId: "cup",
+  sku: null,
+  quantity: 5,
+  reservedQuantity: figures.reserved,
+  unallocatableQuantity: 0,
+  availableQuantity: figures.available,
+  status: "IN_STOCK"
+})
+
+const key = (each: unknown) => `${String(pick(each, "stockId"))} ${String(pick(each, "sequence"))}`
+
+layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("variants contract", (it) => {
   it.effect("shows the stock of a variant by location and batch, in the order in which it is taken", () =>
     Effect.gen(function* () {
       const { get, item, location, receive, reserve } = yield* merchant
@@ -181,7 +202,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("vari
       )
       assert.deepStrictEqual(pick(answer.body, "missing"), ["none"])
       assert.deepStrictEqual(listAt(answer.body, "data")[1], (yield* get(`${api}/cup`)).body)
-      const ids = (count: number) => Array.from({ length: count }, (_, index) => `v${index}`).join(",")
       assert.strictEqual(
         listAt((yield* get(`${api}?productVariantIds=${ids(200)}`)).body, "missing").length,
         200
@@ -252,22 +272,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("vari
       yield* item("cup")
       yield* receive("cup", 5)
       const reserved = yield* post(`${api}/cup/reserve`, { orderId: "o", quantity: 3 })
-      const released = (
-        quantity: number,
-        did: boolean,
-        figures: { readonly reserved: number; readonly available: number }
-      ) => ({
-        orderId: "o",
-        released: did,
-        releasedQuantity: quantity,
-        productVariantId: "cup",
-        sku: null,
-        quantity: 5,
-        reservedQuantity: figures.reserved,
-        unallocatableQuantity: 0,
-        availableQuantity: figures.available,
-        status: "IN_STOCK"
-      })
       assertAnswer(
         yield* post(`${api}/cup/release`, { orderId: "o", quantity: 1 }),
         200,
@@ -666,7 +670,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("vari
         (index) => receive("cup", 1, index % 2 === 0 ? {} : { locationId: "shop" }),
         { concurrency: "unbounded" }
       )
-      const key = (each: unknown) => `${String(pick(each, "stockId"))} ${String(pick(each, "sequence"))}`
       const seen: Array<string> = []
       let cursor: string | null = ""
       while (cursor !== null) {

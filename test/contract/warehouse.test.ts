@@ -16,7 +16,7 @@ import {
 
 const unknownStock = "00000000-0000-7000-8000-000000000000"
 
-layer(Service.layer, { excludeTestServices: true, timeout: "60 seconds" })("warehouse contract", (it) => {
+layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("warehouse contract", (it) => {
   it.effect("shows a sku by batch, and its damaged and expired units as unallocatable", () =>
     Effect.gen(function* () {
       const { adjust, get, item, post, receive } = yield* merchant

@@ -22,6 +22,9 @@ const message = (topic: string, value: string, key: string | null = "k"): Outgoi
 const numbered = (topic: string, count: number, key: string | null = "k", from = 0) =>
   Array.from({ length: count }, (_, index) => message(topic, String(from + index), key))
 const text = ({ value }: IncomingMessage): string => (value === null ? "null" : Buffer.from(value).toString())
+/** What of a message must come as it went, to be compared. */
+const shown = ({ key, headers, value }: OutgoingMessage | IncomingMessage): string =>
+  JSON.stringify([key, headers, value === null ? null : Buffer.from(value as Uint8Array).toString("hex")])
 const range = (from: number, to: number) =>
   Array.from({ length: to - from }, (_, index) => String(from + index))
 
@@ -123,12 +126,6 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       )
       const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
       const came = yield* collect(subscription, sent.length, { commit: false })
-      const shown = (one: OutgoingMessage | IncomingMessage) =>
-        JSON.stringify([
-          one.key,
-          one.headers,
-          one.value === null ? null : [...Buffer.from(one.value as Uint8Array)]
-        ])
       assert.deepStrictEqual(came.map(shown).toSorted(), sent.map(shown).toSorted())
       const keyed = came.filter((one) => one.key === "k")
       assert.deepStrictEqual(
@@ -146,8 +143,8 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       const answer = yield* broker.publish([
         message(topic, "before"),
         world.refusedMessage(topic),
-        message("no/such topic", "x"),
-        message(topic, "after")
+        message("no/such topic", "x", null),
+        message(topic, "after", "another key")
       ])
       assert.deepStrictEqual(
         answer.map((refusal) => refusal?._tag),
@@ -161,6 +158,36 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
         "after"
       ])
       yield* nothingComes(subscription)
+    }))
+
+  test("refuses within a call what follows a refused message in its key, and nothing else", () =>
+    Effect.gen(function* () {
+      const world = yield* BrokerWorld
+      const { broker } = yield* world.replica
+      const topic = fresh("refused")
+      const other = fresh("refused")
+      const refused = world.refusedMessage(topic)
+      const messages = [
+        message(topic, "before", refused.key),
+        { ...refused, key: null },
+        message(topic, "keyless", null),
+        refused,
+        message(topic, "behind", refused.key),
+        message(other, "elsewhere", refused.key),
+        message(topic, "beside", "another key")
+      ]
+      const published = [0, 2, 6]
+      const answer = yield* broker.publish(messages)
+      assert.deepStrictEqual(
+        answer.flatMap((refusal, index) => (refusal === undefined ? [index] : [])),
+        published
+      )
+      const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic, other] })
+      const came = yield* collect(subscription, published.length, { commit: true })
+      assert.sameMembers(came.map(text), ["before", "keyless", "beside"])
+      yield* nothingComes(subscription)
+      // Another call begins anew: whoever sends again does so in order.
+      assert.deepStrictEqual(yield* broker.publish([messages[4]!, messages[5]!]), [undefined, undefined])
     }))
 
   test("begins at the earliest message for a group that is new, each group by itself", () =>
@@ -691,7 +718,7 @@ describe("the faults of the broker in memory", () => {
       const cluster = makeCluster()
       const { broker } = yield* cluster.connect
       yield* cluster.refuse(({ value }) => value === "1")
-      const answer = yield* broker.publish(numbered("t", 3))
+      const answer = yield* broker.publish(numbered("t", 3, null))
       assert.deepStrictEqual(
         answer.map((refusal) => refusal?.reason),
         [undefined, "OTHER", undefined]
@@ -712,6 +739,26 @@ describe("the faults of the broker in memory", () => {
       const polled = yield* Effect.forkChild(subscription.poll(4))
       yield* TestClock.adjust(60_000)
       assert.isUndefined(polled.pollUnsafe())
+    })
+  )
+
+  it.effect("keeps what it has fetched to itself while it cannot know whether it is still in the group", () =>
+    Effect.gen(function* () {
+      const cluster = makeCluster()
+      const { broker } = yield* cluster.connect
+      yield* broker.publish(range(0, 80).map((value) => message("t", value, value)))
+      const subscription = yield* broker.subscribe({ group: "g", topics: ["t"] })
+      const first = yield* subscription.poll(4)
+      // The heartbeat hangs: nobody tells that the session has run out.
+      yield* cluster.setDelay(20_000)
+      yield* TestClock.adjust(10_000)
+      const polled = yield* Effect.forkChild(subscription.poll(4))
+      yield* TestClock.adjust(100)
+      assert.isUndefined(polled.pollUnsafe())
+      yield* cluster.setDelay(0)
+      yield* TestClock.adjust(30_000)
+      const second = yield* Fiber.join(polled)
+      assert.strictEqual(new Set([...first, ...second].map(text)).size, 8)
     })
   )
 })

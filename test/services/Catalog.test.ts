@@ -13,7 +13,12 @@ describe("ensuring an item", () => {
       const created = yield* item("cup", { sku: "CUP", name: "a cup", lowStockThreshold: 5 })
       assert.deepInclude(created, { status: "AWAITING_INITIAL_STOCK", unit: "each", stocked: true })
       const same = yield* item("cup", { productId: "crockery" })
-      assert.deepInclude(same, { itemId: created.itemId, name: "a cup", lowStockThreshold: 5, productId: "crockery" })
+      assert.deepInclude(same, {
+        itemId: created.itemId,
+        name: "a cup",
+        lowStockThreshold: 5,
+        productId: "crockery"
+      })
     })
   )
 
@@ -37,10 +42,13 @@ describe("ensuring an item", () => {
       const conflict = yield* Effect.flip(item("a", { sku: "B", name: "mixed up" }))
       assert.deepInclude(conflict, { _tag: "ItemConflict", productVariantId: "a", sku: "B" })
       assert.strictEqual((yield* Effect.flip(item("c", { sku: "B" })))._tag, "ItemConflict")
-      assert.deepStrictEqual(yield* sql.run("SELECT product_variant_id AS id, sku, name FROM item ORDER BY sku"), [
-        { id: "a", sku: "A", name: null },
-        { id: "b", sku: "B", name: null }
-      ])
+      assert.deepStrictEqual(
+        yield* sql.run("SELECT product_variant_id AS id, sku, name FROM item ORDER BY sku"),
+        [
+          { id: "a", sku: "A", name: null },
+          { id: "b", sku: "B", name: null }
+        ]
+      )
     })
   )
 
@@ -140,7 +148,9 @@ describe("listing", () => {
           availableQuantity: asked.availableQuantity,
           status: asked.status
         })
-        assert.strictEqual(asked.status, wait === 0 ? "IN_STOCK" : "OUT_OF_STOCK")
+        const status = wait === 0 ? "IN_STOCK" : "OUT_OF_STOCK"
+        assert.strictEqual(asked.status, status)
+        assert.strictEqual((yield* catalog.items("acme", { kind: "PRODUCT", status })).data.length, 1)
       }
     })
   )

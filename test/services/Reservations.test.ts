@@ -126,10 +126,7 @@ describe("expiry", () => {
       yield* TestClock.adjust("10 seconds")
       const second = yield* reserve("order", [["cup", 2]], { expiresInSeconds: 10 })
       assert.isTrue(second.answer.created)
-      assert.notStrictEqual(
-        second.answer.reservation.reservationId,
-        first.answer.reservation.reservationId
-      )
+      assert.notStrictEqual(second.answer.reservation.reservationId, first.answer.reservation.reservationId)
       assert.deepStrictEqual(
         (yield* sql.run<ReservationState>(states)).map(({ status }) => status),
         ["EXPIRED", "PENDING"]
@@ -328,32 +325,38 @@ describe("reserving again", () => {
 describe("what is taken", () => {
   const day = 24 * 60 * 60 * 1000
 
-  it.effect("is first-expired-first-out inside a location, the default location first, then by creation", () =>
-    Effect.gen(function* () {
-      const { available, item, location, receive, reserve, url } = yield* ledger
-      yield* item("milk")
-      yield* location("north")
-      yield* location("east")
-      yield* receive("milk", 2, { locationId: "east", lotNumber: "E1", lotExpiresAt: dawn + day })
-      yield* receive("milk", 2, { locationId: "north" })
-      yield* receive("milk", 2, { lotNumber: "D0" })
-      yield* receive("milk", 2, { lotNumber: "D3", lotExpiresAt: dawn + 3 * day })
-      yield* receive("milk", 2, { lotNumber: "D2", lotExpiresAt: dawn + 2 * day })
-      yield* receive("milk", 5, { lotNumber: "OLD", lotExpiresAt: dawn })
-      assert.strictEqual(yield* available("milk"), 10)
-      const { answer } = yield* reserve("order", [["milk", 9]])
-      assert.deepStrictEqual(
-        answer.reservation.lines.map(({ locationId, lotNumber, quantity }) => [locationId, lotNumber, quantity]),
-        [
-          ["default", "D2", 2],
-          ["default", "D3", 2],
-          ["default", "D0", 2],
-          ["north", null, 2],
-          ["east", "E1", 1]
-        ]
-      )
-      yield* assertInvariants(url)
-    })
+  it.effect(
+    "is first-expired-first-out inside a location, the default location first, then by creation",
+    () =>
+      Effect.gen(function* () {
+        const { available, item, location, receive, reserve, url } = yield* ledger
+        yield* item("milk")
+        yield* location("north")
+        yield* location("east")
+        yield* receive("milk", 2, { locationId: "east", lotNumber: "E1", lotExpiresAt: dawn + day })
+        yield* receive("milk", 2, { locationId: "north" })
+        yield* receive("milk", 2, { lotNumber: "D0" })
+        yield* receive("milk", 2, { lotNumber: "D3", lotExpiresAt: dawn + 3 * day })
+        yield* receive("milk", 2, { lotNumber: "D2", lotExpiresAt: dawn + 2 * day })
+        yield* receive("milk", 5, { lotNumber: "OLD", lotExpiresAt: dawn })
+        assert.strictEqual(yield* available("milk"), 10)
+        const { answer } = yield* reserve("order", [["milk", 9]])
+        assert.deepStrictEqual(
+          answer.reservation.lines.map(({ locationId, lotNumber, quantity }) => [
+            locationId,
+            lotNumber,
+            quantity
+          ]),
+          [
+            ["default", "D2", 2],
+            ["default", "D3", 2],
+            ["default", "D0", 2],
+            ["north", null, 2],
+            ["east", "E1", 1]
+          ]
+        )
+        yield* assertInvariants(url)
+      })
   )
 
   it.effect("stays inside the given location", () =>
@@ -389,7 +392,9 @@ describe("what is taken", () => {
       )
       assert.strictEqual(refusal._tag, "InsufficientStock")
       assert.deepStrictEqual(
-        "items" in refusal ? refusal.items?.map((line) => (line as { productVariantId: string }).productVariantId).sort() : [],
+        "items" in refusal
+          ? refusal.items?.map((line) => (line as { productVariantId: string }).productVariantId).sort()
+          : [],
         ["b", "c"]
       )
       assert.strictEqual(yield* available("a"), 5)
@@ -429,7 +434,10 @@ describe("reading", () => {
       const seen: Array<string> = []
       let cursor: string | undefined
       do {
-        const page = yield* reservations.list("acme", { limit: 2, ...(cursor === undefined ? {} : { cursor }) })
+        const page = yield* reservations.list("acme", {
+          limit: 2,
+          ...(cursor === undefined ? {} : { cursor })
+        })
         seen.push(...page.data.map(({ orderId }) => orderId))
         cursor = page.nextCursor ?? undefined
       } while (cursor !== undefined)
@@ -451,7 +459,14 @@ describe("reading", () => {
     Effect.gen(function* () {
       const { catalog, discrepancies, item, movements, reservations } = yield* ledger
       yield* item("cup")
-      const forged = [["x"], [1], [1.5, "x"], [1, "x"], [1e300, "00000000-0000-7000-8000-000000000000"], [1, "x", 1]]
+      const forged = [
+        ["x"],
+        [1],
+        [1.5, "x"],
+        [1, "x"],
+        [1e300, "00000000-0000-7000-8000-000000000000"],
+        [1, "x", 1]
+      ]
       for (const position of forged) {
         const cursor = cursorOf(position)
         const lists: ReadonlyArray<Effect.Effect<unknown, { readonly _tag: string }>> = [

@@ -42,6 +42,22 @@ export class MemoryStore {
   readonly discrepancies = new Map<string, Stored<DiscrepancyRow>>()
   readonly events: Array<EventRow> = []
 
+  copy(): MemoryStore {
+    const copy = new MemoryStore()
+    for (const merchant of this.merchants) copy.merchants.add(merchant)
+    copyRows(this.locations, copy.locations)
+    copyRows(this.items, copy.items)
+    copyRows(this.stocks, copy.stocks)
+    copyRows(this.reservations, copy.reservations)
+    copyRows(this.lines, copy.lines)
+    copyRows(this.tracking, copy.tracking)
+    copyRows(this.idempotency, copy.idempotency)
+    copyRows(this.discrepancies, copy.discrepancies)
+    copy.ledger.push(...this.ledger)
+    copy.events.push(...this.events)
+    return copy
+  }
+
   /** The books of a batch, as `LedgerStore.open` reads them. */
   open(
     postings: ReadonlyArray<Posting>,
@@ -200,6 +216,10 @@ export class MemoryStore {
       expect(returned >= 0 && returned <= sold, "what is returned was sold", line)
     }
   }
+}
+
+const copyRows = <R extends object>(from: ReadonlyMap<string, R>, to: Map<string, R>): void => {
+  for (const [key, row] of from) to.set(key, { ...row })
 }
 
 const idOfDiscrepancy = (row: DiscrepancyRow): string => row.discrepancyId

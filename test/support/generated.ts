@@ -8,14 +8,18 @@ import { variables } from "../../src/layers/Configuration.ts"
 
 const root = path.join(import.meta.dirname, "..", "..")
 
-const configurationTable = (): string =>
-  [
-    "| variable | default | meaning |",
-    "| --- | --- | --- |",
-    ...Object.values(variables).map(
-      ({ fallback, meaning, name }) => `| \`${name}\` | ${fallback} | ${meaning} |`
-    )
-  ].join("\n")
+/** Padded as the formatter pads it, which looks at the same file. */
+const configurationTable = (): string => {
+  const rows = [
+    ["variable", "default", "meaning"],
+    ...Object.values(variables).map(({ fallback, meaning, name }) => [`\`${name}\``, fallback, meaning])
+  ]
+  const widths = [0, 1, 2].map((column) => Math.max(...rows.map((row) => row[column]!.length)))
+  const line = (cells: ReadonlyArray<string>): string =>
+    `| ${cells.map((cell, column) => cell.padEnd(widths[column]!)).join(" | ")} |`
+  const [head, ...body] = rows.map(line)
+  return [head, line(widths.map((width) => "-".repeat(width))), ...body].join("\n")
+}
 
 const betweenMarkers = (text: string, content: string): string =>
   text.replace(

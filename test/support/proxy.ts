@@ -138,15 +138,17 @@ interface FrontendMessage {
   readonly message: Buffer
 }
 
+/** A text that ends with NUL, and where the next one begins. */
+const textAt = (message: Buffer, from: number): readonly [value: string, next: number] => {
+  const end = message.indexOf(0, from)
+  return [message.toString("utf8", from, end), end + 1]
+}
+
 /** Cuts what a client sends into messages, and remembers what its prepared statements are. */
 const frontendMessages = () => {
   let rest = Buffer.alloc(0)
   let started = false
   const prepared = new Map<string, string>()
-  const text = (message: Buffer, from: number): readonly [value: string, next: number] => {
-    const end = message.indexOf(0, from)
-    return [message.toString("utf8", from, end), end + 1]
-  }
   return (bytes: Buffer): ReadonlyArray<FrontendMessage> => {
     rest = Buffer.concat([rest, bytes])
     const found: Array<FrontendMessage> = []
@@ -160,12 +162,12 @@ const frontendMessages = () => {
       rest = rest.subarray(length)
       let query: string | undefined
       if (started && message[0] === 0x50) {
-        const [name, next] = text(message, 5)
-        ;[query] = text(message, next)
+        const [name, next] = textAt(message, 5)
+        ;[query] = textAt(message, next)
         prepared.set(name, query)
       } else if (started && message[0] === 0x42) {
-        const [, next] = text(message, 5)
-        query = prepared.get(text(message, next)[0])
+        const [, next] = textAt(message, 5)
+        query = prepared.get(textAt(message, next)[0])
       }
       started = true
       found.push({ query, message })

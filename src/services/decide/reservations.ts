@@ -42,16 +42,17 @@ interface Pick {
   readonly quantity: number
 }
 
-/** Takes up to `quantity` from the stocks, in picking order. What is missing is `short`. */
+/** Takes up to `quantity` from the stocks, in picking order, and not what is `taken`. What is missing is `short`. */
 export const allocate = (
   stocks: ReadonlyArray<StockRow>,
   quantity: number,
-  at: number
+  at: number,
+  taken: ReadonlyMap<StockRow, number> = new Map()
 ): { readonly picks: ReadonlyArray<Pick>; readonly short: number } => {
   const picks: Array<Pick> = []
   let open = quantity
   for (const stock of [...stocks].sort(byPick)) {
-    const take = Math.min(open, sellable(stock, at))
+    const take = Math.min(open, sellable(stock, at) - (taken.get(stock) ?? 0))
     if (take > 0) picks.push({ stock, quantity: take })
     open -= take
     if (open === 0) break
@@ -91,13 +92,13 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
     else same.quantity += line.quantity
   }
   const lines = [...wanted.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, line]) => line)
-  const request = JSON.stringify(lines.map(({ item, quantity, stockId }) => [item.itemId, quantity, stockId]))
+  const request = requestOf(lines, command.locationId)
   const scope = command.kind === "VARIANT" ? (lines[0]?.item.itemId ?? "") : ""
 
   const existing = liveReservation(draft, command, scope, lines)
   if (existing !== undefined) {
     if (existing.reservationId === posting.id) return reserved(draft, existing, true)
-    if (unknown.length > 0 || existing.request !== request) {
+    if (unknown.length > 0 || !isSameRequest(existing.request, request)) {
       return refused(new ReservationFailed({ reason: "OTHER_ITEMS", reservationId: existing.reservationId }))
     }
     return reserved(draft, existing, false)
@@ -119,38 +120,12 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
     return refused(new LocationNotFound({ locationId: command.locationId }))
   }
 
-  const planned: Array<{
-    readonly item: ItemRow
-    readonly stock: StockRow | null
-    readonly quantity: number
-  }> = []
-  const short: Array<ShortLine> = []
-  // Two lines may want the same stock (once by name, once by any lot): what one took, the other cannot have.
-  const taken = new Map<StockRow, number>()
-  for (const { item, quantity, stockId } of lines.sort(
-    (a, b) => Number(b.stockId !== null) - Number(a.stockId !== null)
-  )) {
-    if (!item.stocked) {
-      planned.push({ item, stock: null, quantity })
-      continue
-    }
-    const stocks = books
-      .stocksOf(item)
-      .filter(
-        (stock) =>
-          (stockId === null || stock.stockId === stockId) &&
-          (command.locationId === undefined || stock.locationId === command.locationId)
-      )
-    if (stockId !== null && stocks.length === 0) return refused(new StockNotFound({ item: stockId }))
-    const free = stocks.map((stock) => ({ ...stock, reserved: stock.reserved + (taken.get(stock) ?? 0) }))
-    const { picks, short: missing } = allocate(free, quantity, at)
-    if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
-    for (const pick of picks) {
-      const stock = books.stocks.get(keyOf(merchantId, pick.stock.stockId))!
-      taken.set(stock, (taken.get(stock) ?? 0) + pick.quantity)
-      planned.push({ item, stock, quantity: pick.quantity })
-    }
-  }
+  const elsewhere = lines.find(
+    ({ item, stockId }) =>
+      stockId !== null && item.stocked && !stocksAt(draft, item, command.locationId, stockId).length
+  )
+  if (elsewhere !== undefined) return refused(new StockNotFound({ item: elsewhere.stockId! }))
+  const { planned, short } = plan(draft, lines, command.locationId)
   if (short.length > 0) return refused(new InsufficientStock({ items: short }))
 
   const reservation: ReservationRow = {
@@ -186,6 +161,78 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
   }
   return reserved(draft, reservation, true)
 }
+
+/** What was asked for, by item: `[itemId, quantity, stockId | null]`, and the location if one was given. */
+type Asked = readonly [itemId: string, quantity: number, stockId: string | null, locationId?: string]
+
+const requestOf = (lines: ReadonlyArray<Wanted>, locationId: string | undefined): string =>
+  JSON.stringify(
+    lines.map(({ item, quantity, stockId }): Asked =>
+      locationId === undefined
+        ? [item.itemId, quantity, stockId]
+        : [item.itemId, quantity, stockId, locationId]
+    )
+  )
+
+/** A repeat asks for the same items; where they are to be taken from is not compared (CONTRACTS section 2). */
+const isSameRequest = (a: string, b: string): boolean => a === b || itemsOf(a) === itemsOf(b)
+
+const itemsOf = (request: string): string =>
+  JSON.stringify(
+    (JSON.parse(request) as ReadonlyArray<Asked>).map(([itemId, quantity, stockId]) => [
+      itemId,
+      quantity,
+      stockId
+    ])
+  )
+
+/** Where the lines are taken from, and what is short. Nothing is taken twice. */
+const plan = (
+  draft: Draft,
+  lines: ReadonlyArray<Wanted>,
+  locationId: string | undefined
+): {
+  readonly planned: ReadonlyArray<{
+    readonly item: ItemRow
+    readonly stock: StockRow | null
+    readonly quantity: number
+  }>
+  readonly short: ReadonlyArray<ShortLine>
+} => {
+  const planned = []
+  const short: Array<ShortLine> = []
+  const taken = new Map<StockRow, number>()
+  // What is wanted of one stock can come from nowhere else: it goes before what may come from any.
+  const inOrder = [...lines].sort((a, b) => Number(b.stockId !== null) - Number(a.stockId !== null))
+  for (const { item, quantity, stockId } of inOrder) {
+    if (!item.stocked) {
+      planned.push({ item, stock: null, quantity })
+      continue
+    }
+    const stocks = stocksAt(draft, item, locationId, stockId)
+    const { picks, short: missing } = allocate(stocks, quantity, draft.at, taken)
+    if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
+    for (const pick of picks) {
+      taken.set(pick.stock, (taken.get(pick.stock) ?? 0) + pick.quantity)
+      planned.push({ item, ...pick })
+    }
+  }
+  return { planned, short }
+}
+
+const stocksAt = (
+  draft: Draft,
+  item: ItemRow,
+  locationId: string | undefined,
+  stockId: string | null
+): ReadonlyArray<StockRow> =>
+  draft.books
+    .stocksOf(item)
+    .filter(
+      (stock) =>
+        (stockId === null || stock.stockId === stockId) &&
+        (locationId === undefined || stock.locationId === locationId)
+    )
 
 /**
  * The reservation that a repeated request is compared with: the live one of the same order and scope, or a sale
@@ -343,6 +390,7 @@ export const confirm = (
 /**
  * Confirms an EXPIRED reservation by taking its stock again in the same posting. What the order has meanwhile been sold
  * in another way is not sold a second time, and what it holds again under another reservation is confirmed as that one.
+ * Where it was to be taken from, it is taken again.
  */
 const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["ConfirmReservation"]> => {
   const { at, books, merchantId } = draft
@@ -358,28 +406,15 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
       soldElsewhere.set(line.itemId, (soldElsewhere.get(line.itemId) ?? 0) + line.sold)
     }
   }
-  const released = new Map<string, number>()
-  for (const line of reservation.lines) {
-    released.set(line.itemId, (released.get(line.itemId) ?? 0) + line.released)
-  }
-  const planned: Array<{
-    readonly item: ItemRow
-    readonly stock: StockRow | null
-    readonly quantity: number
-  }> = []
-  const short: Array<ShortLine> = []
-  for (const [itemId, quantity] of released) {
+  const asked: ReadonlyArray<Asked> = JSON.parse(reservation.request)
+  const lines: Array<Wanted> = []
+  for (const [itemId, quantity, stockId] of asked) {
+    const sold = Math.min(quantity, soldElsewhere.get(itemId) ?? 0)
+    soldElsewhere.set(itemId, (soldElsewhere.get(itemId) ?? 0) - sold)
     const item = books.items.get(keyOf(merchantId, itemId))!
-    const need = quantity - (soldElsewhere.get(itemId) ?? 0)
-    if (need <= 0) continue
-    if (!item.stocked) {
-      planned.push({ item, stock: null, quantity: need })
-      continue
-    }
-    const { picks, short: missing } = allocate(books.stocksOf(item), need, at)
-    if (missing > 0) short.push(shortLine(item, need, need - missing))
-    for (const pick of picks) planned.push({ item, ...pick })
+    if (quantity > sold) lines.push({ item, stockId, quantity: quantity - sold })
   }
+  const { planned, short } = plan(draft, lines, asked[0]?.[3])
   if (short.length > 0) return gone(short)
   if (planned.length === 0) return answered({ at, confirmed: false, reservationId })
   for (const { item, quantity, stock } of planned) {

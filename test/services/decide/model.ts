@@ -291,28 +291,42 @@ class Rules {
         .filter(({ order }) => order === one.order)
         .flatMap(({ lines }) => lines)
         .reduce((sum, line) => sum + (line.item === item ? of(line) : 0), 0)
-    const lost = new Map<string, number>()
-    for (const line of one.lines) lost.set(line.item, (lost.get(line.item) ?? 0) + line.expired)
-    if ([...lost.keys()].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw expiredFor([])
+    const items = new Set(one.wants.map(([item]) => item))
+    if ([...items].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw expiredFor([])
     if (isBeyondTheRows(one)) throw new Unjudged()
     const short: Array<readonly [string | null, number, number]> = []
     let tookAny = false
-    for (const [item, quantity] of lost) {
-      const need = quantity - ofOrder(item, ({ sold }) => sold)
-      if (need <= 0) continue
-      const missing = this.take(item, need, {
-        from: () => true,
+    for (const [item, quantity, stockId] of this.withoutSold(one.wants, (id) =>
+      ofOrder(id, ({ sold }) => sold)
+    )) {
+      const missing = this.take(item, quantity, {
+        from: (stock) =>
+          this.isHere(stock, one.location ?? undefined) && (stockId === null || stock.id === stockId),
         each: (stock, picked) => {
           tookAny = true
           if (stock !== null) this.move(stock, { onHand: -picked })
           one.lines.push(newLine(item, stock, picked, { sold: picked }))
         }
       })
-      if (missing > 0) short.push([this.nameOf(item), need, need - missing])
+      if (missing > 0) short.push([this.nameOf(item), quantity, quantity - missing])
     }
     if (short.length > 0) throw expiredFor(short.sort())
     if (tookAny) one.status = "CONFIRMED"
     return { confirmed: tookAny, reservationId: one.id }
+  }
+
+  /** What was sold already is taken off what may come from any stock first; what names its stock is taken first. */
+  withoutSold(wants: Document["wants"], soldOf: (item: string) => number): Document["wants"] {
+    const sold = new Map(wants.map(([item]) => [item, soldOf(item)]))
+    const anyFirst = [...wants].sort((a, b) => ((a[2] ?? "") < (b[2] ?? "") ? -1 : 1))
+    return anyFirst
+      .map(([item, quantity, stockId]) => {
+        const off = Math.min(quantity, sold.get(item)!)
+        sold.set(item, sold.get(item)! - off)
+        return [item, quantity - off, stockId] as const
+      })
+      .filter(([, quantity]) => quantity > 0)
+      .toReversed()
   }
 
   extend(command: Extract<Command, { _tag: "ExtendReservation" }>) {
@@ -785,11 +799,6 @@ export const stockName = ({ item, location, lot }: Pick<Stock, "item" | "locatio
 export const stockText = (stock: Stock): string =>
   `${stockName(stock)}: ${stock.onHand} ${stock.reserved} ${stock.damaged}, version ${stock.version}`
 
-/**
- * What an expired reservation may take again is not in its rows when part of it was released before, or when it was
- * bound to a location or a stock.
- */
+/** What an order itself released of a reservation that expired later is not in the rows: `released` is both. */
 const isBeyondTheRows = (one: Document): boolean =>
-  one.location !== null ||
-  one.wants.some(([, , stockId]) => stockId !== null) ||
   one.lines.some(({ expired, released }) => released > expired)

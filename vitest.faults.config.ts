@@ -1,0 +1,15 @@
+import { defineConfig } from "vitest/config"
+
+export default defineConfig({
+  test: {
+    include: ["test/faults/**/*.test.ts"],
+    globalSetup: ["test/support/Postgres.ts"],
+    reporters: ["default", "./test/support/closingLine.ts"],
+    testTimeout: 180_000,
+    hookTimeout: 60_000,
+    pool: "forks",
+    // What is measured under a fault must not be another test's load.
+    maxWorkers: 1,
+    fileParallelism: false
+  }
+})

@@ -46,6 +46,7 @@ const targets = { hot: 12, spread: 3, limit: 0.4, pacedP99Ms: 10 }
 export const reserve = Effect.fnUntraced(function* (options: Options) {
   const settings = options.quick ? quick : full
   const startedAt = performance.now()
+  const loadBefore = os.loadavg()[0]
   const clients = yield* Effect.promise(findClients)
   const maintenance = yield* server
   const books = yield* freshDatabase(maintenance, "bench_service")
@@ -192,7 +193,8 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
       memoryGiB: Math.round(os.totalmem() / 2 ** 30),
       node: process.version,
       postgresql: version[0]!["server_version"],
-      loadAverageBefore: os.loadavg()[2]
+      loadAverageBefore: loadBefore,
+      loadAverageAfter: os.loadavg()[0]
     },
     settings: { ...settings, connections, spreadItems, merchants: merchantCount, clients: clients.name },
     ratios,

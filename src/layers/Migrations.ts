@@ -6,7 +6,11 @@ import { SqlClient } from "effect/sql"
 /** The migrations could not be applied: the database refused them, or does not answer. */
 export class MigrationFailed extends Schema.TaggedError<MigrationFailed>()("MigrationFailed", {
   cause: Schema.Defect()
-}) {}
+}) {
+  override get message(): string {
+    return "the database (DATABASE_URL) cannot be brought up to date"
+  }
+}
 
 /**
  * Applies the numbered files of `migrations/` that are not applied yet, forward only. The migrator locks its table, so

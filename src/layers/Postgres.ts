@@ -133,7 +133,7 @@ const openSession = (
       const look = () => {
         if (doubted?.bytesRead === read) doubted?.destroy(new Error("PostgreSQL has not answered in time"))
       }
-      setTimeout(look, silenceMs).unref()
+      setTimeout(look, patienceMs).unref()
     })
     const answered = <A>(query: Effect.Effect<A, SqlError.SqlError>): Effect.Effect<A, StatementFailed> =>
       Effect.andThen(owe, query).pipe(

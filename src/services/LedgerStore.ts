@@ -512,6 +512,45 @@ export const commit = Effect.fnUntraced(function* (session: Session, books: Book
   yield* Effect.all([...writes, session.run("COMMIT", [])], { concurrency: "unbounded", discard: true })
 })
 
+/**
+ * Whether a transaction whose answer is lost may still come to commit. After a crash its id may be in the future of the
+ * server that recovered: then it never wrote anything.
+ */
+export const isInProgress = (
+  session: Session,
+  transactionId: string
+): Effect.Effect<boolean, StatementFailed> =>
+  Effect.map(session.run(readStatus, [transactionId]), ([row]) => row?.[0] === "in progress")
+
+const readStatus = `
+  SELECT CASE WHEN $1::text::xid8 < pg_snapshot_xmax(pg_current_snapshot())
+    THEN pg_xact_status($1::text::xid8) END`
+
+/**
+ * Whether what a batch has decided is in the database. Asked by a row that carries a posting's id, and not by
+ * `pg_xact_status`: a server that crashed gives the ids of transactions whose WAL was not flushed to others, so that
+ * "committed" may be said of somebody else's. One row speaks for all, since they were written by one transaction.
+ */
+export const isWritten = Effect.fnUntraced(function* (session: Session, { written }: Books) {
+  const [tracked] = written.tracking
+  const [reservation] = written.reservations
+  const rows =
+    tracked !== undefined
+      ? yield* session.run(readWrittenTracking, [tracked.merchantId, tracked.trackingKey, tracked.postingId])
+      : reservation !== undefined
+        ? yield* session.run(readWrittenReservation, [reservation.merchantId, reservation.reservationId])
+        : []
+  return rows.length > 0
+})
+
+// tracking_pkey
+const readWrittenTracking = `
+  SELECT 1 FROM tracking WHERE merchant_id = $1::text AND tracking_key = $2::text AND posting_id = $3::text::uuid`
+
+// reservation_pkey
+const readWrittenReservation = `
+  SELECT 1 FROM reservation WHERE merchant_id = $1::text AND reservation_id = $2::text::uuid`
+
 export const rollback = (session: Session): Effect.Effect<void, StatementFailed> =>
   Effect.asVoid(session.run("ROLLBACK", []))
 

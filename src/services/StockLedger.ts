@@ -23,6 +23,7 @@ import type {
   Refusal
 } from "../schema/Posting.ts"
 import { Db, type Session, StatementFailed } from "./Db.ts"
+import type { Books } from "./decide/Books.ts"
 import { type Verdict, decide } from "./decide/decide.ts"
 import { FailPoint } from "./FailPoint.ts"
 import * as LedgerStore from "./LedgerStore.ts"
@@ -180,7 +181,7 @@ const impatience = Effect.callback<boolean>((resume) => {
 
 /** A lane owns one connection and runs one batch after the other on it. It outlives every failure. */
 const runLane = Effect.fnUntraced(function* (lane: Lane) {
-  const holder: SessionHolder = { current: undefined }
+  const holder: SessionHolder = { current: undefined, away: false }
   yield* Effect.addFinalizer(() => closeSession(holder))
   while (true) {
     const entries = yield* takeBatch(lane)
@@ -224,6 +225,8 @@ const opened = ({ opening }: Lane, done = opening.done): void => {
 
 interface SessionHolder {
   current: { readonly session: Session; readonly scope: Scope.Closeable } | undefined
+  /** Whether the last connection could not even be opened. */
+  away: boolean
 }
 
 const closeSession = (holder: SessionHolder): Effect.Effect<void> =>
@@ -236,7 +239,9 @@ const closeSession = (holder: SessionHolder): Effect.Effect<void> =>
 const sessionOf = Effect.fnUntraced(function* (db: Db["Service"], holder: SessionHolder) {
   if (holder.current !== undefined) return holder.current.session
   const scope = yield* Scope.make()
+  holder.away = true
   const session = yield* Effect.onError(Scope.provide(db.session, scope), () => Scope.close(scope, Exit.void))
+  holder.away = false
   holder.current = { session, scope }
   return session
 })
@@ -268,7 +273,10 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
         return yield* runHalves(lane, holder, entries)
       }
       if (failure.value.disposition === "UNAVAILABLE") {
-        if (attempt > 1) return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
+        // A connection that was lost is worth another one. A database that takes none is away: callers are told at once.
+        if (holder.away || attempt >= conflictsMax) {
+          return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
+        }
         yield* countRetry("connection")
         continue
       }
@@ -335,7 +343,7 @@ const attemptBatch = Effect.fnUntraced(function* (
     opened(lane)
     yield* lane.failPoint("beforeCommit")
     yield* LedgerStore.commit(session, books).pipe(
-      Effect.catch((failure) => afterFailedCommit(lane, holder, failure, transactionId))
+      Effect.catch((failure) => afterFailedCommit(lane, holder, failure, transactionId, books))
     )
     yield* lane.failPoint("afterCommitBeforeReply")
   }
@@ -358,23 +366,23 @@ const afterFailedCommit = Effect.fnUntraced(function* (
   lane: Lane,
   holder: SessionHolder,
   failure: StatementFailed,
-  transactionId: string
+  transactionId: string,
+  books: Books
 ) {
   yield* abandon(holder, failure)
   if (failure.disposition !== "UNAVAILABLE") return yield* failure
   yield* countRetry("unknown commit")
   yield* Effect.logWarning("the answer to a COMMIT was lost", failure.message)
-  const status = yield* Effect.gen(function* () {
+  const committed = yield* Effect.gen(function* () {
     const session = yield* sessionOf(lane.db, holder)
-    const rows = yield* session.run("SELECT pg_xact_status($1::text::xid8)", [transactionId])
-    const answer = rows[0]![0] as "committed" | "aborted" | "in progress" | null
-    return answer === "in progress" ? yield* stillInProgress : answer
+    if (yield* LedgerStore.isInProgress(session, transactionId)) return yield* stillInProgress
+    return yield* LedgerStore.isWritten(session, books)
   }).pipe(
     Effect.tapError((again) => (again === stillInProgress ? Effect.void : closeSession(holder))),
     Effect.retry({ schedule: askAgain, while: ({ disposition }) => disposition !== "DEFECT" })
   )
-  // Gone from the server's memory (null): run again, which the posting's own id makes harmless.
-  if (status !== "committed") return yield* failure
+  // Not there, or nothing to tell by: run again, which the postings' own ids make harmless.
+  if (!committed) return yield* failure
 })
 const stillInProgress = new StatementFailed({
   disposition: "CONFLICT",

@@ -328,11 +328,11 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
         merchant_id: victim.merchantId,
         id: "01a00000-0000-7000-8000-000000000000",
         itemId: "01a00000-0000-7000-8000-000000000000",
-        onHand: 77,
-        reserved: 77,
-        reservedQuantity: 77,
-        availableQuantity: 77,
-        unallocatableQuantity: 77,
+        onHand: 987_654_321,
+        reserved: 987_654_321,
+        reservedQuantity: 987_654_321,
+        availableQuantity: 987_654_321,
+        unallocatableQuantity: 987_654_321,
         status: "DISCONTINUED",
         isDefault: true,
         discontinued: true,
@@ -347,7 +347,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
         if (body === undefined) continue
         const answer = yield* shop.call(method, path(world), { ...smuggled, ...body(world) })
         assert.isBelow(answer.status, 300, `${name}: ${answer.text}`)
-        for (const trace of ["77", victim.merchantId, "01a00000", "2001-01-01", "DISCONTINUED", "polluted"]) {
+        for (const trace of [
+          ":987654321",
+          victim.merchantId,
+          "01a00000-0000",
+          "2001-01-01",
+          "DISCONTINUED",
+          "polluted"
+        ]) {
           assert.notInclude(answer.text, trace, name)
         }
       }

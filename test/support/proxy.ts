@@ -18,21 +18,30 @@ export type Fault =
 export interface Proxy {
   readonly url: Redacted.Redacted<string>
   /** What to do at the next COMMIT. The proxy is transparent before and after it. */
-  readonly arm: (fault: Fault, more?: { readonly forgetStatus?: boolean; readonly refuse?: number }) => void
+  readonly arm: (
+    fault: Fault,
+    more?: { readonly status?: keyof typeof statusAnswers; readonly refuse?: number }
+  ) => void
   /** How often a fault was injected: a test in which it never fired proves nothing. */
   readonly fired: () => number
   readonly statusAsked: () => number
 }
 
-const statusQuery = "SELECT pg_xact_status($1::text::xid8)"
-/** Of the same length, so that the message around it stays as it is: a server that no longer knows the transaction. */
-const forgottenQuery = "SELECT nullif($1::text, $1)".padEnd(statusQuery.length)
+const statusQuery = "pg_xact_status($1::text::xid8)"
+/**
+ * Of the same length, so that the message around it stays as it is: a server that no longer knows the transaction, and
+ * one that has given its id to another after a crash.
+ */
+const statusAnswers = {
+  forgotten: "nullif($1::text, $1)".padEnd(statusQuery.length),
+  "of another": "'committed'".padEnd(statusQuery.length)
+}
 
 export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function* () {
     const to = new URL(Redacted.value(target))
     let armed: Fault | undefined
-    let forget = false
+    let status: keyof typeof statusAnswers | undefined
     let refuse = 0
     let refuseAfterwards = 0
     let fired = 0
@@ -58,10 +67,10 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
         const out: Array<Buffer> = []
         const sent = messages(bytes)
         for (const [index, { query, message }] of sent.entries()) {
-          if (query === statusQuery) {
+          if (query?.includes(statusQuery) === true) {
             statusAsked += 1
             const text = message.indexOf(statusQuery)
-            if (forget && text >= 0) message.write(forgottenQuery, text)
+            if (status !== undefined && text >= 0) message.write(statusAnswers[status], text)
             deliverLate?.()
           }
           if (query === "COMMIT" && armed !== undefined) {
@@ -124,7 +133,7 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
       url: Redacted.make(url.href),
       arm: (fault, more = {}) => {
         armed = fault
-        forget = more.forgetStatus ?? false
+        status = more.status
         refuseAfterwards = more.refuse ?? 0
       },
       fired: () => fired,

@@ -108,11 +108,11 @@ const launch = (
       return value === undefined ? [] : [[name, value]]
     })
   )
-  const child: ChildProcess = spawn(
-    process.execPath,
-    ["--import", dieWithTheTests, script, ...parameters],
-    { cwd: root, env: { ...inherited, NODE_COMPILE_CACHE: compileCache, ...environment }, stdio: "pipe" }
-  )
+  const child: ChildProcess = spawn(process.execPath, ["--import", dieWithTheTests, script, ...parameters], {
+    cwd: root,
+    env: { ...inherited, NODE_COMPILE_CACHE: compileCache, ...environment },
+    stdio: "pipe"
+  })
   const output = { stdout: "", stderr: "" }
   child.stdout!.setEncoding("utf8").on("data", (text: string) => (output.stdout += text))
   child.stderr!.setEncoding("utf8").on("data", (text: string) => (output.stderr += text))

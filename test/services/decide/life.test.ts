@@ -1044,6 +1044,33 @@ describe("discrepancies", () => {
   })
 })
 
+describe("merchants", () => {
+  it("are strangers to each other, also with the same names in the same batch", () => {
+    const desk = deskWith()
+    const theirs = { merchantId: "n" }
+    const item = { _tag: "EnsureItem" as const, kind: "PRODUCT" as const, productVariantId: "v" }
+    const key = { idempotency: { key: "k", fingerprint: "f" } }
+    const verdicts = desk.batch(
+      desk.posting(receipt(3, { reference: "r" }), key),
+      desk.posting(item, theirs),
+      desk.posting(receipt(5, { reference: "r" }), { ...theirs, ...key }),
+      desk.posting(reserving([["v", 3]])),
+      desk.posting(reserving([["v", 5]]), theirs),
+      desk.posting(confirming(), theirs),
+      desk.posting(receipt(1, { locationId: "north" }), theirs)
+    )
+    assert.deepEqual(
+      verdicts.map((verdict) => ("refusal" in verdict ? verdict.refusal._tag : "answered")),
+      ["answered", "answered", "answered", "answered", "answered", "answered", "LocationNotFound"]
+    )
+    const sums = [...desk.store.items.values()].map((row) => [row.merchantId, row.onHand, row.reserved])
+    assert.deepEqual(sums, [
+      ["m", 3, 3],
+      ["n", 0, 0]
+    ])
+  })
+})
+
 describe("what the item's total crosses", () => {
   it("is told once per crossing, not per sale", () => {
     const desk = deskWith()

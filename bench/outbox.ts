@@ -1,0 +1,411 @@
+import { Effect, Fiber, Layer, type Redacted } from "effect"
+import * as fs from "node:fs/promises"
+import * as os from "node:os"
+import * as path from "node:path"
+import * as DatabaseClock from "../src/layers/DatabaseClock.ts"
+import * as Postgres from "../src/layers/Postgres.ts"
+import * as PostgresBroker from "../src/layers/PostgresBroker.ts"
+import { Broker, type IncomingMessage } from "../src/services/Broker.ts"
+import { type Options, generate, median, print } from "./reserve.ts"
+import { execute, freshDatabase, server } from "./support/Database.ts"
+import { seed } from "./support/Seed.ts"
+import { endProgram, processorSecondsOf, service, startProgram } from "./support/Service.ts"
+
+/**
+ * From the outbox to a consumer, over the broker in PostgreSQL. The dispatcher is a process of its own that comes and
+ * goes, the service that reserves stays: what the dispatcher costs is seen in turns, on the same machine at once.
+ */
+const full = {
+  rounds: 7,
+  seconds: 4,
+  warmupSeconds: 1,
+  firstWarmupSeconds: 5,
+  pacedSeconds: 20,
+  drains: 5,
+  drainedEvents: 150_000
+}
+const quick = {
+  rounds: 2,
+  seconds: 2,
+  warmupSeconds: 0.5,
+  firstWarmupSeconds: 3,
+  pacedSeconds: 5,
+  drains: 1,
+  drainedEvents: 100_000
+}
+const connections = 64
+const spreadItems = 100_000
+const pacedPerSecond = 1_000
+const targets = { drainedPerSecond: 20_000, pacedP99Ms: 100, shareWithDispatcher: 0.85 }
+const topic = "inventory.events"
+
+export const outbox = Effect.fnUntraced(function* (options: Options) {
+  const settings = options.quick ? quick : full
+  const wanted = (name: "paced" | "reserve" | "drain") => options.only?.has(name) ?? true
+  const startedAt = performance.now()
+  const maintenance = yield* server
+  const books = yield* freshDatabase(maintenance, "bench_outbox")
+  yield* seed(books, [
+    { merchantId: "hot", items: 1 },
+    { merchantId: "spread", items: spreadItems }
+  ])
+  const holdfast = yield* service(books, options.profile, "inventory-api,sweeper")
+  const tokens = yield* Effect.promise(async () => ({
+    hot: [await holdfast.tokenOf("hot")],
+    spread: [await holdfast.tokenOf("spread")]
+  }))
+  let runs = 0
+  const load = (merchant: "hot" | "spread", seconds: number, ratePerSecond?: number) =>
+    generate({
+      port: holdfast.port,
+      connections,
+      warmupSeconds: settings.warmupSeconds,
+      seconds,
+      tokens: tokens[merchant],
+      items: merchant === "hot" ? 1 : spreadItems,
+      run: `order-${(runs += 1)}`,
+      ...(ratePerSecond === undefined ? {} : { ratePerSecond })
+    })
+  const dispatcher = dispatcherOf(books, options.profile)
+
+  print(`  Warming up, ${connections} connections, ${settings.rounds} rounds`)
+  yield* Effect.promise(() => load("spread", settings.firstWarmupSeconds / 2))
+  yield* Effect.promise(() => load("hot", settings.firstWarmupSeconds / 2))
+
+  // One thousand a second: how long each takes from its posting, which is before its commit, to a consumer.
+  const paced = wanted("paced")
+    ? yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* dispatcher
+          yield* drained(books)
+          const consumer = yield* Effect.forkScoped(consume(books))
+          yield* Effect.promise(() => load("hot", 1, pacedPerSecond))
+          const from = Date.now()
+          yield* Effect.promise(() => load("hot", settings.pacedSeconds, pacedPerSecond))
+          yield* drained(books)
+          yield* Effect.sleep("1 second")
+          yield* Fiber.interrupt(consumer)
+          return pacedOf(from)
+        })
+      )
+    : undefined
+  if (paced !== undefined)
+    print(
+      `      paced     ${paced.events} events   p50 ${paced.p50Ms} ms   p99 ${paced.p99Ms} ms   max ${paced.maxMs} ms`
+    )
+
+  const off: Array<Measured> = []
+  const on: Array<Measured> = []
+  const measure = Effect.fnUntraced(function* () {
+    const before = yield* Effect.promise(holdfast.processorSeconds)
+    const { answers, p99Ms, perSecond } = yield* Effect.promise(() => load("hot", settings.seconds))
+    const waiting = yield* pending(books)
+    const after = yield* Effect.promise(holdfast.processorSeconds)
+    const each = (seconds: number): number => Math.round((seconds * 1e6) / answers["201"]!)
+    return {
+      perSecond,
+      p99Ms,
+      waiting,
+      microseconds: {
+        service: each(after.service - before.service),
+        database: each(after.database - before.database)
+      }
+    }
+  })
+  // Which goes first alternates, so that a machine that grows slower or faster favours neither.
+  for (let round = 0; wanted("reserve") && round < settings.rounds; round++) {
+    for (const withDispatcher of round % 2 === 0 ? [false, true] : [true, false]) {
+      const result = yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* dispatcher
+          yield* drained(books)
+          // It has nothing to do yet, and is warm.
+          if (withDispatcher) return yield* measure()
+        })
+      )
+      const measured = result ?? (yield* measure())
+      ;(withDispatcher ? on : off).push(measured)
+      print(
+        `  ${String(round + 1).padStart(2)}  ${withDispatcher ? "on " : "off"}    ${describe(measured)}` +
+          (withDispatcher ? `, ${measured.waiting} events behind` : "")
+      )
+    }
+  }
+
+  const drains: Array<Drain> = []
+  for (let round = 0; wanted("drain") && round < settings.drains; round++) {
+    yield* fill(books, settings.drainedEvents, () => load("spread", 2))
+    const drain = yield* Effect.scoped(
+      Effect.gen(function* () {
+        const events = yield* pending(books)
+        const before = Date.now()
+        const running = yield* dispatcher
+        yield* drained(books)
+        return yield* drainOf(books, events, before, running.pid!)
+      })
+    )
+    drains.push(drain)
+    print(
+      `  ${String(round + 1).padStart(2)}  drain  ${String(drain.perSecond).padStart(7)}/s of ${drain.events} events in groups of ${drain.eventsPerGroup}` +
+        `   µs: dispatcher ${drain.microseconds.dispatcher}, database ${drain.microseconds.database}`
+    )
+  }
+
+  const reserved = {
+    off: Math.round(medianOf(off, (each) => each.perSecond)),
+    on: Math.round(medianOf(on, (each) => each.perSecond))
+  }
+  const share = Math.round((reserved.on / reserved.off) * 100) / 100
+  const perSecond = Math.round(medianOf(drains, (each) => each.perSecond))
+  const ratios = [
+    {
+      name: "drained",
+      what: "events/s drained",
+      measured: perSecond,
+      target: targets.drainedPerSecond,
+      met: perSecond >= targets.drainedPerSecond
+    },
+    {
+      name: "paced",
+      what: `p99 ms to a consumer at ${pacedPerSecond}/s`,
+      measured: paced?.p99Ms ?? Number.NaN,
+      target: targets.pacedP99Ms,
+      met: (paced?.p99Ms ?? Number.NaN) < targets.pacedP99Ms
+    },
+    {
+      name: "reserve",
+      what: "reserve with the dispatcher / without",
+      measured: share,
+      target: targets.shareWithDispatcher,
+      met: share >= targets.shareWithDispatcher
+    }
+  ]
+  const version = yield* execute(maintenance, "SHOW server_version")
+  const report = {
+    benchmark: "outbox",
+    date: new Date().toISOString(),
+    machine: {
+      cores: os.availableParallelism(),
+      model: os.cpus()[0]?.model,
+      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
+      node: process.version,
+      postgresql: version[0]!["server_version"],
+      loadAverageBefore: os.loadavg()[2]
+    },
+    settings: { ...settings, connections, spreadItems, pacedPerSecond },
+    ratios,
+    latency: paced,
+    reserved,
+    rounds: { off, on, drains }
+  }
+  const rows = [
+    ["", "measured", "target"],
+    ["events/s drained", String(perSecond), verdict(`≥ ${targets.drainedPerSecond}`, ratios[0]!.met)],
+    [
+      `p50, p99 ms from posting to consumer at ${pacedPerSecond}/s`,
+      `${paced?.p50Ms}, ${paced?.p99Ms}`,
+      verdict(`p99 < ${targets.pacedP99Ms}`, ratios[1]!.met)
+    ],
+    ["reserve/s, dispatcher off and on", `${reserved.off}, ${reserved.on}`, ""],
+    ["on / off", String(share), verdict(`≥ ${targets.shareWithDispatcher}`, ratios[2]!.met)]
+  ]
+  print(
+    "\n" +
+      rows
+        .map(
+          ([what, measured, target]) =>
+            `  ${what!.padEnd(52)}${measured!.padStart(16)}${target!.padStart(18)}`
+        )
+        .join("\n") +
+      "\n"
+  )
+  print(
+    `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, load ${os.loadavg()[0]!.toFixed(1)}, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`
+  )
+  if (!options.quick && options.only === undefined) {
+    const file = path.join(import.meta.dirname, "results", "outbox.json")
+    yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
+    yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+  }
+})
+
+const medianOf = <A>(results: ReadonlyArray<A>, of: (result: A) => number) => median(results.map(of))
+
+interface Measured {
+  readonly perSecond: number
+  readonly p99Ms: number
+  /** Events that waited when the load ended. */
+  readonly waiting: number
+  /** Processor time of a reservation, in the service and in all connections of the database. */
+  readonly microseconds: { readonly service: number; readonly database: number }
+}
+
+const describe = ({ microseconds, p99Ms, perSecond }: Measured): string =>
+  `${perSecond.toFixed(0).padStart(7)}/s   p99 ${p99Ms.toFixed(1)} ms` +
+  `   µs: service ${microseconds.service}, database ${microseconds.database}`
+
+const verdict = (target: string, met: boolean): string => `${target} ${met ? "met" : "missed"}`
+
+/** The program with this role only, for as long as the scope. */
+const dispatcherOf = (books: Redacted.Redacted<string>, profileFolder: string | undefined) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = startProgram(books, { profileFolder, roles: "event-dispatcher" })
+      child.stdout.resume()
+      return child
+    }),
+    (child) => Effect.promise(() => endProgram(child))
+  )
+
+const pending = (books: Redacted.Redacted<string>) =>
+  Effect.map(
+    execute(
+      books,
+      "SELECT COALESCE(sum(event_count), 0)::integer AS events FROM outbox WHERE sent_at IS NULL"
+    ),
+    ([row]) => Number(row!["events"])
+  )
+
+const drainMaxMs = 120_000
+
+/** Waits until nothing waits. */
+const drained = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
+  const giveUp = Date.now() + drainMaxMs
+  for (;;) {
+    const [row] = yield* execute(
+      books,
+      "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL) AS waits, EXISTS (SELECT FROM outbox_failure) AS failed"
+    )
+    if (row!["failed"] === true) return yield* Effect.die(new Error("the broker refused an event"))
+    if (row!["waits"] === false) return
+    if (Date.now() > giveUp) return yield* Effect.die(new Error("the outbox is not drained"))
+    yield* Effect.sleep("200 millis")
+  }
+})
+
+/** Groups as the kernel has just written them under load, over again until there are enough. */
+const fill = Effect.fnUntraced(function* (
+  books: Redacted.Redacted<string>,
+  events: number,
+  load: () => Promise<unknown>
+) {
+  yield* Effect.promise(load)
+  for (;;) {
+    const waiting = yield* pending(books)
+    if (waiting >= events) break
+    yield* execute(
+      books,
+      `INSERT INTO outbox (bucket, recorded_at, events, event_count)
+       SELECT bucket, recorded_at, events, event_count
+       FROM (
+         SELECT *, sum(event_count) OVER (ORDER BY position) AS total FROM outbox WHERE sent_at IS NULL
+       ) AS group_of_events
+       WHERE total <= ${events - waiting} + event_count
+       ORDER BY position`
+    )
+  }
+  // Of what was sent before only the messages are left, and what the dispatcher finds has been seen by a vacuum.
+  yield* execute(
+    books,
+    `DELETE FROM outbox WHERE sent_at IS NOT NULL`,
+    `TRUNCATE broker_message`,
+    `VACUUM ANALYZE outbox`,
+    `CHECKPOINT`
+  )
+})
+
+interface Drain {
+  readonly events: number
+  readonly eventsPerGroup: number
+  /** From the first statement that publishes to the last that marks. */
+  readonly perSecond: number
+  /** From the start of the process, which is most of the difference. */
+  readonly perSecondWithStart: number
+  readonly microseconds: { readonly dispatcher: number; readonly database: number }
+}
+
+const drainOf = Effect.fnUntraced(function* (
+  books: Redacted.Redacted<string>,
+  events: number,
+  startedAt: number,
+  pid: number
+) {
+  const [row] = yield* execute(
+    books,
+    `SELECT (SELECT count(*) FROM broker_message)::integer AS messages,
+            (SELECT count(*) FROM outbox)::integer AS groups,
+            (SELECT extract(epoch FROM min(published_at)) * 1000 FROM broker_message)::float8 AS first,
+            (SELECT extract(epoch FROM max(sent_at)) * 1000 FROM outbox)::float8 AS last`
+  )
+  const messages = Number(row!["messages"])
+  if (messages !== events) return yield* Effect.die(new Error(`${events} events became ${messages} messages`))
+  const last = Number(row!["last"])
+  const backends = yield* execute(
+    books,
+    `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_start > to_timestamp(${startedAt} / 1000.0)
+       AND pid <> pg_backend_pid()`
+  )
+  const seconds = yield* Effect.promise(async () => ({
+    dispatcher: await processorSecondsOf(pid),
+    database: (
+      await Promise.all(backends.map((backend) => processorSecondsOf(Number(backend["pid"]))))
+    ).reduce((sum, each) => sum + each, 0)
+  }))
+  return {
+    events,
+    eventsPerGroup: Math.round(events / Number(row!["groups"])),
+    perSecond: Math.round((events * 1000) / (last - Number(row!["first"]))),
+    perSecondWithStart: Math.round((events * 1000) / (last - startedAt)),
+    microseconds: {
+      dispatcher: Math.round((seconds.dispatcher * 1e6) / events),
+      database: Math.round((seconds.database * 1e6) / events)
+    }
+  } satisfies Drain
+})
+
+/** What the consumer of the paced run has seen: when an event was posted, and how much later it was here. */
+const seen: Array<{ readonly at: number; readonly ms: number }> = []
+const sequences = new Map<string, number>()
+
+/** A consumer group of one member in this process, on connections of its own. */
+const consume = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
+  const read = Effect.gen(function* () {
+    const broker = yield* Broker
+    const subscription = yield* broker.subscribe({ group: "bench", topics: [topic] })
+    for (;;) {
+      const messages = yield* subscription.poll(500)
+      const now = Date.now()
+      for (const message of messages) see(message, now)
+      yield* subscription.commit(messages)
+    }
+  })
+  return yield* Effect.provide(
+    Effect.scoped(read),
+    PostgresBroker.layer().pipe(
+      Layer.provideMerge(DatabaseClock.layer),
+      Layer.provideMerge(Postgres.layer({ url: books }))
+    )
+  )
+})
+
+const see = ({ value }: IncomingMessage, now: number): void => {
+  const { data, timestamp } = JSON.parse(Buffer.from(value!).toString()) as {
+    readonly timestamp: string
+    readonly data: { readonly itemId: string; readonly sequence: number }
+  }
+  const at = Date.parse(timestamp)
+  seen.push({ at, ms: now - at })
+  const before = sequences.get(data.itemId)
+  if (before !== undefined && data.sequence !== before + 1)
+    throw new Error(`sequence ${data.sequence} after ${before}`)
+  sequences.set(data.itemId, data.sequence)
+}
+
+const pacedOf = (from: number) => {
+  const ms = seen
+    .filter(({ at }) => at >= from)
+    .map((each) => each.ms)
+    .sort((a, b) => a - b)
+  const at = (share: number) => ms[Math.min(ms.length - 1, Math.floor(ms.length * share))] ?? Number.NaN
+  return { events: ms.length, p50Ms: at(0.5), p99Ms: at(0.99), maxMs: ms.at(-1) ?? Number.NaN }
+}

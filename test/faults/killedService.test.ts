@@ -1,0 +1,117 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Redacted } from "effect"
+import { assertInvariants } from "../support/invariants.ts"
+import { connect } from "../support/ledger.ts"
+import { freshDatabase } from "../support/Postgres.ts"
+import { type Answer, merchantAt, startService } from "../support/service.ts"
+import { assertInSequence, consume, untilAllReceived, untilAllSent } from "./consumer.ts"
+import { askAgain, assertBooks, load, merchantId, report, stocked, untilAcknowledged } from "./load.ts"
+
+/** The service is killed by SIGKILL at each named fail-point, under load, and started again. */
+
+const script = "test/support/failingService.ts"
+
+const database = Effect.gen(function* () {
+  const { url } = yield* freshDatabase
+  return { url, sql: yield* connect(url), address: Redacted.value(url) }
+})
+
+describe("the service killed", () => {
+  for (const [failPoint, count] of [
+    ["beforeCommit", 150],
+    ["afterCommitBeforeReply", 150],
+    ["afterSendBeforeMark", 40]
+  ] as const) {
+    it.live(`at ${failPoint} loses nothing that it acknowledged, and does nothing twice`, () =>
+      Effect.gen(function* () {
+        const { address, sql, url } = yield* database
+        const failing = yield* startService(address, {}, { script, parameters: [failPoint, String(count)] })
+        yield* stocked(failing)
+        const received = yield* consume(url)
+        const work = yield* load(failing)
+        const ended = yield* failing.ended
+        yield* work.stop
+        assert.strictEqual(ended.signal, "SIGKILL")
+        assert.include(failing.stderr(), `killed at ${failPoint}`)
+        assert.isAbove(work.acknowledged.size, 0)
+        assert.isAbove(work.asked.size, work.acknowledged.size)
+
+        const restarted = yield* startService(address)
+        yield* assertBooks(url, sql, work)
+        const again = yield* askAgain(restarted, sql, work)
+        // It was killed where it was meant to be.
+        if (failPoint === "beforeCommit") assert.isAbove(again.made, 0)
+        if (failPoint === "afterCommitBeforeReply") assert.isAbove(again.existed, 0)
+
+        yield* untilAcknowledged(yield* load(restarted, "later"), 100)
+        const events = yield* untilAllReceived(sql, received)
+        const duplicates = assertInSequence(received)
+        if (failPoint === "afterSendBeforeMark") assert.isAbove(duplicates, 0)
+        report(`killed at ${failPoint}`, {
+          acknowledged: work.acknowledged.size,
+          ...again,
+          events,
+          duplicates
+        })
+      }).pipe(Effect.scoped)
+    )
+  }
+
+  it.live("before it could answer an Idempotency-Key answers it when asked again, and does it once", () =>
+    Effect.gen(function* () {
+      const { address, sql, url } = yield* database
+      const first = yield* startService(address)
+      const shop = yield* stocked(first)
+      const receive = (desk: typeof shop, key: string) =>
+        desk.post(
+          "/api/v1/inventory/adjust-stock",
+          { productVariantId: "cup", changeType: "RECEIPT", quantity: 7 },
+          { headers: { "idempotency-key": key } }
+        )
+      const onHand = Effect.map(
+        sql.run<{ on_hand: number }>("SELECT on_hand FROM item WHERE product_variant_id = 'cup'"),
+        ([row]) => row!.on_hand
+      )
+      let quantity = yield* onHand
+      let replayed = 0
+      for (let round = 0; round < 3; round++) {
+        const failing = yield* startService(
+          address,
+          {},
+          { script, parameters: ["afterCommitBeforeReply", "1"] }
+        )
+        const dying = yield* merchantAt(failing, merchantId)
+        // 50 at once over two processes, of which one is killed with its answer on its lips.
+        const exits = yield* Effect.forEach(
+          Array.from({ length: 50 }, (_, index) => (index % 2 === 0 ? dying : shop)),
+          (desk) => Effect.exit(receive(desk, `key-${round}`)),
+          { concurrency: "unbounded" }
+        )
+        const alone = yield* Effect.exit(receive(dying, `alone-${round}`))
+        const ended = yield* failing.ended
+        assert.strictEqual(ended.signal, "SIGKILL")
+        assert.include(failing.stderr(), "killed at afterCommitBeforeReply")
+
+        const answers: Array<Answer> = exits.flatMap((exit) => (exit._tag === "Success" ? [exit.value] : []))
+        const asked = yield* receive(shop, `key-${round}`)
+        answers.push(asked)
+        for (const answer of answers) assert.strictEqual(answer.status, 200, answer.text)
+        assert.strictEqual(new Set(answers.map(({ text }) => text)).size, 1)
+        assert.strictEqual(asked.headers["idempotency-replayed"], "true")
+        assert.isAtLeast(answers.length, 26)
+        if (exits.length > answers.length - 1) replayed += 1
+        quantity += 7
+        assert.strictEqual(yield* onHand, quantity)
+        // What was asked of it when it was gone had no effect, and has it now.
+        assert.strictEqual(alone._tag, "Failure")
+        const later = yield* receive(shop, `alone-${round}`)
+        assert.isUndefined(later.headers["idempotency-replayed"])
+        quantity += 7
+        assert.strictEqual(yield* onHand, quantity)
+      }
+      assert.isAbove(replayed, 0, "no answer was lost")
+      yield* untilAllSent(sql)
+      yield* assertInvariants(url)
+    }).pipe(Effect.scoped)
+  )
+})

@@ -136,7 +136,8 @@ CREATE UNIQUE INDEX reservation_by_order ON reservation (merchant_id, order_id, 
 -- The sweeper sees all merchants: the one index that merchant_id does not lead.
 CREATE INDEX reservation_due ON reservation (expires_at) WHERE status = 'PENDING';
 
--- quantity = open + sold + released; returned is what came back of what was sold.
+-- quantity = open + sold + released; expired is the part of released that the order did not give back itself;
+-- returned is what came back of what was sold.
 CREATE TABLE reservation_line (
   merchant_id text NOT NULL,
   reservation_id uuid NOT NULL,
@@ -148,9 +149,11 @@ CREATE TABLE reservation_line (
   open bigint NOT NULL,
   sold bigint NOT NULL DEFAULT 0,
   released bigint NOT NULL DEFAULT 0,
+  expired bigint NOT NULL DEFAULT 0,
   returned bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (merchant_id, reservation_id, line_number),
   CHECK (open >= 0 AND sold >= 0 AND released >= 0 AND quantity = open + sold + released),
+  CHECK (expired >= 0 AND expired <= released),
   CHECK (returned >= 0 AND returned <= sold)
 ) WITH (fillfactor = 80);
 -- "What holds this stock" (audit, invariant 2).

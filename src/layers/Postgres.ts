@@ -42,7 +42,7 @@ const listenAgainMs = 500
 /** What a client is told to wait when the database does not answer. */
 const retryAfterSeconds = 1
 
-const conflicts = new Set(["40001", "40P01", "23505", "55P03", "57014", "HF001"])
+const conflicts = new Set(["25P02", "40001", "40P01", "23505", "55P03", "57014", "HF001"])
 /** Connection, resources, operator intervention, system errors, a read-only or recovering server. */
 const unavailable = /^(08|28|53|57P|58|25P03|25P04|25006|XX)/
 
@@ -211,7 +211,7 @@ const using = <A>(
   )
   return once.pipe(
     // A read is harmless to repeat: connections that died in the pool are not the caller's concern.
-    Effect.retry({ times: size(pool), while: (failure) => failure.disposition !== "DEFECT" }),
+    Effect.retry({ times: size(pool), while: (failure) => failure.disposition === "UNAVAILABLE" }),
     Effect.catch((failure) =>
       failure.disposition === "DEFECT"
         ? Effect.die(failure) // broken SQL or rows that do not decode: our own bug

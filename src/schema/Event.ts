@@ -19,6 +19,13 @@ export interface OutboxEvent {
 
 const source = "holdfast"
 
+/** The events of a transaction are of one moment or few, and writing one down costs as much as all else of a header. */
+let written = { at: Number.NaN, text: "" }
+const timeOf = (at: number): string => {
+  if (written.at !== at) written = { at, text: timestamp(at) }
+  return written.text
+}
+
 /** The value: events of an order are correlated by it, all others by the request that caused them. */
 export const envelopeOf = (event: OutboxEvent): string =>
   JSON.stringify({
@@ -26,7 +33,7 @@ export const envelopeOf = (event: OutboxEvent): string =>
     type: event.type,
     source,
     dataVersion: "1.0",
-    timestamp: timestamp(event.at),
+    timestamp: timeOf(event.at),
     correlationId: event.data["orderId"] ?? event.requestId,
     data: event.data
   })
@@ -36,7 +43,7 @@ export const headersOf = (event: OutboxEvent): Record<string, string> => ({
   ce_id: event.id,
   ce_type: event.type,
   ce_source: source,
-  ce_time: timestamp(event.at),
+  ce_time: timeOf(event.at),
   ce_specversion: "1.0",
   "content-type": "application/json",
   "x-request-id": event.requestId,

@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import type { Command, ItemRef, Posting } from "../schema/Posting.ts"
+import type { Command, DiscrepancyKind, ItemRef, Posting } from "../schema/Posting.ts"
 import type { Session, StatementFailed } from "./Db.ts"
 import {
   Books,
@@ -13,7 +13,8 @@ import {
   type ReservationRow,
   type StockRow,
   type TrackingRow,
-  keyOf
+  keyOf,
+  openKey
 } from "./decide/Books.ts"
 import { adjustmentKey } from "./decide/adjustments.ts"
 import { postingKey } from "./decide/decide.ts"
@@ -153,7 +154,7 @@ export const open = Effect.fnUntraced(function* (
   }
 
   const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
-    session.run("BEGIN", []),
+    session.run("BEGIN ISOLATION LEVEL READ COMMITTED", []),
     session.run(takeLocks, [arrays.text([...needs.locks])]),
     session.run("SELECT pg_current_xact_id()::text", [])
   ]
@@ -238,9 +239,47 @@ export const open = Effect.fnUntraced(function* (
     )
     for (const row of items) books.addItem(itemRow(row))
     for (const row of stocks) books.addStock(stockRow(row))
+    const subjects = subjectsOf(postings, books)
+    if (subjects.length > 0) {
+      for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
+        books.open.set(openKey(merchantId as string, subject as string, kind as DiscrepancyKind), true)
+      }
+    }
   }
   return { books, transactionId }
 })
+
+/**
+ * What the batch may open a discrepancy about that no balance tells: a lot that was sold past its expiry, a return that
+ * exceeds the sale. Hardly ever anything.
+ */
+const subjectsOf = (
+  postings: ReadonlyArray<Posting>,
+  books: Books
+): ReadonlyArray<readonly [merchantId: string, subject: string]> => {
+  const subjects: Array<readonly [string, string]> = []
+  for (const { at, caller, command } of postings) {
+    if (command._tag === "AdjustStock" && command.changeType === "RETURN" && command.orderId !== undefined) {
+      subjects.push([caller.merchantId, command.orderId])
+    }
+    if (!("orderId" in command) || command.orderId === undefined) continue
+    for (const { lines } of books.reservationsOf(caller.merchantId, command.orderId)) {
+      for (const { merchantId, open, stockId } of lines) {
+        const stock = open > 0 && stockId !== null ? books.stocks.get(keyOf(merchantId, stockId)) : undefined
+        if (stock !== undefined && stock.lotExpiresAt !== null && stock.lotExpiresAt <= at) {
+          subjects.push([merchantId, stock.stockId])
+        }
+      }
+    }
+  }
+  return subjects
+}
+
+// discrepancy_one_open
+const readOpen = `
+  SELECT d.merchant_id, d.subject, d.kind
+  FROM unnest($1, $2) AS wanted (merchant_id, subject)
+  JOIN discrepancy d ON d.merchant_id = wanted.merchant_id AND d.subject = wanted.subject AND d.status = 'OPEN'`
 
 /** The items that the orders' documents speak of: they are locked with those that the postings name. */
 const itemsOfOrders = (books: Books): ReadonlyArray<readonly [string, string]> => {
@@ -262,7 +301,8 @@ const takeLocks = `
 const readOrders = `
   SELECT r.merchant_id, r.reservation_id, r.order_id, r.kind, r.scope, r.status, r.request, r.metadata,
          r.expires_at, r.created_at, r.updated_at,
-         l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.returned
+         l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.expired,
+         l.returned
   FROM unnest($1, $2) AS wanted (merchant_id, order_id)
   CROSS JOIN LATERAL (
     SELECT *
@@ -319,7 +359,7 @@ const takeOrderRow = (books: Books) => {
       books.addReservation(current)
     }
     if (row[11] !== null) {
-      const [lineNumber, itemId, stockId, quantity, open, sold, released, returned] = row.slice(11)
+      const [lineNumber, itemId, stockId, quantity, open, sold, released, expired, returned] = row.slice(11)
       current.lines.push({
         merchantId,
         reservationId,
@@ -330,6 +370,7 @@ const takeOrderRow = (books: Books) => {
         open,
         sold,
         released,
+        expired,
         returned
       } as LineRow)
     }
@@ -856,8 +897,8 @@ const updateReservations: Write<ReservationRow> = {
 const insertLines: Write<LineRow> = {
   statement: `
     INSERT INTO reservation_line (merchant_id, reservation_id, line_number, item_id, stock_id, quantity, open, sold,
-      released, returned)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+      released, expired, returned)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.reservationId],
@@ -868,6 +909,7 @@ const insertLines: Write<LineRow> = {
     ["int8", (row) => row.open],
     ["int8", (row) => row.sold],
     ["int8", (row) => row.released],
+    ["int8", (row) => row.expired],
     ["int8", (row) => row.returned]
   ]
 }
@@ -876,13 +918,13 @@ const updateLines: Write<LineRow> = {
   statement: `
     WITH written AS (
       UPDATE reservation_line l
-      SET open = u.open, sold = u.sold, released = u.released, returned = u.returned
-      FROM unnest($1, $2, $3, $4, $5, $6, $7)
-        AS u (merchant_id, reservation_id, line_number, open, sold, released, returned)
+      SET open = u.open, sold = u.sold, released = u.released, expired = u.expired, returned = u.returned
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+        AS u (merchant_id, reservation_id, line_number, open, sold, released, expired, returned)
       WHERE l.merchant_id = u.merchant_id AND l.reservation_id = u.reservation_id AND l.line_number = u.line_number
       RETURNING 1
     )
-    SELECT holdfast_expect(count(*), $8, 'reservation_line')::text FROM written`,
+    SELECT holdfast_expect(count(*), $9, 'reservation_line')::text FROM written`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.reservationId],
@@ -890,6 +932,7 @@ const updateLines: Write<LineRow> = {
     ["int8", (row) => row.open],
     ["int8", (row) => row.sold],
     ["int8", (row) => row.released],
+    ["int8", (row) => row.expired],
     ["int8", (row) => row.returned]
   ]
 }

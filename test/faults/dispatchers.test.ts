@@ -18,84 +18,88 @@ import { assertBooks, load, merchantId, report, stocked, untilAcknowledged } fro
 const kills = 8
 
 describe("two dispatchers", () => {
-  it.live("killed between send and mark, while transactions commit late, lose nothing and keep the order", () =>
-    Effect.gen(function* () {
-      const { url } = yield* freshDatabase
-      const address = Redacted.value(url)
-      const sql = yield* connect(url)
-      const api = yield* startService(address, { ROLES: "inventory-api,sweeper" })
-      yield* stocked(api)
-      const received = yield* consume(url)
-      const work = yield* load(api)
-      yield* untilAcknowledged(work, 100)
+  it.live(
+    "killed between send and mark, while transactions commit late, lose nothing and keep the order",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* freshDatabase
+        const address = Redacted.value(url)
+        const sql = yield* connect(url)
+        const api = yield* startService(address, { ROLES: "inventory-api,sweeper" })
+        yield* stocked(api)
+        const received = yield* consume(url)
+        const work = yield* load(api)
+        yield* untilAcknowledged(work, 100)
 
-      const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", ROLES: "event-dispatcher" }
-      let killed = 0
-      /** One dies and the next one takes its place, until enough have died. */
-      const dieAgainAndAgain = Effect.fnUntraced(function* (slot: number) {
-        while (killed < kills) {
-          const passes = String(3 + ((killed * 5 + slot) % 11))
-          yield* Effect.scoped(
-            Effect.gen(function* () {
-              const program = yield* run(
-                dispatcher,
-                ["afterSendBeforeMark", passes],
-                "test/support/failingService.ts"
-              )
-              const ended = yield* Effect.raceFirst(
-                program.ended,
-                // The other one may have all buckets, and may have been the last to die.
-                Effect.as(
-                  eventually(
-                    Effect.sync(() => killed),
-                    (count) => count >= kills
-                  ),
-                  undefined
+        const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", ROLES: "event-dispatcher" }
+        let killed = 0
+        /** One dies and the next one takes its place, until enough have died. */
+        const dieAgainAndAgain = Effect.fnUntraced(function* (slot: number) {
+          while (killed < kills) {
+            const passes = String(3 + ((killed * 5 + slot) % 11))
+            yield* Effect.scoped(
+              Effect.gen(function* () {
+                const program = yield* run(
+                  dispatcher,
+                  ["afterSendBeforeMark", passes],
+                  "test/support/failingService.ts"
                 )
-              )
-              if (ended === undefined) return
-              assert.strictEqual(ended.signal, "SIGKILL", program.stderr())
-              assert.include(program.stderr(), "killed at afterSendBeforeMark")
-              killed += 1
-            })
-          )
-        }
-      })
-      const dying = yield* Effect.forEach([0, 1], (slot) => Effect.forkChild(dieAgainAndAgain(slot)))
+                const ended = yield* Effect.raceFirst(
+                  program.ended,
+                  // The other one may have all buckets, and may have been the last to die.
+                  Effect.as(
+                    eventually(
+                      Effect.sync(() => killed),
+                      (count) => count >= kills
+                    ),
+                    undefined
+                  )
+                )
+                if (ended === undefined) return
+                assert.strictEqual(ended.signal, "SIGKILL", program.stderr())
+                assert.include(program.stderr(), "killed at afterSendBeforeMark")
+                killed += 1
+              })
+            )
+          }
+        })
+        const dying = yield* Effect.forEach([0, 1], (slot) => Effect.forkChild(dieAgainAndAgain(slot)))
 
-      let overtaken = 0
-      for (const round of [0, 1]) {
-        const late = yield* connect(url)
-        yield* late.run("BEGIN")
-        const rows: Array<{ position: number }> = []
-        for (let bucket = 0; bucket < outboxBuckets; bucket++) {
-          rows.push(...(yield* late.run<{ position: number }>(insertLate(bucket, `late-${round}-${bucket}`))))
+        let overtaken = 0
+        for (const round of [0, 1]) {
+          const late = yield* connect(url)
+          yield* late.run("BEGIN")
+          const rows: Array<{ position: number }> = []
+          for (let bucket = 0; bucket < outboxBuckets; bucket++) {
+            rows.push(
+              ...(yield* late.run<{ position: number }>(insertLate(bucket, `late-${round}-${bucket}`)))
+            )
+          }
+          const positions = rows.map(({ position }) => position)
+          // The length of time is the point: later ones commit and are sent meanwhile.
+          yield* Effect.sleep("5 seconds")
+          const [sent] = yield* sql.run<{ count: number }>(
+            `SELECT count(*) AS count FROM outbox WHERE sent_at IS NOT NULL AND position > ${Math.max(...positions)}`
+          )
+          overtaken += sent!.count
+          yield* late.run("COMMIT")
         }
-        const positions = rows.map(({ position }) => position)
-        // The length of time is the point: later ones commit and are sent meanwhile.
-        yield* Effect.sleep("5 seconds")
-        const [sent] = yield* sql.run<{ count: number }>(
-          `SELECT count(*) AS count FROM outbox WHERE sent_at IS NOT NULL AND position > ${Math.max(...positions)}`
-        )
-        overtaken += sent!.count
-        yield* late.run("COMMIT")
-      }
-      yield* Effect.forEach(dying, Fiber.join)
-      const survivor = yield* run(dispatcher)
-      yield* work.stop
-      yield* untilAllSent(sql)
-      const events = yield* untilAllReceived(sql, received)
-      const duplicates = assertInSequence(received)
-      const late = new Set(received.filter(({ key }) => key.startsWith("late-")).map(({ key }) => key))
-      report("dispatchers killed", { killed, overtaken, events, duplicates, late: late.size })
-      assert.isAtLeast(killed, kills)
-      assert.isAbove(overtaken, 0, "no transaction was late")
-      assert.isAbove(duplicates, 0, "nobody died between send and mark")
-      assert.strictEqual(late.size, 2 * outboxBuckets)
-      yield* survivor.kill("SIGTERM")
-      assert.deepStrictEqual(yield* survivor.ended, { code: 0, signal: null }, survivor.stderr())
-      yield* assertBooks(url, sql, work)
-    }).pipe(Effect.scoped)
+        yield* Effect.forEach(dying, Fiber.join)
+        const survivor = yield* run(dispatcher)
+        yield* work.stop
+        yield* untilAllSent(sql)
+        const events = yield* untilAllReceived(sql, received)
+        const duplicates = assertInSequence(received)
+        const late = new Set(received.filter(({ key }) => key.startsWith("late-")).map(({ key }) => key))
+        report("dispatchers killed", { killed, overtaken, events, duplicates, late: late.size })
+        assert.isAtLeast(killed, kills)
+        assert.isAbove(overtaken, 0, "no transaction was late")
+        assert.isAbove(duplicates, 0, "nobody died between send and mark")
+        assert.strictEqual(late.size, 2 * outboxBuckets)
+        yield* survivor.kill("SIGTERM")
+        assert.deepStrictEqual(yield* survivor.ended, { code: 0, signal: null }, survivor.stderr())
+        yield* assertBooks(url, sql, work)
+      }).pipe(Effect.scoped)
   )
 })
 
@@ -112,7 +116,7 @@ const insertLate = (bucket: number, key: string): string => {
     data: { merchantId }
   }
   return `INSERT INTO outbox (bucket, recorded_at, events, event_count)
-          VALUES (${bucket}, now(), '${JSON.stringify([event])}', 1)
+          VALUES (${bucket}, date_trunc('milliseconds', now()), '${JSON.stringify([event])}', 1)
           RETURNING position`
 }
 

@@ -89,9 +89,7 @@ const makeFolder = (): string => {
 const postmasterOf = (dataDir: string) =>
   Effect.gen(function* () {
     const named = path.join(dataDir, "postgres.home")
-    const home = fs.existsSync(named)
-      ? fs.readFileSync(named, "utf8").trim()
-      : path.join(dataDir, "postgres")
+    const home = fs.existsSync(named) ? fs.readFileSync(named, "utf8").trim() : path.join(dataDir, "postgres")
     return (yield* Effect.orDie(readPostmaster(path.join(home, "cluster", "data"))))?.pid
   })
 

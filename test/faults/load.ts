@@ -162,7 +162,9 @@ export const askAgain = Effect.fnUntraced(function* (
   const answers = yield* Effect.forEach(unanswered, (order) => shop.reserve(order, items), {
     concurrency: connections
   })
-  for (const answer of answers) assert.include([200, 201], answer.status, answer.text)
+  for (const { status, text } of answers) {
+    assert.include([200, 201], status, `${text}\n${service.stdout()}`)
+  }
   const rows = yield* sql.run<{ order_id: string; reservation_id: string }>(
     "SELECT order_id, reservation_id::text FROM reservation"
   )

@@ -57,7 +57,9 @@ describe("more requests than the queue takes", () => {
           assert.strictEqual((yield* service.call("GET", "/health/live")).status, 200)
           live.push(performance.now() - since)
         }
-        const answers: ReadonlyArray<PipelinedAnswer> = (yield* Effect.promise(() => Promise.all(floods))).flat()
+        const answers: ReadonlyArray<PipelinedAnswer> = (yield* Effect.promise(() =>
+          Promise.all(floods)
+        )).flat()
         memory.push(residentMb(service.pid))
         yield* embedded.thaw
         yield* healthy(service)

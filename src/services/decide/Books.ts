@@ -79,6 +79,8 @@ export interface LineRow {
   open: number
   sold: number
   released: number
+  /** The part of `released` that the order did not give back itself. */
+  expired: number
   returned: number
 }
 export interface LocationRow {
@@ -157,6 +159,9 @@ export interface EventRow {
 /** A key inside one merchant. Ids hold no control characters, so that the separator cannot be forged. */
 export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u001f${id}`
 
+export const openKey = (merchantId: string, subject: string, kind: DiscrepancyKind): string =>
+  keyOf(merchantId, `${subject} ${kind}`)
+
 export class Books {
   readonly merchants = new Set<string>()
   readonly locations = new Map<string, LocationRow>()
@@ -169,6 +174,8 @@ export class Books {
   readonly tracking = new Map<string, TrackingRow>()
   readonly idempotency = new Map<string, IdempotencyRow>()
   readonly discrepancies = new Map<string, DiscrepancyRow>()
+  /** The discrepancies that are open, by subject and kind, as far as the batch may open one of its own. */
+  readonly open = new Map<string, true>()
 
   /** What the batch writes. A row that is new is inserted as it stands in the end, and never updated. */
   readonly written = {

@@ -16,6 +16,7 @@ import {
   type StockRow,
   derivedId,
   keyOf,
+  openKey,
   sellableOf,
   statusOf
 } from "./Books.ts"
@@ -189,11 +190,15 @@ export class Draft {
     detail: Readonly<Record<string, unknown>>
   ): void {
     const { books } = this
+    const subject = about.stock?.stockId ?? about.orderId ?? about.item.itemId
+    const key = openKey(this.merchantId, subject, kind)
+    if (books.open.has(key)) return
+    books.index(books.open, key, true as const)
     const row: DiscrepancyRow = {
       merchantId: this.merchantId,
       discrepancyId: this.nextId(),
       kind,
-      subject: about.stock?.stockId ?? about.orderId ?? about.item.itemId,
+      subject,
       stockId: about.stock?.stockId ?? null,
       itemId: about.item.itemId,
       orderId: about.orderId ?? null,
@@ -338,6 +343,7 @@ export class Draft {
   /** One that this very batch opened is written as closed; any other is closed where it stands. */
   #close(stock: StockRow, kind: DiscrepancyKind): void {
     const { books } = this
+    books.unindex(books.open, openKey(stock.merchantId, stock.stockId, kind))
     for (const row of books.written.discrepancies) {
       if (isOpen(row, stock, kind)) {
         books.change(books.changed.discrepancies, row, {

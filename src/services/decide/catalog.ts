@@ -7,7 +7,7 @@ import type {
   LocationAnswer,
   ResolveDiscrepancy
 } from "../../schema/Posting.ts"
-import { type Books, type ItemRow, type LocationRow, itemFigures, keyOf } from "./Books.ts"
+import { type Books, type ItemRow, type LocationRow, itemFigures, keyOf, openKey } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 
 /** What is stocked and where: items, locations, merchants, and the work list of discrepancies. */
@@ -179,6 +179,7 @@ export const resolveDiscrepancy = (
   if (row.kind === "NEGATIVE_STOCK" || row.kind === "OVERCOMMITTED") {
     return refused(new DiscrepancyPersists({ discrepancyId }))
   }
+  books.unindex(books.open, openKey(merchantId, row.subject, row.kind))
   books.change(books.changed.discrepancies, row, {
     status: "RESOLVED",
     closedAt: at,

@@ -398,21 +398,23 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
   const gone = (items: ReadonlyArray<ShortLine>) =>
     refused(new ReservationExpired({ orderId, reservationId, items: [...items] }))
   if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) return gone([])
-  const soldElsewhere = new Map<string, number>()
+  /** What is not to be sold (again): what the order was sold in another way, and what it has given back itself. */
+  const settled = new Map<string, number>()
   for (const other of books.reservationsOf(merchantId, orderId)) {
     for (const line of other.lines) {
       const isWanted = reservation.lines.some(({ itemId }) => itemId === line.itemId)
       if (isWanted && line.open > 0) return gone([])
-      soldElsewhere.set(line.itemId, (soldElsewhere.get(line.itemId) ?? 0) + line.sold)
+      const givenBack = other === reservation ? line.released - line.expired : 0
+      settled.set(line.itemId, (settled.get(line.itemId) ?? 0) + line.sold + givenBack)
     }
   }
   const asked: ReadonlyArray<Asked> = JSON.parse(reservation.request)
   const lines: Array<Wanted> = []
   for (const [itemId, quantity, stockId] of asked) {
-    const sold = Math.min(quantity, soldElsewhere.get(itemId) ?? 0)
-    soldElsewhere.set(itemId, (soldElsewhere.get(itemId) ?? 0) - sold)
+    const done = Math.min(quantity, settled.get(itemId) ?? 0)
+    settled.set(itemId, (settled.get(itemId) ?? 0) - done)
     const item = books.items.get(keyOf(merchantId, itemId))!
-    if (quantity > sold) lines.push({ item, stockId, quantity: quantity - sold })
+    if (quantity > done) lines.push({ item, stockId, quantity: quantity - done })
   }
   const { planned, short } = plan(draft, lines, asked[0]?.[3])
   if (short.length > 0) return gone(short)
@@ -518,7 +520,11 @@ const releaseFromLine = (
   reason: "RELEASED" | "CANCELLED" | "EXPIRED"
 ): void => {
   const { books } = draft
-  books.change(books.changed.lines, line, { open: line.open - quantity, released: line.released + quantity })
+  books.change(books.changed.lines, line, {
+    open: line.open - quantity,
+    released: line.released + quantity,
+    expired: line.expired + (reason === "EXPIRED" ? quantity : 0)
+  })
   if (line.stockId === null) return
   const stock = books.stocks.get(keyOf(line.merchantId, line.stockId))!
   draft.move(
@@ -586,6 +592,7 @@ export const addLine = (
     quantity,
     ...state,
     released: 0,
+    expired: 0,
     returned: 0
   }
   books.insert(books.written.lines, line)

@@ -76,9 +76,6 @@ class Refused {
 
 const expiredFor = (short: ReadonlyArray<unknown>) => new Refused("ReservationExpired", short)
 
-/** Where CONTRACTS asks for more than the kernel's rows can say today: the history is judged no further. */
-export class Unjudged extends Error {}
-
 export const emptyWorld = (): World => ({
   locations: [{ id: "default", name: null }],
   items: [],
@@ -293,11 +290,13 @@ class Rules {
         .reduce((sum, line) => sum + (line.item === item ? of(line) : 0), 0)
     const items = new Set(one.wants.map(([item]) => item))
     if ([...items].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw expiredFor([])
-    if (isBeyondTheRows(one)) throw new Unjudged()
     const short: Array<readonly [string | null, number, number]> = []
     let tookAny = false
-    for (const [item, quantity, stockId] of this.withoutSold(one.wants, (id) =>
-      ofOrder(id, ({ sold }) => sold)
+    const givenBack = (item: string) =>
+      one.lines.reduce((sum, line) => sum + (line.item === item ? line.released - line.expired : 0), 0)
+    for (const [item, quantity, stockId] of this.withoutSold(
+      one.wants,
+      (id) => ofOrder(id, ({ sold }) => sold) + givenBack(id)
     )) {
       const missing = this.take(item, quantity, {
         from: (stock) =>
@@ -798,7 +797,3 @@ export const stockName = ({ item, location, lot }: Pick<Stock, "item" | "locatio
 
 export const stockText = (stock: Stock): string =>
   `${stockName(stock)}: ${stock.onHand} ${stock.reserved} ${stock.damaged}, version ${stock.version}`
-
-/** What an order itself released of a reservation that expired later is not in the rows: `released` is both. */
-const isBeyondTheRows = (one: Document): boolean =>
-  one.lines.some(({ expired, released }) => released > expired)

@@ -8,10 +8,10 @@ import {
   HttpServerResponse
 } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import { createServer } from "node:http"
 import { nextUuid } from "../services/Uuid.ts"
 import { Api } from "./Api.ts"
 import { CatalogHandlers } from "./CatalogHandlers.ts"
+import { DrainingServer } from "./DrainingServer.ts"
 import * as EdgeLive from "./EdgeLive.ts"
 import * as Operations from "./Operations.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
@@ -28,10 +28,14 @@ export interface ServerOptions {
 /** Node's own are lax (60 s and 300 s): a client that sends slowly holds a connection, and nothing else, this long. */
 const headersTimeoutMs = 10_000
 const requestTimeoutMs = 30_000
+/** How often connections are looked over for those; every 30 s by default, which would make 40 s out of 10. */
+const connectionsCheckMs = 1_000
 const keepAliveTimeoutMs = 65_000
 const maxHeaderBytes = 16 * 1024
 /** SIGTERM: what is in flight is finished within this (CONTRACTS section 3). */
-const drainTimeout = "10 seconds"
+const drainTimeoutMs = 10_000
+/** What is still worked on then is interrupted; so long has its answer, before connections are cut off. */
+const farewellMs = 500
 /** Ids have up to 128 characters, each up to 12 when percent-encoded. */
 const maxParamLength = 128 * 12
 
@@ -64,13 +68,17 @@ export const layer = (
     Layer.provideMerge(
       NodeHttpServer.layer(
         () =>
-          createServer({
-            headersTimeout: headersTimeoutMs,
-            requestTimeout: requestTimeoutMs,
-            keepAliveTimeout: keepAliveTimeoutMs,
-            maxHeaderSize: maxHeaderBytes
-          }),
-        { host: options.host, port: options.port, gracefulShutdownTimeout: drainTimeout }
+          new DrainingServer(
+            {
+              headersTimeout: headersTimeoutMs,
+              requestTimeout: requestTimeoutMs,
+              connectionsCheckingInterval: connectionsCheckMs,
+              keepAliveTimeout: keepAliveTimeoutMs,
+              maxHeaderSize: maxHeaderBytes
+            },
+            drainTimeoutMs + farewellMs
+          ),
+        { host: options.host, port: options.port, gracefulShutdownTimeout: drainTimeoutMs }
       )
     )
   )

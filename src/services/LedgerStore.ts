@@ -652,7 +652,11 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
       insertOutbox,
       groups.map(([bucket, events]) => ({ bucket, events }))
     )
-    statements.push([`SELECT pg_notify('${outboxChannel}', '')::text`, []])
+    // Names the buckets, so that a dispatcher looks into no others.
+    statements.push([
+      `SELECT pg_notify('${outboxChannel}', $1)::text`,
+      [parameter("text", groups.map(([bucket]) => bucket).join(","))]
+    ])
   }
   return statements
 }

@@ -2,7 +2,7 @@ import { Clock, Context, Effect, Layer, Metric, Queue, Schedule } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type OutboxEvent, envelopeOf, headersOf } from "../schema/Event.ts"
 import { Broker, type BrokerUnavailable } from "./Broker.ts"
-import { Db, type Session, type StatementFailed } from "./Db.ts"
+import { Db, type Row, type Session, type StatementFailed } from "./Db.ts"
 import { passFailPoint } from "./FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "./LedgerStore.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
@@ -116,10 +116,12 @@ const dispatch = (db: Db["Service"], broker: Broker["Service"]): Effect.Effect<n
       const buckets = Array.from({ length: outboxBuckets }, (_, bucket) => bucket)
       const signals = yield* Effect.forEach(buckets, () => Queue.sliding<void>(1))
       const relay = Effect.forever(
-        Effect.andThen(
-          Queue.take(wakes),
-          Effect.sync(() => signals.forEach((signal) => Queue.offerUnsafe(signal, undefined)))
-        )
+        Effect.map(Queue.take(wakes), (named) => {
+          // The buckets that were written to; nothing after a lost connection: all of them.
+          const woken = named === "" ? buckets : named.split(",").map(Number)
+          for (const bucket of woken)
+            if (signals[bucket] !== undefined) Queue.offerUnsafe(signals[bucket], undefined)
+        })
       )
       return yield* Effect.raceFirst(
         relay,
@@ -154,10 +156,22 @@ const runBucket = Effect.fnUntraced(function* (
     if (row?.[0] === true) break
     yield* Effect.sleep(pollEvery)
   }
+  const which = [parameter("int4", bucket)]
   for (;;) {
-    const released = yield* publishReleased(session, broker, bucket)
-    const groups = yield* publishPending(session, broker, bucket)
-    if (released === 0 && groups < groupsPerRead) yield* pause
+    // One round trip: what was let go goes before what is read beside it, which is then read again.
+    const [released, pending, holds] = yield* Effect.all(
+      [
+        session.run(releasedStatement, which),
+        session.run(pendingStatement, [parameter("int4", bucket), parameter("int4", groupsPerRead)]),
+        session.run(holdsStatement, which)
+      ],
+      { concurrency: "unbounded" }
+    )
+    if (released.length > 0) yield* publishReleased(session, broker, released)
+    else {
+      if (pending.length > 0) yield* publishPending(session, broker, bucket, pending, holds)
+      if (pending.length < groupsPerRead) yield* pause
+    }
   }
 })
 
@@ -167,20 +181,14 @@ interface Dispatched {
   readonly ordinal: number
 }
 
-/** Publishes the next groups of a bucket and marks them. Returns how many groups there were. */
+/** Publishes the next groups of a bucket and marks them. */
 const publishPending = Effect.fnUntraced(function* (
   session: Session,
   broker: Broker["Service"],
-  bucket: number
+  bucket: number,
+  rows: ReadonlyArray<Row>,
+  holds: ReadonlyArray<Row>
 ) {
-  const [rows, holds] = yield* Effect.all(
-    [
-      session.run(pendingStatement, [parameter("int4", bucket), parameter("int4", groupsPerRead)]),
-      session.run(holdsStatement, [parameter("int4", bucket)])
-    ],
-    { concurrency: "unbounded" }
-  )
-  if (rows.length === 0) return 0
   const events: Array<Dispatched> = rows.flatMap(([position, , text]) =>
     (JSON.parse(text as string) as ReadonlyArray<OutboxEvent>).map((event, ordinal) => ({
       event,
@@ -199,7 +207,6 @@ const publishPending = Effect.fnUntraced(function* (
     parameter("timestamptz", now),
     ...setAside(aside)
   ])
-  return rows.length
 })
 
 interface Aside extends Dispatched {
@@ -289,10 +296,8 @@ const untilAnswered = (broker: Broker["Service"], events: ReadonlyArray<Dispatch
 const publishReleased = Effect.fnUntraced(function* (
   session: Session,
   broker: Broker["Service"],
-  bucket: number
+  rows: ReadonlyArray<Row>
 ) {
-  const rows = yield* session.run(releasedStatement, [parameter("int4", bucket)])
-  if (rows.length === 0) return 0
   const events = rows.map(([text, position, ordinal]) => ({
     event: JSON.parse(text as string) as OutboxEvent,
     position: position as number,
@@ -309,7 +314,6 @@ const publishReleased = Effect.fnUntraced(function* (
     arrays.text(aside.map(({ state }) => state)),
     arrays.text(aside.map(({ error }) => error))
   ])
-  return sent.length
 })
 
 const keepMeasuring = (db: Db["Service"]): Effect.Effect<never> =>

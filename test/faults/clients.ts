@@ -12,6 +12,7 @@ export interface PipelinedRequest {
 export interface PipelinedAnswer {
   readonly status: number
   readonly retryAfter: boolean
+  readonly body: string
   readonly answeredAfterMs: number
 }
 
@@ -38,9 +39,10 @@ export const pipelined = (
     const socket = connect({ host: "127.0.0.1", port })
     const askedAt = performance.now()
     const answers: Array<PipelinedAnswer> = []
-    const read = answersOf((status, head) => {
+    const read = answersOf((status, head, body) => {
       answers.push({
         status,
+        body,
         retryAfter: /\r\nretry-after: \d+\r\n/i.test(head),
         answeredAfterMs: performance.now() - askedAt
       })

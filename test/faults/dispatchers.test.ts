@@ -32,11 +32,11 @@ describe("two dispatchers", () => {
         yield* untilAcknowledged(work, 100)
 
         const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", ROLES: "event-dispatcher" }
-        let killed = 0
+        const died = { times: 0 }
         /** One dies and the next one takes its place, until enough have died. */
         const dieAgainAndAgain = Effect.fnUntraced(function* (slot: number) {
-          while (killed < kills) {
-            const passes = String(3 + ((killed * 5 + slot) % 11))
+          while (died.times < kills) {
+            const passes = String(3 + ((died.times * 5 + slot) % 11))
             yield* Effect.scoped(
               Effect.gen(function* () {
                 const program = yield* run(
@@ -49,7 +49,7 @@ describe("two dispatchers", () => {
                   // The other one may have all buckets, and may have been the last to die.
                   Effect.as(
                     eventually(
-                      Effect.sync(() => killed),
+                      Effect.sync(() => died.times),
                       (count) => count >= kills
                     ),
                     undefined
@@ -58,7 +58,7 @@ describe("two dispatchers", () => {
                 if (ended === undefined) return
                 assert.strictEqual(ended.signal, "SIGKILL", program.stderr())
                 assert.include(program.stderr(), "killed at afterSendBeforeMark")
-                killed += 1
+                died.times += 1
               })
             )
           }
@@ -91,8 +91,8 @@ describe("two dispatchers", () => {
         const events = yield* untilAllReceived(sql, received)
         const duplicates = assertInSequence(received)
         const late = new Set(received.filter(({ key }) => key.startsWith("late-")).map(({ key }) => key))
-        report("dispatchers killed", { killed, overtaken, events, duplicates, late: late.size })
-        assert.isAtLeast(killed, kills)
+        report("dispatchers killed", { killed: died.times, overtaken, events, duplicates, late: late.size })
+        assert.isAtLeast(died.times, kills)
         assert.isAbove(overtaken, 0, "no transaction was late")
         assert.isAbove(duplicates, 0, "nobody died between send and mark")
         assert.strictEqual(late.size, 2 * outboxBuckets)

@@ -51,7 +51,7 @@ export const load = Effect.fnUntraced(function* (service: RunningService, prefix
   const samples: Array<Sample> = []
   const acknowledged = new Map<string, string>()
   const asked = new Set<string>()
-  let running = true
+  const state = { running: true }
   const ask = (kind: Sample["kind"], call: Effect.Effect<Answer>) =>
     Effect.gen(function* () {
       const askedAt = performance.now()
@@ -64,7 +64,7 @@ export const load = Effect.fnUntraced(function* (service: RunningService, prefix
     })
   const writer = (number: number) =>
     Effect.gen(function* () {
-      for (let index = 0; running; index++) {
+      for (let index = 0; state.running; index++) {
         const order = `${prefix}-${number}-${index}`
         asked.add(order)
         const answer = yield* ask("write", shop.reserve(order, items))
@@ -72,7 +72,7 @@ export const load = Effect.fnUntraced(function* (service: RunningService, prefix
       }
     })
   const reader = Effect.gen(function* () {
-    while (running) {
+    while (state.running) {
       yield* ask("read", shop.get("/api/v1/inventory/cup"))
       yield* Effect.sleep("20 millis")
     }
@@ -89,7 +89,7 @@ export const load = Effect.fnUntraced(function* (service: RunningService, prefix
     acknowledged,
     asked,
     stop: Effect.suspend(() => {
-      running = false
+      state.running = false
       return Effect.asVoid(Effect.forEach(fibers, Fiber.join, { concurrency: "unbounded" }))
     })
   }

@@ -11,7 +11,8 @@ import {
   type ReservationRow,
   type StockRow,
   type TrackingRow,
-  keyOf
+  keyOf,
+  openKey
 } from "../../src/services/decide/Books.ts"
 import { type Verdict, decide } from "../../src/services/decide/decide.ts"
 import { idempotencyAgeMs, needsOf } from "../../src/services/LedgerStore.ts"
@@ -104,6 +105,10 @@ export class MemoryStore {
       for (const stock of this.stocks.values()) {
         if (keyOf(stock.merchantId, stock.itemId) === key) books.addStock({ ...stock })
       }
+    }
+    // More than the batch may meet, which is all that LedgerStore asks for.
+    for (const { kind, merchantId: merchant, status, subject } of this.discrepancies.values()) {
+      if (status === "OPEN") books.open.set(openKey(merchant, subject, kind), true)
     }
     return books
   }
@@ -281,7 +286,7 @@ export const callerOf = (at: number, change: Partial<Caller> = {}): Caller => ({
 
 export const variant = (variantId: string): ItemRef => ({ variantId })
 
-/** Everything that a batch holds and would write, for comparing before and after. Empty lists say nothing. */
+/** Everything that a batch holds and would write, for comparing before and after. Empty lists and order say nothing. */
 export const snapshotOf = (books: Books): string =>
   JSON.stringify(
     [
@@ -296,10 +301,15 @@ export const snapshotOf = (books: Books): string =>
       books.tracking,
       books.idempotency,
       books.discrepancies,
+      books.open,
       ...Object.values(books.written),
       ...Object.values(books.changed)
     ].map((rows) =>
-      [...rows].filter((row) => !(Array.isArray(row) && Array.isArray(row[1]) && row[1].length === 0))
+      rows instanceof Map
+        ? [...rows]
+            .filter(([, row]) => !Array.isArray(row) || row.length > 0)
+            .sort(([a], [b]) => (a < b ? -1 : 1))
+        : [...rows]
     )
   )
 

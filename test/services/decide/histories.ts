@@ -389,9 +389,7 @@ export const play = (
   for (const { advance, asks } of script) {
     now += advance
     const postings: Array<Posting> = []
-    // What is resolved was seen before: one that the same batch finds anew stays open.
-    const isResolve = (one: Ask) => one.do === "resolve"
-    for (const one of [...asks.filter(isResolve), ...asks.filter((other) => !isResolve(other))]) {
+    for (const one of asks) {
       if (one.do === "cancel") {
         world = cancelOrder(store, world, orders[one.order]!)
         continue

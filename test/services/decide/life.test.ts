@@ -459,11 +459,11 @@ describe("an adjustment is applied once", () => {
   })
 
   it("whatever characters names are made of", () => {
-    const desk = deskWith("b|c", "c")
-    desk.post(receipt(5, { item: variant("b|c") }))
-    desk.post(receipt(5, { item: variant("c") }))
-    assert.isTrue(desk.post(sale(1, { orderId: "a", item: variant("b|c") })).applied)
-    assert.isTrue(desk.post(sale(1, { orderId: "a|b", item: variant("c") })).applied)
+    const desk = deskWith("y", "x|variant|y")
+    desk.post(receipt(5, { item: variant("y") }))
+    desk.post(receipt(5, { item: variant("x|variant|y") }))
+    assert.isTrue(desk.post(sale(1, { orderId: "a", item: variant("x|variant|y") })).applied)
+    assert.isTrue(desk.post(sale(1, { orderId: "a|variant|x", item: variant("y") })).applied)
   })
 
   it("and a repeat is told so, although the first run has moved the stock past the expected version", () => {

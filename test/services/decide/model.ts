@@ -785,7 +785,7 @@ export const sellableNow = (stock: Stock, at: number): number =>
     ? 0
     : Math.max(0, stock.onHand - stock.reserved - stock.damaged)
 
-const statusNow = (item: Item, available: number): string => {
+export const statusNow = (item: Item, available: number): string => {
   if (item.discontinued) return "DISCONTINUED"
   if (!item.initialized) return "AWAITING_INITIAL_STOCK"
   if (available === 0) return "OUT_OF_STOCK"

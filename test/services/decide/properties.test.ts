@@ -14,7 +14,7 @@ import {
   play,
   sale
 } from "./histories.ts"
-import { type Outcome, type World, sellableNow, stockName, stockText } from "./model.ts"
+import { type Outcome, type World, sellableNow, statusNow, stockName, stockText } from "./model.ts"
 
 // Goal: whatever is asked in whatever order, the kernel does what CONTRACTS sections 1, 2 and 4 say. Method: random
 // histories of batches over tables in memory, which each batch reads back as the database would hand them over; beside
@@ -454,6 +454,10 @@ const checkBooks = (store: MemoryStore, posting: Posting): void => {
       lines.some(({ open, reservationId }) => reservationId === reservation.reservationId && open > 0)
     )
   }
+  for (const { data } of store.events.filter(({ type }) => type === "DiscrepancyOpened")) {
+    found.push(store.discrepancies.has(keyOf(merchantId, String(data["discrepancyId"]))))
+    expected.push(true)
+  }
   same(found, expected, posting)
 }
 
@@ -465,7 +469,9 @@ class Teller {
   listen({ books, events, ledgerRows, posting, worldAfter, worldBefore }: Decided): void {
     const told: Array<unknown> = []
     const expected: Array<unknown> = []
-    for (const { id: itemId, threshold } of worldAfter.items) {
+    for (const item of worldAfter.items) {
+      const { id: itemId, threshold } = item
+      const itemBefore = worldBefore.items.find(({ id }) => id === itemId)
       const ofItem = events.filter(({ key }) => key === itemId)
       const ofType = (type: string) => ofItem.filter((event) => event.type === type)
       const last = this.#sequences.get(itemId) ?? 0
@@ -502,7 +508,7 @@ class Teller {
 
       // Each change of status begins where the last one ended, and the row says where that is.
       const row = books.items.get(keyOf(merchantId, itemId))
-      const isNew = !worldBefore.items.some(({ id }) => id === itemId)
+      const isNew = itemBefore === undefined
       const known = this.#statuses.get(itemId) ?? (isNew ? row?.status : "AWAITING_INITIAL_STOCK")
       const changes = ofType("StockStatusChanged").map(({ data }) => [
         data["statusBefore"],
@@ -512,6 +518,11 @@ class Teller {
       told.push(changes, row?.status, row?.eventSequence)
       expected.push(status === known ? [] : [[known, status]], row && status, row && last + inOrder.length)
       this.#statuses.set(itemId, status)
+
+      // Whatever changes an item or its stock brings its status up to date.
+      const isChanged = rows.length > 0 || JSON.stringify(item) !== JSON.stringify(itemBefore)
+      told.push(row?.status)
+      expected.push(isChanged ? statusNow(item, after.available) : row?.status)
     }
     told.push(
       events.every(({ data }) => data["merchantId"] === merchantId),

@@ -204,7 +204,8 @@ CREATE SEQUENCE outbox_position CACHE 1;
 CREATE TABLE outbox (
   bucket smallint NOT NULL,
   position bigint NOT NULL DEFAULT nextval('outbox_position'),
-  recorded_at timestamptz NOT NULL,
+  -- Milliseconds, as all times of ours: a row is marked by what was read of it.
+  recorded_at timestamptz(3) NOT NULL,
   -- A JSON array of events, in order.
   events text NOT NULL,
   event_count integer NOT NULL,

@@ -634,6 +634,19 @@ describe("a write that matches another number of rows", () => {
   )
 })
 
+describe("a reference", () => {
+  it.effect("as long as it may be, in any script, is known again", () =>
+    Effect.gen(function* () {
+      const { item, receive } = yield* ledger
+      yield* item("milk")
+      const reference = "\u{1F95B}".repeat(512)
+      const first = yield* receive("milk", 5, { reference })
+      const second = yield* receive("milk", 5, { reference })
+      assert.deepStrictEqual([first.applied, second.applied], [true, false])
+    })
+  )
+})
+
 describe("ledger time", () => {
   it.effect("never decreases within a stock, whichever clock its replica has", () =>
     Effect.gen(function* () {

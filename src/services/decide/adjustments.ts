@@ -1,3 +1,4 @@
+import { hash } from "node:crypto"
 import {
   AmbiguousStock,
   InsufficientStock,
@@ -33,8 +34,11 @@ export const adjustmentKey = (command: AdjustStock): string | undefined => {
   if (reference === undefined && !isSaleOfOrder) return undefined
   const kind = "variantId" in item ? "variant" : "sku" in item ? "sku" : "item"
   const place = isSaleOfOrder ? [] : [locationId, lotNumber]
-  return [changeType, orderId, kind, nameOf(item), reference, ...place].join("\u001f")
+  const key = [changeType, orderId, kind, nameOf(item), reference, ...place].join("\u001f")
+  return key.length <= keyLengthMax ? key : `${changeType}\u001f${hash("sha256", key)}`
 }
+/** A row of an index holds 2,704 bytes, and a character up to four of them: what is longer is known by its hash. */
+const keyLengthMax = 400
 
 export const adjust = (draft: Draft, command: AdjustStock): Decision<Answers["AdjustStock"]> => {
   const { books, merchantId } = draft

@@ -7,14 +7,21 @@ import { healthy, merchantId, percentile, report, residentMb, stocked } from "./
 
 /** More requests than can wait, while the database stands still: refused early, and health still answers. */
 
-/** Long enough to fill the queue faster than it is given up, on a slow machine too. */
 const requestTimeoutMs = 30_000
 /** The queue of the kernel holds 8,192; what its two lanes have taken and given up comes on top. */
 const clients = 200
 const requestsEach = 100
 const refusal = "Too much work is waiting"
 
-const body = (order: string) => ({ orderId: order, items: [{ variantId: "cup", quantity: 1 }] })
+/** So many lines that few postings fit into a batch: the queue fills faster than it is given up, on any machine. */
+const variants = Array.from({ length: 20 }, (_, index) => `item-${index}`)
+const large = {
+  orderId: "large",
+  items: variants.map((variantId) => ({ variantId, quantity: 1 }))
+}
+const small = (order: string) => ({ orderId: order, items: [{ variantId: "cup", quantity: 1 }] })
+/** The first and the last of a client are orders of their own; those between ask for the same one. */
+const isOwn = (index: number): boolean => index === 0 || index === requestsEach - 1
 
 describe("more requests than the queue takes", () => {
   it.live("are refused early while the database is frozen, and health still answers", () =>
@@ -23,7 +30,11 @@ describe("more requests than the queue takes", () => {
         const { service } = embedded
         const shop = yield* stocked(service)
         // Compiled, so that what is measured is the refusal.
-        for (let index = 0; index < 500; index++) yield* shop.post("/api/v1/inventory/reserve", body("warm"))
+        for (const variant of variants) {
+          yield* shop.item(variant)
+          yield* shop.receive(variant, 100)
+        }
+        for (let index = 0; index < 300; index++) yield* shop.post("/api/v1/inventory/reserve", large)
         const memory = [residentMb(service.pid)]
         yield* embedded.freeze
         const floods = Array.from({ length: clients }, (_, client) =>
@@ -33,13 +44,13 @@ describe("more requests than the queue takes", () => {
               method: "POST",
               path: "/api/v1/inventory/reserve",
               token: shop.token,
-              body: body(`flood-${client}-${index}`)
+              body: isOwn(index) ? small(`flood-${client}-${index}`) : large
             }))
           )
         )
         const probe = Effect.gen(function* () {
           const since = performance.now()
-          const answer = yield* shop.post("/api/v1/inventory/reserve", body("probe"))
+          const answer = yield* shop.post("/api/v1/inventory/reserve", small("probe"))
           return { answer, ms: performance.now() - since }
         })
         // The queue is full when somebody is refused at once.
@@ -72,15 +83,19 @@ describe("more requests than the queue takes", () => {
         const there = new Set(rows.map(({ order_id }) => order_id))
         const counts: Record<string, number> = {}
         let overloaded = 0
+        let ownRefused = 0
         for (const [index, { answeredAfterMs, body: text, retryAfter, status }] of answers.entries()) {
-          const order = `flood-${Math.floor(index / requestsEach)}-${index % requestsEach}`
           counts[status] = (counts[status] ?? 0) + 1
-          assert.include([201, 408, 503], status, text)
-          if (status === 201) assert.isTrue(there.has(order), order)
+          assert.include([200, 201, 408, 503], status, text)
           if (status === 503) assert.isTrue(retryAfter)
-          if (text.includes(refusal)) {
-            overloaded += 1
-            assert.isFalse(there.has(order), order)
+          if (text.includes(refusal)) overloaded += 1
+          if (isOwn(index % requestsEach)) {
+            const order = `flood-${Math.floor(index / requestsEach)}-${index % requestsEach}`
+            if (status < 300) assert.isTrue(there.has(order), order)
+            if (text.includes(refusal)) {
+              ownRefused += 1
+              assert.isFalse(there.has(order), order)
+            }
           }
           // It may have waited in the client's own pipeline before.
           assert.isBelow(answeredAfterMs, 2 * requestTimeoutMs)
@@ -88,6 +103,7 @@ describe("more requests than the queue takes", () => {
         report("overload", {
           counts,
           overloaded,
+          ownRefused,
           probesRefused: refusals.length,
           refusalMs: [percentile(refusals, 0.5), percentile(refusals, 0.9)],
           liveMs: [percentile(live, 0.5), percentile(live, 0.9), Math.max(...live)],
@@ -95,7 +111,7 @@ describe("more requests than the queue takes", () => {
         })
         assert.strictEqual(answers.length, clients * requestsEach)
         assert.isAtLeast(refusals.length, 10)
-        assert.isAbove(overloaded, 0)
+        assert.isAbove(ownRefused, 0)
         assert.isBelow(percentile(refusals, 0.9), 500)
         assert.isBelow(percentile(live, 0.9), 100)
         // And it is over.

@@ -1,13 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { eventually, merchantAt } from "../support/service.ts"
+import { Effect, Option } from "effect"
+import { merchantAt } from "../support/service.ts"
 import { type PipelinedAnswer, pipelined } from "./clients.ts"
 import { withEmbeddedService } from "./embedded.ts"
 import { healthy, merchantId, percentile, report, residentMb, stocked } from "./load.ts"
 
 /** More requests than can wait, while the database stands still: refused early, and health still answers. */
 
-const requestTimeoutMs = 30_000
+/** Longer than the test: what is refused is refused for want of room, and not for its age. */
+const requestTimeoutMs = 150_000
 /** The queue of the kernel holds 8,192; what its two lanes have taken and given up comes on top. */
 const clients = 200
 const requestsEach = 100
@@ -53,11 +54,12 @@ describe("more requests than the queue takes", () => {
           const answer = yield* shop.post("/api/v1/inventory/reserve", small("probe"))
           return { answer, ms: performance.now() - since }
         })
-        // The queue is full when somebody is refused at once.
-        yield* eventually(
-          Effect.raceFirst(probe, Effect.as(Effect.sleep("1 second"), undefined)),
-          (probed) => probed?.answer.status === 503
-        )
+        const floodedAt = performance.now()
+        // The queue is full when somebody is refused at once. How long that takes is the machine's affair.
+        yield* Effect.repeat(Effect.timeoutOption(probe, "1 second"), {
+          until: (probed) => Option.isSome(probed) && probed.value.answer.status === 503
+        })
+        const filledMs = performance.now() - floodedAt
         memory.push(residentMb(service.pid))
         const refusals: Array<number> = []
         const live: Array<number> = []
@@ -84,7 +86,7 @@ describe("more requests than the queue takes", () => {
         const counts: Record<string, number> = {}
         let overloaded = 0
         let ownRefused = 0
-        for (const [index, { answeredAfterMs, body: text, retryAfter, status }] of answers.entries()) {
+        for (const [index, { body: text, retryAfter, status }] of answers.entries()) {
           counts[status] = (counts[status] ?? 0) + 1
           assert.include([200, 201, 408, 503], status, text)
           if (status === 503) assert.isTrue(retryAfter)
@@ -97,13 +99,12 @@ describe("more requests than the queue takes", () => {
               assert.isFalse(there.has(order), order)
             }
           }
-          // It may have waited in the client's own pipeline before.
-          assert.isBelow(answeredAfterMs, 2 * requestTimeoutMs)
         }
         report("overload", {
           counts,
           overloaded,
           ownRefused,
+          filledMs,
           probesRefused: refusals.length,
           refusalMs: [percentile(refusals, 0.5), percentile(refusals, 0.9)],
           liveMs: [percentile(live, 0.5), percentile(live, 0.9), Math.max(...live)],

@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { existsSync } from "node:fs"
+
 // Plain JavaScript, so that an older Node.js gets far enough to say what is missing.
 const nodeMin = 24
 const major = Number(process.versions.node.split(".")[0])
@@ -10,4 +12,6 @@ if (major < nodeMin) {
   )
   process.exit(1)
 }
-await import("../src/main.ts")
+// A checkout runs its sources, also where it was packed; the package has none, since Node.js strips no types there.
+const sources = new URL("../src/main.ts", import.meta.url)
+await import(existsSync(sources) ? sources.href : "../dist/main.js")

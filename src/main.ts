@@ -1,10 +1,13 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
 import { Command } from "effect/cli"
-import manifest from "../package.json" with { type: "json" }
+import { createRequire } from "node:module"
 import { migrate, outbox, publish, tail, token } from "./cli/commands.ts"
 import { program, serve } from "./cli/serve.ts"
 import { ConfigurationInvalid } from "./layers/Configuration.ts"
+
+// Outside of what is compiled: the same file beside src and beside dist.
+const { version } = createRequire(import.meta.url)("../package.json") as { readonly version: string }
 
 const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
@@ -27,7 +30,7 @@ const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
 const teardown: Runtime.Teardown = (exit, onExit) =>
   onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1)
 
-Command.run(holdfast, { version: manifest.version }).pipe(
+Command.run(holdfast, { version }).pipe(
   Effect.tapCause((cause) =>
     Effect.forEach(linesOf(cause), (line) => Console.error(`holdfast: ${line}`), { discard: true })
   ),

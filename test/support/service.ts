@@ -74,11 +74,12 @@ const dieWithTheTests = `data:text/javascript,${encodeURIComponent(
 export const run = (
   environment: Readonly<Record<string, string>>,
   parameters: ReadonlyArray<string> = [],
-  script = "src/main.ts"
+  script = "src/main.ts",
+  folder = root
 ): Effect.Effect<Program, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => launch(environment, parameters, script)),
+      Effect.sync(() => launch(environment, parameters, script, folder)),
       ({ child, ended }) =>
         Effect.andThen(
           Effect.sync(() => child.kill("SIGKILL")),
@@ -100,7 +101,8 @@ export const run = (
 const launch = (
   environment: Readonly<Record<string, string>>,
   parameters: ReadonlyArray<string>,
-  script: string
+  script: string,
+  folder: string
 ) => {
   const inherited = Object.fromEntries(
     ["PATH", "HOME", "TMPDIR"].flatMap((name) => {
@@ -109,7 +111,7 @@ const launch = (
     })
   )
   const child: ChildProcess = spawn(process.execPath, ["--import", dieWithTheTests, script, ...parameters], {
-    cwd: root,
+    cwd: folder,
     env: { ...inherited, NODE_COMPILE_CACHE: compileCache, ...environment },
     stdio: "pipe"
   })
@@ -133,7 +135,11 @@ const within = <A>(effect: Effect.Effect<A>, complaint: () => string): Effect.Ef
 export const startService = Effect.fnUntraced(function* (
   databaseUrl: string | undefined,
   environment: Readonly<Record<string, string>> = {},
-  { parameters = [], script }: { parameters?: ReadonlyArray<string>; script?: string } = {}
+  {
+    folder,
+    parameters = [],
+    script
+  }: { folder?: string; parameters?: ReadonlyArray<string>; script?: string } = {}
 ) {
   const program = yield* run(
     {
@@ -144,7 +150,8 @@ export const startService = Effect.fnUntraced(function* (
       ...environment
     },
     parameters,
-    script
+    script,
+    folder
   )
   const listening = Effect.sync(() =>
     /Holdfast listens on http:\/\/127\.0\.0\.1:(\d+)/.exec(program.stdout())

@@ -97,15 +97,18 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
     () =>
       Effect.gen(function* () {
         const { files, folder, home } = yield* Installed
-        assert.includeMembers([...files], [
-          "LICENSE",
-          "README.md",
-          "bin/holdfast.js",
-          "dist/main.js",
-          "dist/http/Api.d.ts",
-          "migrations/0001_kernel.sql",
-          "openapi.json"
-        ])
+        assert.includeMembers(
+          [...files],
+          [
+            "LICENSE",
+            "README.md",
+            "bin/holdfast.js",
+            "dist/main.js",
+            "dist/http/Api.d.ts",
+            "migrations/0001_kernel.sql",
+            "openapi.json"
+          ]
+        )
         const astray = files.filter((file) => /^(src|test|bench)\//.test(file) || /(?<!\.d)\.ts$/.test(file))
         assert.deepStrictEqual(astray, [])
 

@@ -151,22 +151,15 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
           folder,
           process.execPath,
           path.join(root, "node_modules", "typescript", "bin", "tsc"),
-          ...[
-            "--noEmit",
-            "--strict",
-            "--module",
-            "nodenext",
-            "--target",
-            "es2024",
-            "--skipLibCheck",
-            "client.ts"
-          ]
+          ...flags
         )
         assert.strictEqual(stdout, "")
       }),
     timeout
   )
 })
+
+const flags = "--noEmit --strict --module nodenext --target es2024 --skipLibCheck client.ts".split(" ")
 
 /** Compiles only if the types are known: an unknown field, or `any` in its place, is an error. */
 const client = `

@@ -84,9 +84,7 @@ const sweeper = (intervalMs: number) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { expireDue } = yield* Reservations
-      // As long as a sweep finds work the next one follows at once.
       const sweep = expireDue.pipe(
-        Effect.repeat({ until: (expired) => expired === 0 }),
         Effect.catch(() => Effect.logWarning("the sweeper waits for the database")),
         Effect.catchCause((cause) => Effect.logError("a sweep died", cause))
       )

@@ -58,7 +58,10 @@ export class Reservations extends Context.Service<
         readonly cursor?: string | undefined
       }
     ) => Effect.Effect<Page<Reservation>, InvalidCursor | DatabaseUnavailable>
-    /** Expires what is due, in bounded batches, oldest first. Any number of replicas may run it. Returns how many. */
+    /**
+     * One sweep: expires all that is due when it begins, in bounded batches, oldest first, and goes on past what cannot
+     * be expired. Any number of replicas may run it. Returns how many it expired.
+     */
     readonly expireDue: Effect.Effect<number, DatabaseUnavailable>
   }
 >()("holdfast/services/Reservations") {
@@ -99,42 +102,49 @@ export class Reservations extends Context.Service<
         }
       )
 
+      const expire = Effect.fnUntraced(function* (
+        { merchant_id, order_id, reservation_id }: DueRow,
+        now: number
+      ) {
+        const { answer } = yield* ledger.post(
+          {
+            merchantId: merchant_id,
+            actor: "holdfast sweeper",
+            requestId: reservation_id,
+            deadline: now + expireDeadlineMs
+          },
+          { _tag: "ExpireReservation", orderId: order_id, reservationId: reservation_id }
+        )
+        if (answer.expired) yield* Metric.update(expiryDelay, (answer.at - answer.expiresAt) / 1000)
+        return answer.expired
+      })
+
       const expireDue = Effect.gen(function* () {
-        const now = yield* Clock.currentTimeMillis
-        const due = yield* db.maintain<{ merchant_id: string; order_id: string; reservation_id: string }>(
-          dueStatement,
-          [parameter("timestamptz", now), parameter("int4", expireBatch)]
-        )
-        const outcomes = yield* Effect.forEach(
-          due,
-          ({ merchant_id, order_id, reservation_id }) =>
-            ledger
-              .post(
-                {
-                  merchantId: merchant_id,
-                  actor: "holdfast sweeper",
-                  requestId: reservation_id,
-                  deadline: now + expireDeadlineMs
-                },
-                { _tag: "ExpireReservation", orderId: order_id, reservationId: reservation_id }
-              )
-              .pipe(
-                Effect.tap(({ answer }) =>
-                  answer.expired
-                    ? Metric.update(expiryDelay, (answer.at - answer.expiresAt) / 1000)
-                    : Effect.void
-                ),
-                Effect.map(({ answer }) => answer.expired),
-                // What could not be expired now is due again in the next sweep, and holds up nobody else.
-                Effect.catchCause((cause) =>
-                  Cause.hasInterruptsOnly(cause)
-                    ? Effect.failCause(cause as Cause.Cause<never>)
-                    : Effect.succeed(false)
-                )
+        const startedAt = yield* Clock.currentTimeMillis
+        let expired = 0
+        for (let after: DueRow | undefined; ;) {
+          const now = yield* Clock.currentTimeMillis
+          const due: ReadonlyArray<DueRow> = yield* db.maintain<DueRow>(dueStatement, [
+            parameter("timestamptz", startedAt),
+            parameter("timestamptz", after?.expires_at ?? null),
+            parameter("uuid", after?.reservation_id ?? null),
+            parameter("int4", expireBatch)
+          ])
+          const outcomes = yield* Effect.forEach(
+            due,
+            (row) =>
+              // What could not be expired now is due again in the next sweep, and holds up nobody else.
+              Effect.catchCause(expire(row, now), (cause) =>
+                Cause.hasInterruptsOnly(cause)
+                  ? Effect.failCause(cause as Cause.Cause<never>)
+                  : Effect.succeed(false)
               ),
-          { concurrency: "unbounded" }
-        )
-        return outcomes.filter((expired) => expired).length
+            { concurrency: "unbounded" }
+          )
+          expired += outcomes.filter((done) => done).length
+          if (due.length < expireBatch) return expired
+          after = due.at(-1)
+        }
       }).pipe(Effect.withSpan("Reservations.expireDue"))
 
       return Reservations.of({
@@ -159,13 +169,21 @@ const expiryDelay = Metric.histogram("holdfast_expiry_delay_seconds", {
   boundaries: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
 })
 
+interface DueRow {
+  readonly merchant_id: string
+  readonly order_id: string
+  readonly reservation_id: string
+  readonly expires_at: number
+}
+
 // reservation_due: the sweeper sees all merchants
 const dueStatement = `
-  SELECT merchant_id, order_id, reservation_id
+  SELECT merchant_id, order_id, reservation_id, expires_at
   FROM reservation
   WHERE status = 'PENDING' AND expires_at <= $1
-  ORDER BY expires_at
-  LIMIT $2`
+    AND ($2 IS NULL OR (expires_at, reservation_id) > ($2, $3))
+  ORDER BY expires_at, reservation_id
+  LIMIT $4`
 
 // reservation_pkey, or reservation_by_order with an order
 const listStatement = `

@@ -32,10 +32,11 @@ describe("two dispatchers", () => {
         yield* untilAcknowledged(work, 100)
 
         const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", ROLES: "event-dispatcher" }
-        const died = { times: 0 }
-        /** One dies and the next one takes its place, until enough have died. */
+        const died = { times: 0, untilAllWereLate: true }
+        const enough = () => died.times >= kills && !died.untilAllWereLate
+        /** One dies and the next one takes its place, until enough have died and all that is late has come. */
         const dieAgainAndAgain = Effect.fnUntraced(function* (slot: number) {
-          while (died.times < kills) {
+          while (!enough()) {
             const passes = String(3 + ((died.times * 5 + slot) % 11))
             yield* Effect.scoped(
               Effect.gen(function* () {
@@ -48,10 +49,7 @@ describe("two dispatchers", () => {
                   program.ended,
                   // The other one may have all buckets, and may have been the last to die.
                   Effect.as(
-                    eventually(
-                      Effect.sync(() => died.times),
-                      (count) => count >= kills
-                    ),
+                    eventually(Effect.sync(enough), (isEnough) => isEnough),
                     undefined
                   )
                 )
@@ -85,6 +83,7 @@ describe("two dispatchers", () => {
           overtaken += sent!.count
           yield* late.run("COMMIT")
         }
+        died.untilAllWereLate = false
         yield* Effect.forEach(dying, Fiber.join)
         const survivor = yield* run(dispatcher)
         yield* work.stop

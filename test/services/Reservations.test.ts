@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Effect, Fiber, References } from "effect"
 import { TestClock } from "effect/testing"
 import { assertInvariants } from "../support/invariants.ts"
 import { dawn, ledger, replica, shopOf } from "../support/ledger.ts"
@@ -47,29 +47,75 @@ describe("expiry", () => {
     })
   )
 
-  it.effect("takes what is due in bounded batches, the oldest first", () =>
+  it.effect("takes all that is due, more than a batch of them, the oldest first", () =>
     Effect.gen(function* () {
       const { item, receive, reservations, reserve, sql, url } = yield* ledger
       yield* item("cup")
       yield* receive("cup", 1_000)
       yield* Effect.forEach(
-        Array.from({ length: 300 }, (_, index) => index),
-        (index) => reserve(`order-${index}`, [["cup", 1]], { expiresInSeconds: 300 - index }),
+        Array.from({ length: 600 }, (_, index) => index),
+        // Many are due in the same moment, over the end of a batch.
+        (index) =>
+          reserve(`order-${index}`, [["cup", 1]], { expiresInSeconds: 300 - Math.floor(index / 100) }),
         { concurrency: "unbounded" }
       )
       yield* TestClock.adjust("10 minutes")
-      assert.strictEqual(yield* reservations.expireDue, 256)
-      const left = yield* sql.run<{ order_id: string }>(
-        `SELECT order_id FROM reservation WHERE status = 'PENDING' ORDER BY expires_at DESC`
+      assert.strictEqual(yield* reservations.expireDue, 600)
+      const released = yield* sql.run<{ expires_at: number }>(
+        `SELECT r.expires_at
+         FROM inventory_ledger l
+         JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+         WHERE l.type = 'ORDER_RELEASE'
+         ORDER BY l.sequence`
       )
+      const moments = released.map(({ expires_at }) => expires_at)
+      assert.strictEqual(moments.length, 600)
       assert.deepStrictEqual(
-        left.map(({ order_id }) => order_id),
-        Array.from({ length: 44 }, (_, index) => `order-${index}`)
+        moments,
+        moments.toSorted((a, b) => a - b)
       )
-      assert.strictEqual(yield* reservations.expireDue, 44)
       assert.strictEqual(yield* reservations.expireDue, 0)
       yield* assertInvariants(url)
     })
+  )
+
+  it.effect("goes on past reservations that cannot be expired, however many are due before the others", () =>
+    Effect.gen(function* () {
+      const { item, receive, reservations, reserve, sql, url } = yield* ledger
+      yield* item("cup")
+      yield* receive("cup", 1_000)
+      const reserveMany = (prefix: string, count: number, expiresInSeconds: number) =>
+        Effect.forEach(
+          Array.from({ length: count }, (_, index) => index),
+          (index) => reserve(`${prefix}-${index}`, [["cup", 1]], { expiresInSeconds }),
+          { concurrency: "unbounded" }
+        )
+      yield* reserveMany("stuck", 300, 60)
+      yield* reserveMany("good", 10, 120)
+      // A row that cannot be written stands for whatever bug there may be.
+      yield* sql.run(`
+        CREATE FUNCTION refuse_stuck() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          RAISE EXCEPTION 'stuck';
+        END $$`)
+      yield* sql.run(`
+        CREATE TRIGGER stuck BEFORE UPDATE ON reservation
+        FOR EACH ROW WHEN (OLD.order_id LIKE 'stuck-%') EXECUTE FUNCTION refuse_stuck()`)
+      yield* TestClock.adjust("10 minutes")
+      assert.strictEqual(yield* reservations.expireDue, 10)
+      assert.strictEqual(yield* reservations.expireDue, 0)
+      const statuses = yield* sql.run(
+        "SELECT status, count(*) AS count FROM reservation GROUP BY status ORDER BY status"
+      )
+      assert.deepStrictEqual(statuses, [
+        { status: "EXPIRED", count: 10 },
+        { status: "PENDING", count: 300 }
+      ])
+      yield* sql.run("DROP TRIGGER stuck ON reservation")
+      assert.strictEqual(yield* reservations.expireDue, 300)
+      yield* assertInvariants(url)
+      // Each refusal is logged with its trace: hundreds of them here.
+    }).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
   )
 
   it.effect("happens once where two sweepers meet", () =>

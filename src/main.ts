@@ -1,10 +1,10 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
+import { Cause, Console, Effect, Exit, Logger, type Runtime } from "effect"
 import { Command } from "effect/cli"
 import { createRequire } from "node:module"
 import { migrate, outbox, publish, tail, token } from "./cli/commands.ts"
+import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
-import { ConfigurationInvalid } from "./layers/Configuration.ts"
 
 // Outside of what is compiled: the same file beside src and beside dist.
 const { version } = createRequire(import.meta.url)("../package.json") as { readonly version: string }
@@ -13,18 +13,6 @@ const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
   Command.withSubcommands([serve, migrate, token, publish, tail, outbox])
 )
-
-/** Each problem on a line of its own, in the words of its failure; only our own bugs come with a trace. */
-const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
-  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
-  if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
-  if (failure instanceof ConfigurationInvalid) return failure.problems
-  const messages: Array<string> = []
-  for (let at: unknown = failure; at instanceof Error && messages.length < 4; at = at.cause) {
-    if (at.message !== "" && !messages.includes(at.message)) messages.push(at.message)
-  }
-  return [messages.join(": ") || String((failure as { readonly _tag?: string })._tag ?? failure)]
-}
 
 /** 0 when it did what it was asked or was told to stop, 1 otherwise. */
 const teardown: Runtime.Teardown = (exit, onExit) =>

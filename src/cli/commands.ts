@@ -7,14 +7,11 @@ import { DevIssuer } from "../services/Jwks.ts"
 import { Outbox } from "../services/Outbox.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import { commandDatabase } from "./database.ts"
+import { json } from "./options.ts"
 import { devIssuer, foundation, operations } from "./service.ts"
+import { printRows } from "./Table.ts"
 
 /** Commands for a person at a terminal. They work beside a running service, on the same database. */
-
-const json = Flag.Boolean("json").pipe(
-  Flag.withDescription("Print JSON, one value a line"),
-  Flag.withDefault(false)
-)
 
 export const migrate = Command.make("migrate", {}, () =>
   Effect.gen(function* () {
@@ -147,19 +144,24 @@ export const outbox = Command.make("outbox").pipe(
     Command.make("list", { json }, ({ json }) =>
       withOutbox((outbox) =>
         Effect.gen(function* () {
-          const held = yield* outbox.held
           const now = yield* Clock.currentTimeMillis
-          if (json) {
-            for (const event of held) yield* Console.log(JSON.stringify(event))
-            return
-          }
-          if (held.length === 0) return yield* Console.log("Nothing is held back.")
-          for (const { error, event, eventId, key, state } of held) {
-            const age = Math.round((now - event.at) / 1000)
-            yield* Console.log(
-              `${state.padEnd(8)} ${eventId} ${event.topic} ${event.type} key ${key} ${age} s ${error ?? ""}`
-            )
-          }
+          yield* printRows(
+            yield* outbox.held,
+            [
+              {
+                title: "state",
+                value: ({ state }) => state,
+                colour: ({ state }) => (state === "FAILED" ? "red" : undefined)
+              },
+              { title: "event", value: ({ eventId }) => eventId },
+              { title: "topic", value: ({ event }) => event.topic },
+              { title: "type", value: ({ event }) => event.type },
+              { title: "key", value: ({ key }) => key },
+              { title: "age (s)", value: ({ event }) => Math.round((now - event.at) / 1000) },
+              { title: "error", value: ({ error }) => error }
+            ],
+            { json, empty: "Nothing is held back." }
+          )
         })
       )
     ).pipe(Command.withDescription("List them")),

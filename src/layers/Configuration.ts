@@ -1,4 +1,5 @@
 import { Config, Effect, Option, Redacted, Result, Schema } from "effect"
+import { OutsideId } from "../schema/Identifier.ts"
 
 /**
  * The configuration by environment variables (CONTRACTS section 3). A wrong or missing value stops the start with one
@@ -19,6 +20,8 @@ export interface Settings {
   readonly dataDirectory: string
   /** None: the built-in issuer of development tokens. */
   readonly jwks: Option.Option<{ readonly url: string; readonly issuer: string; readonly audience: string }>
+  /** The merchant of messages and commands that name none. */
+  readonly defaultMerchantId: Option.Option<string>
   readonly requestTimeoutMs: number
   readonly sweepIntervalMs: number
   readonly idleInTransactionMs: number
@@ -93,6 +96,12 @@ export const variables = {
     text,
     "unset",
     "1 opens the dev issuer together with DATABASE_URL: never in production"
+  ),
+  defaultMerchantId: variable(
+    "DEFAULT_MERCHANT_ID",
+    (name) => Config.schema(OutsideId, name),
+    "demo with the dev issuer, otherwise unset",
+    "merchant of messages and commands that name none"
   ),
   requestTimeoutMs: variable(
     "REQUEST_TIMEOUT_MS",
@@ -169,6 +178,7 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
       problems.push(`ROLES: there is no role ${JSON.stringify(role)}; there are all, ${roles.join(", ")}`)
   }
   const host = yield* read(variables.host)
+  const defaultMerchantId = yield* read(variables.defaultMerchantId)
   const settings: Settings = {
     host: host ?? (givesJwks ? "::" : "127.0.0.1"),
     port: (yield* read(variables.port)) ?? 8080,
@@ -178,6 +188,7 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     jwks: givesJwks
       ? Option.some({ url: jwksUrl ?? "", issuer: issuer ?? "", audience: audience ?? "" })
       : Option.none(),
+    defaultMerchantId: Option.fromUndefinedOr(defaultMerchantId ?? (givesJwks ? undefined : "demo")),
     requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
     sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,
     idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300,

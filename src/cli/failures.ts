@@ -1,0 +1,41 @@
+import { Cause, Option } from "effect"
+import { isFailing, problemOf } from "../http/Problem.ts"
+import { ConfigurationInvalid } from "../layers/Configuration.ts"
+
+/** The members of a problem that its first two lines do not say already. */
+const said = new Set(["type", "title", "status", "detail", "instance", "code", "retryAfterSeconds"])
+
+/**
+ * What a command that failed says, each line complete in itself. A failure of an operation has its code and title, what
+ * happened and what to do about it, and the fields that tell where; anything else has the words of its error. Only our
+ * own bugs come with a trace.
+ */
+export const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
+  if (failure instanceof ConfigurationInvalid) return failure.problems
+  if (isFailing(failure)) {
+    const problem = problemOf(failure)
+    const members = Object.entries(problem).filter(([name]) => !said.has(name))
+    return [
+      `${problem.code}: ${problem.title}`,
+      problem.detail,
+      ...members.flatMap(([name, value]) =>
+        (Array.isArray(value) ? value : [value]).map((each) => `${name}: ${textOf(each)}`)
+      )
+    ]
+  }
+  const messages: Array<string> = []
+  for (let at: unknown = failure; at instanceof Error && messages.length < 4; at = at.cause) {
+    if (at.message !== "" && !messages.includes(at.message)) messages.push(at.message)
+  }
+  return [messages.join(": ") || String((failure as { readonly _tag?: string })._tag ?? failure)]
+}
+
+/** `productVariantId cup, requested 5, available 2` */
+const textOf = (value: unknown): string =>
+  typeof value === "object" && value !== null
+    ? Object.entries(value)
+        .map(([name, each]) => `${name} ${textOf(each)}`)
+        .join(", ")
+    : String(value ?? "-")

@@ -5,7 +5,7 @@ import { hash } from "node:crypto"
 import { Authentication } from "../services/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
 import { CurrentCaller, Edge, RequiredPermission } from "./Contract.ts"
-import { checkJson } from "./JsonLimits.ts"
+import { checkJson } from "../schema/JsonLimits.ts"
 import {
   type Failing,
   Forbidden,

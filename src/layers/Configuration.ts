@@ -6,10 +6,10 @@ import { OutsideId } from "../schema/Identifier.ts"
  * line per problem that names the variable.
  */
 
-export const roles = ["inventory-api", "event-dispatcher", "sweeper"] as const
+export const roles = ["inventory-api", "event-dispatcher", "consumers", "sweeper"] as const
 export type Role = (typeof roles)[number]
 /** Roles of CONTRACTS that this version does not have yet: named, so that asking for one is not silently nothing. */
-const comingRoles = ["admin-api", "consumers", "wms-outbound-worker", "wms-sync-worker", "signal"] as const
+const comingRoles = ["admin-api", "wms-outbound-worker", "wms-sync-worker", "signal"] as const
 
 export interface Settings {
   readonly host: string

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import { checkJson, jsonDepthMax } from "../../src/http/JsonLimits.ts"
+import { checkJson, jsonDepthMax } from "../../src/schema/JsonLimits.ts"
 
 // Goal: what the parser would take in silence is refused, and nothing that is right. Method: objects that fast-check
 // makes, written by JSON.stringify in several forms, and the same with one name written twice.

@@ -93,7 +93,8 @@ describe("the rooms of src", () => {
 const tablesWithoutMerchant: Readonly<Record<string, string>> = {
   outbox: "the dispatcher reads it for all merchants, by bucket and position; a row holds a group's events",
   dev_issuer_key: "one key pair of a development database",
-  holdfast_migration: "which migrations were applied"
+  holdfast_migration: "which migrations were applied",
+  retention_mark: "how far back each table's rows are kept, for all merchants"
 }
 /** The broker that is kept in PostgreSQL stands for Kafka: topics and groups, not merchants, own its rows. */
 const isOfTheBroker = (table: string): boolean => table.startsWith("broker_")
@@ -183,12 +184,14 @@ const merchantTables = [
   "tracking",
   "idempotency",
   "discrepancy",
-  "outbox_failure"
+  "outbox_failure",
+  "ledger_checkpoint",
+  "audit_repair"
 ]
 
 /** Statements that see all merchants, and why they may. */
 const statementsAcrossMerchants: ReadonlyArray<readonly [pattern: RegExp, why: string]> = [
-  [/FROM reservation WHERE status = 'PENDING' AND expires_at <= \$1 ORDER BY/, "the sweeper's due query"]
+  [/FROM reservation WHERE status = 'PENDING' AND expires_at <= \$1 AND/, "the sweeper's due query"]
 ]
 
 /** Cuts a statement into its query blocks: sub-queries and members of a UNION each stand for themselves. */
@@ -321,10 +324,10 @@ describe("the statements", () => {
       const touched = merchantTables.filter((table) =>
         [...statements].some((statement) => new RegExp(`\\b${table}\\b`).test(statement))
       )
-      // outbox_failure is the dispatcher's.
+      // outbox_failure is the dispatcher's, the others are audit's.
       assert.deepStrictEqual(
         merchantTables.filter((table) => !touched.includes(table)),
-        ["outbox_failure"]
+        ["outbox_failure", "ledger_checkpoint", "audit_repair"]
       )
     })
   )

@@ -423,6 +423,11 @@ const removeSentStatement = `
     DELETE FROM outbox o
     USING old
     WHERE o.bucket = old.bucket AND o.position = old.position AND o.recorded_at = old.recorded_at
-    RETURNING 1
+    RETURNING o.recorded_at
+  ), marked AS (
+    INSERT INTO retention_mark (table_name, kept_since)
+    SELECT 'outbox', max(recorded_at) FROM removed HAVING count(*) > 0
+    ON CONFLICT (table_name) DO UPDATE
+    SET kept_since = GREATEST(retention_mark.kept_since, excluded.kept_since)
   )
   SELECT count(*) AS count FROM removed`

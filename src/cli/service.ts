@@ -16,6 +16,7 @@ import { Db } from "../services/Db.ts"
 import { Discrepancies } from "../services/Discrepancies.ts"
 import { Health } from "../services/Health.ts"
 import { Movements } from "../services/Movements.ts"
+import { Orders } from "../services/Orders.ts"
 import { Outbox } from "../services/Outbox.ts"
 import { Partitions } from "../services/Partitions.ts"
 import { Policies } from "../services/Policies.ts"
@@ -64,6 +65,7 @@ export const operations = Layer.mergeAll(
   Catalog.layer,
   Discrepancies.layer,
   Movements.layer,
+  Orders.layer,
   Outbox.layer,
   Reservations.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))

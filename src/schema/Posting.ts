@@ -55,6 +55,8 @@ export type DiscrepancyKind =
   | "EXPIRED_LOT_SOLD"
   | "RETURN_EXCEEDS_SALE"
   | "CANCELLED_AFTER_SALE"
+  | "SALE_LINE_CHANGED"
+  | "DISCONTINUED_WITH_STOCK"
 
 /**
  * What a posting asks for. Each command is decided whole: some documents change state and some stocks move, or
@@ -126,6 +128,24 @@ export interface EnsureItem {
   readonly lowStockThreshold?: number | undefined
   readonly safetyStock?: number | undefined
   readonly discontinued?: boolean | undefined
+  /** Received once for the item, whatever else came in already. 0 says that there is none; without it nothing is said. */
+  readonly initialStock?: number | undefined
+  /** What a message says may be older than a deletion that is known: then the item stays deleted. */
+  readonly keepsDeletion?: boolean | undefined
+  /** The captured row that the item comes from: its merchant is remembered, for a delete that carries the key alone. */
+  readonly capturedRow?: string | undefined
+}
+/**
+ * A product variant is gone: soft-deleted where nothing is in stock, otherwise DISCONTINUED with a discrepancy. One that
+ * was never heard of is remembered as deleted. Harmless to repeat.
+ */
+export interface DeleteItem {
+  readonly _tag: "DeleteItem"
+  readonly productVariantId: string
+}
+/** *ensureDefaultLocation*: the merchant with its default location. Harmless to repeat. */
+export interface EnsureMerchant {
+  readonly _tag: "EnsureMerchant"
 }
 export interface EnsureLocation {
   readonly _tag: "EnsureLocation"
@@ -138,6 +158,67 @@ export interface ResolveDiscrepancy {
   readonly reason: string
 }
 
+/* What the messages of other services ask for (CONTRACTS section 5). */
+
+/** One line of a paid sale. Items and locations that are named here first are created. */
+export interface SaleLine {
+  readonly saleOrderItemId?: string | undefined
+  readonly productVariantId: string
+  readonly quantity: number
+  readonly locationId?: string | undefined
+}
+/**
+ * `payment.success`: a fact, never refused. Sells what the order holds, the rest directly and below zero if need be, and
+ * releases what was not paid. Lines of the same key (`saleOrderItemId`, else item and location) are summed, and each key
+ * has one effect: told again it has none, and with another quantity a discrepancy says so.
+ */
+export interface RecordSale {
+  readonly _tag: "RecordSale"
+  /** The `saleOrderId`: the same order. */
+  readonly orderId: string
+  readonly lines: ReadonlyArray<SaleLine>
+  /** Epoch milliseconds. */
+  readonly occurredAt?: number | undefined
+}
+/** `order.created`: checks what the order holds against its items, or reserves them. Once per order. */
+export interface ReceiveOrder {
+  readonly _tag: "ReceiveOrder"
+  readonly orderId: string
+  readonly lines: ReadonlyArray<{ readonly productVariantId: string; readonly quantity: number }>
+  /** The one that the order service believes to have: told in a failure where the order has none. */
+  readonly reservationId?: string | undefined
+  readonly expiresInSeconds: number
+}
+/** `inventory.confirm_requested`: confirms as `ConfirmReservation` does, and answers every request by an event. */
+export interface ConfirmOrder {
+  readonly _tag: "ConfirmOrder"
+  readonly orderId: string
+  readonly reservationId?: string | undefined
+}
+/**
+ * `order.cancelled`, `order.fraudulent`, `order.payment-failed`: releases what the order still holds. The first two are
+ * remembered, also of an order that is not known yet: nothing is reserved for it any more. Once per order and reason.
+ */
+export interface CancelOrder {
+  readonly _tag: "CancelOrder"
+  readonly orderId: string
+  readonly reason: "CANCELLED" | "FRAUDULENT" | "PAYMENT_FAILED"
+}
+/**
+ * `order.returned`, `return.processed`: a fact, never refused. Goes back to the stocks that the order was sold from; what
+ * exceeds that, and what names no order, goes to the default location. Once per `messageId`.
+ */
+export interface ReturnGoods {
+  readonly _tag: "ReturnGoods"
+  /** The identity of the message (CONTRACTS section 5). */
+  readonly messageId: string
+  readonly orderId?: string | undefined
+  readonly lines: ReadonlyArray<{ readonly productVariantId: string; readonly quantity: number }>
+  readonly reason?: string | undefined
+  /** Epoch milliseconds. */
+  readonly occurredAt?: number | undefined
+}
+
 export type Command =
   | ReserveStock
   | ReleaseReservation
@@ -147,7 +228,14 @@ export type Command =
   | AdjustStock
   | EnsureItem
   | EnsureLocation
+  | EnsureMerchant
+  | DeleteItem
   | ResolveDiscrepancy
+  | RecordSale
+  | ReceiveOrder
+  | ConfirmOrder
+  | CancelOrder
+  | ReturnGoods
 
 /** Who asks, for whom, until when. Times are epoch milliseconds of the one clock (CONTRACTS section 7). */
 export interface Caller {
@@ -248,7 +336,54 @@ export interface Answers {
     readonly discrepancyId: string
     readonly resolved: boolean
   }
+  readonly EnsureMerchant: { readonly at: number; readonly created: boolean }
+  readonly DeleteItem: {
+    readonly at: number
+    /** REMEMBERED: it was not known, and will be deleted when it is. */
+    readonly outcome: "DELETED" | "DISCONTINUED" | "REMEMBERED"
+  }
+  readonly RecordSale: {
+    readonly at: number
+    /** How many lines (after those of one key were summed) had their effect now, had it before, or speak otherwise than
+     * before. */
+    readonly applied: number
+    readonly repeated: number
+    readonly changed: number
+  }
+  readonly ReceiveOrder: {
+    readonly at: number
+    /**
+     * RESERVED now; MATCHED by what the order holds or was sold; FAILED, which `inventory.confirmation_failed` tells; or
+     * IGNORED: received before, cancelled, or over (its reservation expired or was released).
+     */
+    readonly outcome: "RESERVED" | "MATCHED" | "FAILED" | "IGNORED"
+    readonly reservationId: string | null
+    readonly reason: ConfirmationFailure | null
+  }
+  readonly ConfirmOrder: {
+    readonly at: number
+    /** What the event says: `inventory.confirmed`, or `inventory.confirmation_failed` with the reason. */
+    readonly confirmed: boolean
+    readonly reservationId: string | null
+    readonly reason: ConfirmationFailure | null
+  }
+  readonly CancelOrder: {
+    readonly at: number
+    /** False when the order was cancelled in this way before. */
+    readonly applied: boolean
+    readonly released: number
+  }
+  readonly ReturnGoods: { readonly at: number; readonly applied: boolean }
 }
+/** Why `inventory.confirmation_failed`. `INSUFFICIENT_INVENTORY` and an expired one name what is short. */
+export type ConfirmationFailure =
+  | "INSUFFICIENT_INVENTORY"
+  | "DISCONTINUED_ITEM"
+  | "ITEMS_MISMATCH"
+  | "ORDER_CANCELLED"
+  | "RESERVATION_NOT_FOUND"
+  | "RESERVATION_EXPIRED"
+  | "RESERVATION_CANCELLED"
 export interface ItemAnswer extends ItemFigures {
   readonly kind: "PRODUCT" | "MATERIAL"
   readonly productId: string | null
@@ -298,6 +433,13 @@ export interface Refusals {
   readonly EnsureItem: ItemConflict
   readonly EnsureLocation: never
   readonly ResolveDiscrepancy: DiscrepancyNotFound | DiscrepancyPersists
+  readonly EnsureMerchant: never
+  readonly DeleteItem: never
+  readonly RecordSale: never
+  readonly ReceiveOrder: never
+  readonly ConfirmOrder: never
+  readonly CancelOrder: never
+  readonly ReturnGoods: never
 }
 
 /** What any posting may fail with, whatever it asks for. */

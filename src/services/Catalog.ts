@@ -3,8 +3,10 @@ import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
 import type {
   Caller,
+  DeleteItem,
   EnsureItem,
   EnsureLocation,
+  EnsureMerchant,
   ItemAnswer,
   ItemStatus,
   LocationAnswer,
@@ -26,6 +28,20 @@ export interface ItemFilter {
   readonly cursor?: string | undefined
 }
 
+/**
+ * A record of the captured table of product variants (`nx.seller.public.product_variant`). The row's id is the
+ * productVariantId. A delete carries nothing else.
+ */
+export type CapturedVariant =
+  | {
+      readonly _tag: "Written"
+      readonly rowId: string
+      readonly merchantId: string
+      readonly sku?: string | undefined
+      readonly discontinued?: boolean | undefined
+    }
+  | { readonly _tag: "Deleted"; readonly rowId: string }
+
 /** What a merchant stocks, and where. */
 export class Catalog extends Context.Service<
   Catalog,
@@ -38,6 +54,20 @@ export class Catalog extends Context.Service<
       caller: Caller,
       command: Omit<EnsureLocation, "_tag">
     ) => Effect.Effect<Posted<EnsureLocation>, PostingFailure>
+    /** *ensureDefaultLocation*: the caller's merchant, with its default location. */
+    readonly ensureMerchant: (caller: Caller) => Effect.Effect<Posted<EnsureMerchant>, PostingFailure>
+    readonly deleteItem: (
+      caller: Caller,
+      command: Omit<DeleteItem, "_tag">
+    ) => Effect.Effect<Posted<DeleteItem>, PostingFailure>
+    /**
+     * Follows a captured row, whose records are told in their order: *ensureInventoryItem*, or the deletion of the item
+     * at the merchant that the row's earlier records named. UNKNOWN: a delete of a row that was never seen.
+     */
+    readonly followCaptured: (
+      caller: Omit<Caller, "merchantId">,
+      record: CapturedVariant
+    ) => Effect.Effect<"ENSURED" | "DELETED" | "UNKNOWN", Refusal<EnsureItem> | PostingFailure>
     /** In the order of their creation. */
     readonly items: (
       merchantId: string,
@@ -84,9 +114,43 @@ export class Catalog extends Context.Service<
         }
       )
 
+      const followCaptured: Catalog["Service"]["followCaptured"] = Effect.fn("Catalog.followCaptured")(
+        function* (caller, record) {
+          const { rowId } = record
+          const [known] = yield* db.maintain<{ merchant_id: string }>(capturedStatement, [
+            parameter("text", rowId)
+          ])
+          const owner = known?.merchant_id
+          const isGone = record._tag === "Deleted" || record.merchantId !== owner
+          // A row that has changed hands is gone for the merchant that had it.
+          if (owner !== undefined && isGone) {
+            const former = { ...caller, merchantId: owner }
+            yield* ledger.post(former, { _tag: "DeleteItem", productVariantId: rowId })
+          }
+          if (record._tag === "Deleted") return owner === undefined ? "UNKNOWN" : "DELETED"
+          yield* ledger.post(
+            { ...caller, merchantId: record.merchantId },
+            {
+              _tag: "EnsureItem",
+              kind: "PRODUCT",
+              productVariantId: rowId,
+              sku: record.sku,
+              discontinued: record.discontinued,
+              // One that comes back to a merchant was deleted there when it went.
+              keepsDeletion: owner === undefined || owner === record.merchantId,
+              capturedRow: rowId
+            }
+          )
+          return "ENSURED"
+        }
+      )
+
       return Catalog.of({
         ensureItem: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureItem" }),
         ensureLocation: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureLocation" }),
+        ensureMerchant: (caller) => ledger.post(caller, { _tag: "EnsureMerchant" }),
+        deleteItem: (caller, command) => ledger.post(caller, { ...command, _tag: "DeleteItem" }),
+        followCaptured,
         items,
         locations
       })
@@ -95,6 +159,9 @@ export class Catalog extends Context.Service<
 }
 
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
+
+// captured_variant_pkey. Before the merchant of the row is known, and so across all of them.
+const capturedStatement = `SELECT merchant_id FROM captured_variant WHERE row_id = $1`
 
 // item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
 // (statusOf): the one that is kept with the item is that of its last event.

@@ -76,6 +76,14 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
       return ensureLocation(draft, command)
     case "ResolveDiscrepancy":
       return resolveDiscrepancy(draft, command)
+    case "EnsureMerchant":
+    case "DeleteItem":
+    case "RecordSale":
+    case "ReceiveOrder":
+    case "ConfirmOrder":
+    case "CancelOrder":
+    case "ReturnGoods":
+      throw new Error(`${command._tag} is not decided yet`)
   }
 }
 

@@ -142,6 +142,8 @@ class Rules {
         return this.ensureLocation(command)
       case "ResolveDiscrepancy":
         return this.resolve(command)
+      default:
+        throw new Error(`${command._tag} is not in the model`)
     }
   }
 

@@ -120,6 +120,19 @@ export class DiscrepancyPersists extends Schema.TaggedError<DiscrepancyPersists>
   discrepancyId: Schema.String
 }) {}
 
+/** A refusal as plain data, its tag with its fields: what is kept of it in an answer. */
+export const RefusalData = Schema.StructWithRest(Schema.Struct({ _tag: Schema.String }), [
+  Schema.Record(Schema.String, Schema.Unknown)
+])
+export type RefusalData = typeof RefusalData.Type
+
+/** One of many operations was refused, and with it all of them. Nothing changed. */
+export class RowRefused extends Schema.TaggedError<RowRefused>()("RowRefused", {
+  /** Its place in the request, from 0. */
+  index: Count,
+  failure: RefusalData
+}) {}
+
 /** The Idempotency-Key was used for another request. */
 export class IdempotencyKeyReused extends Schema.TaggedError<IdempotencyKeyReused>()("IdempotencyKeyReused", {
   idempotencyKey: Schema.String

@@ -12,12 +12,14 @@ import type {
   LotMismatch,
   OperationTimedOut,
   Overloaded,
+  RefusalData,
   ReleaseExceedsReservation,
   ReservationAlreadyConfirmed,
   ReservationCancelled,
   ReservationExpired,
   ReservationFailed,
   ReservationNotFound,
+  RowRefused,
   StockNotFound,
   VersionMismatch
 } from "./Failure.ts"
@@ -218,6 +220,25 @@ export interface ReturnGoods {
   /** Epoch milliseconds. */
   readonly occurredAt?: number | undefined
 }
+/**
+ * Many operations in one posting and one transaction, decided in order, each as a posting of its own. `atomic`: the first
+ * that is refused refuses all. `continueOnFailure`: each for itself; an operation that is an atomic `Bulk` is a group
+ * that stands or falls together.
+ */
+export interface Bulk {
+  readonly _tag: "Bulk"
+  readonly mode: "atomic" | "continueOnFailure"
+  readonly operations: ReadonlyArray<BulkOperation>
+  /** Leaves the answers of what was done away: who loads a file asks for what was refused. */
+  readonly onlyRefusals?: boolean | undefined
+}
+export type BulkOperation =
+  | ReserveStock
+  | ReleaseReservation
+  | AdjustStock
+  | EnsureItem
+  | EnsureLocation
+  | Bulk
 
 export type Command =
   | ReserveStock
@@ -236,6 +257,7 @@ export type Command =
   | ConfirmOrder
   | CancelOrder
   | ReturnGoods
+  | Bulk
 
 /** Who asks, for whom, until when. Times are epoch milliseconds of the one clock (CONTRACTS section 7). */
 export interface Caller {
@@ -374,7 +396,16 @@ export interface Answers {
     readonly released: number
   }
   readonly ReturnGoods: { readonly at: number; readonly applied: boolean }
+  readonly Bulk: {
+    readonly at: number
+    /** In the order of the operations. */
+    readonly rows: ReadonlyArray<BulkRow>
+  }
 }
+/** What became of one operation. */
+export type BulkRow =
+  | { readonly index: number; readonly answer: Answers[BulkOperation["_tag"]] }
+  | { readonly index: number; readonly failure: RefusalData }
 /** Why `inventory.confirmation_failed`. `INSUFFICIENT_INVENTORY` and an expired one name what is short. */
 export type ConfirmationFailure =
   | "INSUFFICIENT_INVENTORY"
@@ -440,6 +471,7 @@ export interface Refusals {
   readonly ConfirmOrder: never
   readonly CancelOrder: never
   readonly ReturnGoods: never
+  readonly Bulk: RowRefused
 }
 
 /** What any posting may fail with, whatever it asks for. */

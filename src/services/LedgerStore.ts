@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import type { Command, DiscrepancyKind, ItemRef, Posting } from "../schema/Posting.ts"
+import type { Bulk, Command, DiscrepancyKind, ItemRef, Posting } from "../schema/Posting.ts"
 import type { Session, StatementFailed } from "./Db.ts"
 import {
   Books,
@@ -76,14 +76,36 @@ export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: Readon
     if (caller.idempotency !== undefined) pair(needs.idempotency, caller.idempotency.key, "idempotency")
     if (command._tag !== "ReserveStock" && command._tag !== "ExpireReservation")
       pair(needs.tracking, postingKey(id))
-    if ("orderId" in command && command.orderId !== undefined) pair(needs.orders, command.orderId, "order")
-    needsOfCommand(command, { needs, merchantId, pair, item })
+    for (const operation of operationsOf(command)) {
+      if ("orderId" in operation && operation.orderId !== undefined)
+        pair(needs.orders, operation.orderId, "order")
+      needsOfOperation(operation, { needs, merchantId, pair, item })
+    }
   }
   return needs
 }
 
-const needsOfCommand = (
-  command: Command,
+type Operation = Exclude<Command, Bulk>
+
+/** What a command asks for, one by one. */
+const operationsOf = (command: Command): ReadonlyArray<Operation> =>
+  command._tag === "Bulk" ? command.operations.flatMap(operationsOf) : [command]
+
+/** How much a command adds to a batch: the locks it takes and the lines it writes, whichever is more. */
+export const weightOf = (command: Command): number => {
+  switch (command._tag) {
+    case "Bulk":
+      return command.operations.reduce((sum, operation) => sum + weightOf(operation), 0)
+    case "AdjustStock":
+    case "EnsureItem":
+      return 2
+    default:
+      return "lines" in command ? command.lines.length : 1
+  }
+}
+
+const needsOfOperation = (
+  command: Operation,
   {
     item,
     merchantId,
@@ -259,15 +281,18 @@ const subjectsOf = (
 ): ReadonlyArray<readonly [merchantId: string, subject: string]> => {
   const subjects: Array<readonly [string, string]> = []
   for (const { at, caller, command } of postings) {
-    if (command._tag === "AdjustStock" && command.changeType === "RETURN" && command.orderId !== undefined) {
-      subjects.push([caller.merchantId, command.orderId])
-    }
-    if (!("orderId" in command) || command.orderId === undefined) continue
-    for (const { lines } of books.reservationsOf(caller.merchantId, command.orderId)) {
-      for (const { merchantId, open, stockId } of lines) {
-        const stock = open > 0 && stockId !== null ? books.stocks.get(keyOf(merchantId, stockId)) : undefined
-        if (stock !== undefined && stock.lotExpiresAt !== null && stock.lotExpiresAt <= at) {
-          subjects.push([merchantId, stock.stockId])
+    for (const operation of operationsOf(command)) {
+      if (!("orderId" in operation) || operation.orderId === undefined) continue
+      if (operation._tag === "AdjustStock" && operation.changeType === "RETURN") {
+        subjects.push([caller.merchantId, operation.orderId])
+      }
+      for (const { lines } of books.reservationsOf(caller.merchantId, operation.orderId)) {
+        for (const { merchantId, open, stockId } of lines) {
+          const stock =
+            open > 0 && stockId !== null ? books.stocks.get(keyOf(merchantId, stockId)) : undefined
+          if (stock !== undefined && stock.lotExpiresAt !== null && stock.lotExpiresAt <= at) {
+            subjects.push([merchantId, stock.stockId])
+          }
         }
       }
     }

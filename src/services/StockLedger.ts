@@ -58,7 +58,7 @@ export class StockLedger extends Context.Service<
 const lanes = 2
 /** Bounds of one batch: postings, and advisory locks, of which the server's lock table has a finite number. */
 const batchPostingsMax = 512
-const batchLinesMax = 4_096
+const batchWeightMax = 4_096
 /** More than this waiting is more than can be answered before its deadline: refused early. */
 const queueMax = 8_192
 /** Conflicts of one batch before it is split, and of one posting before its caller is told that the database fails. */
@@ -252,7 +252,7 @@ const sessionOf = Effect.fnUntraced(function* (db: Db["Service"], holder: Sessio
  */
 const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry>) => Effect.Effect<void> =
   Effect.fnUntraced(function* (lane, holder, given) {
-    if (weightOf(given) > batchLinesMax && given.length > 1) return yield* runHalves(lane, holder, given)
+    if (weightOf(given) > batchWeightMax && given.length > 1) return yield* runHalves(lane, holder, given)
     for (let attempt = 1; ; attempt++) {
       const entries = yield* refuseOverdue(lane.clock, given)
       if (entries.length === 0) return
@@ -299,7 +299,7 @@ const runHalves = Effect.fnUntraced(function* (
 })
 
 const weightOf = (entries: ReadonlyArray<Entry>): number =>
-  entries.reduce((sum, { posting: { command } }) => sum + ("lines" in command ? command.lines.length : 1), 0)
+  entries.reduce((sum, { posting: { command } }) => sum + LedgerStore.weightOf(command), 0)
 
 /** One whose deadline has passed is refused, not decided: a reserve that its caller gave up must not come alive later. */
 const refuseOverdue = (

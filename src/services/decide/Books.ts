@@ -210,8 +210,16 @@ export class Books {
   }
 
   undo(): void {
-    for (const revert of this.#journal.toReversed()) revert()
-    this.#journal = []
+    this.undoTo(0)
+  }
+
+  /** A place in the posting: what follows can be undone alone with `undoTo`. */
+  mark(): number {
+    return this.#journal.length
+  }
+
+  undoTo(mark: number): void {
+    while (this.#journal.length > mark) this.#journal.pop()!()
   }
 
   change<R extends object>(kind: Set<R>, row: R, patch: Partial<R>): void {
@@ -299,10 +307,23 @@ export class Books {
   }
 }
 
-/** The n-th id that a posting gives away: the posting's own, counted on in its last twelve digits. */
-export const derivedId = (postingId: string, n: number): string => {
-  const tail = (Number.parseInt(postingId.slice(24), 16) + n) % 0x1000000000000
-  return postingId.slice(0, 24) + tail.toString(16).padStart(12, "0")
+/**
+ * The ids that a posting gives away: its own, counted on in the last twelve digits. The operations of a bulk draw theirs
+ * from one count, so that none of them meets those of its neighbours, however many it needs.
+ */
+export class DerivedIds {
+  readonly #head: string
+  #tail: number
+
+  constructor(postingId: string) {
+    this.#head = postingId.slice(0, 24)
+    this.#tail = Number.parseInt(postingId.slice(24), 16)
+  }
+
+  next(): string {
+    this.#tail = (this.#tail + 1) % 0x1000000000000
+    return this.#head + this.#tail.toString(16).padStart(12, "0")
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import type {
   AnyRefusal,
+  Command,
   DiscrepancyKind,
   ItemStatus,
   MovementSource,
@@ -8,13 +9,13 @@ import type {
 } from "../../schema/Posting.ts"
 import {
   type Books,
+  DerivedIds,
   type DiscrepancyRow,
   type EventRow,
   type ItemRow,
   type LedgerRow,
   type LocationRow,
   type StockRow,
-  derivedId,
   keyOf,
   openKey,
   sellableOf,
@@ -62,10 +63,11 @@ export class Draft {
   /** The stock whose balance would pass 2^53−1, if any: the posting is then refused as a whole. */
   overflow: StockRow | undefined
   #touched = new Map<ItemRow, Touched>()
-  #ids = 0
+  readonly #ids: DerivedIds
   #events = 0
 
-  constructor(books: Books, posting: Posting) {
+  constructor(books: Books, posting: Posting, ids = new DerivedIds(posting.id)) {
+    this.#ids = ids
     this.books = books
     this.posting = posting
     this.merchantId = posting.caller.merchantId
@@ -73,8 +75,12 @@ export class Draft {
   }
 
   nextId(): string {
-    this.#ids += 1
-    return derivedId(this.posting.id, this.#ids)
+    return this.#ids.next()
+  }
+
+  /** An operation of this posting, as a posting of its own: it has an id, movements and events for itself. */
+  operation(command: Command): Draft {
+    return new Draft(this.books, { ...this.posting, id: this.nextId(), command }, this.#ids)
   }
 
   touch(item: ItemRow): Touched {

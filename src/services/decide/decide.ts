@@ -2,6 +2,7 @@ import { BalanceOverflow, IdempotencyKeyReused } from "../../schema/Failure.ts"
 import type { AnyRefusal, Answers, Command, Posting } from "../../schema/Posting.ts"
 import { adjust } from "./adjustments.ts"
 import { type Books, keyOf } from "./Books.ts"
+import { bulk } from "./bulk.ts"
 import { ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
 import { type Decision, Draft, refused } from "./Draft.ts"
 import { confirm, expire, extend, release, reserve } from "./reservations.ts"
@@ -18,8 +19,7 @@ export const postingKey = (postingId: string): string => `POSTING|${postingId}`
  * books as they were. Pure but for the books: no database, no clock, no randomness.
  */
 export const decide = (books: Books, posting: Posting): Verdict => {
-  const { caller, command } = posting
-  const { idempotency, merchantId } = caller
+  const { idempotency, merchantId } = posting.caller
 
   // Its own second run (after a commit whose answer was lost) is told what the first one was told.
   const own = books.tracking.get(keyOf(merchantId, postingKey(posting.id)))
@@ -31,29 +31,33 @@ export const decide = (books: Books, posting: Posting): Verdict => {
         return { refusal: new IdempotencyKeyReused({ idempotencyKey: idempotency.key }) }
       }
       const answer: Answers[keyof Answers] = JSON.parse(kept.answer)
-      // A reservation has no row under its posting's id, but carries it: its own second run is not a replay.
-      return {
-        answer,
-        replayed: !("reservation" in answer && answer.reservation.reservationId === posting.id)
-      }
+      // Its own second run is not a replay. A reservation has no row under its posting's id, but carries it.
+      const isOwn =
+        own !== undefined || ("reservation" in answer && answer.reservation.reservationId === posting.id)
+      return { answer, replayed: !isOwn }
     }
   }
 
   books.begin()
   const draft = new Draft(books, posting)
   ensureMerchant(draft)
-  const decision = run(draft, command)
+  const decision = perform(draft)
   if ("refusal" in decision) {
     books.undo()
     return decision
   }
-  draft.finish()
-  if (draft.overflow !== undefined) {
-    books.undo()
-    return refused(new BalanceOverflow({ stockId: draft.overflow.stockId }))
-  }
   keep(draft, decision.answer)
   return { answer: decision.answer, replayed: false }
+}
+
+/** What the draft asks for, with its movements and the events that tell of them. What is refused is yet to be undone. */
+const perform = (draft: Draft): Decision<Answers[keyof Answers]> => {
+  const decision = run(draft, draft.posting.command)
+  if ("refusal" in decision) return decision
+  draft.finish()
+  return draft.overflow === undefined
+    ? decision
+    : refused(new BalanceOverflow({ stockId: draft.overflow.stockId }))
 }
 
 const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> => {
@@ -84,11 +88,13 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
     case "CancelOrder":
     case "ReturnGoods":
       throw new Error(`${command._tag} is not decided yet`)
+    case "Bulk":
+      return bulk(draft, command, perform)
   }
 }
 
 /**
- * Keeps the answer with the posting's id and, where there is one, with its Idempotency-Key. A reservation carries its
+ * Keeps the answer with its Idempotency-Key or, where there is none, with the posting's id. A reservation carries its
  * posting's id itself, and expiry is harmless to repeat: those two need no row of their own.
  */
 const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
@@ -102,7 +108,8 @@ const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
       merchantId,
       trackingKey: postingKey(posting.id),
       postingId: posting.id,
-      answer,
+      // Once is enough: the answer of a bulk is long.
+      answer: idempotency === undefined ? answer : null,
       recordedAt: at
     }
     books.insert(books.written.tracking, row)

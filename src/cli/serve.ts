@@ -33,7 +33,7 @@ const welcome = Effect.fnUntraced(function* (settings: Configuration.Settings) {
   Documentation       ${base}/docs
   Database            ${database}`)
   const issuer = yield* Effect.serviceOption(DevIssuer)
-  if (Option.isNone(issuer)) return
+  if (Option.isNone(issuer) || !settings.roles.has("inventory-api")) return
   const token = yield* issuer.value.issue({})
   yield* Console.log(`
   Development tokens are open to all who can reach this address: set JWKS_URL for anything else.

@@ -1,5 +1,5 @@
 import { NodeHttpClient } from "@effect/platform-node"
-import { Effect, Layer, Option, type Redacted, Schedule } from "effect"
+import { Effect, Layer, Option, type Redacted, References, Schedule } from "effect"
 import { Otlp } from "effect/observability"
 import * as Operations from "../http/Operations.ts"
 import * as Server from "../http/Server.ts"
@@ -9,6 +9,7 @@ import * as DevIssuerLive from "../layers/DevIssuer.ts"
 import * as JwksHttp from "../layers/JwksHttp.ts"
 import * as Postgres from "../layers/Postgres.ts"
 import * as PostgresBroker from "../layers/PostgresBroker.ts"
+import * as ProcessMetrics from "../layers/ProcessMetrics.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { Availability } from "../services/Availability.ts"
 import { Catalog } from "../services/Catalog.ts"
@@ -109,13 +110,12 @@ export const service = <E, R>(
     Layer.provideMerge(jwks)
   )
   const server = Server.layer(
-    settings,
+    { ...settings, contract: settings.roles.has("inventory-api") },
     Option.isNone(settings.jwks) ? (Operations.layerDevIssuer as typeof Layer.empty) : Layer.empty
   )
   return Layer.mergeAll(
-    settings.roles.has("inventory-api")
-      ? Layer.effectDiscard(onListening).pipe(Layer.provideMerge(server))
-      : Layer.empty,
+    Layer.effectDiscard(onListening).pipe(Layer.provideMerge(server)),
+    ProcessMetrics.layer,
     settings.roles.has("event-dispatcher") ? dispatcher : Layer.empty,
     settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
   ).pipe(
@@ -123,7 +123,8 @@ export const service = <E, R>(
     Layer.provide(operations),
     Layer.provide(authentication),
     Layer.provide(foundation(settings, url)),
-    Layer.provide(telemetry(settings))
+    Layer.provide(telemetry(settings)),
+    Layer.provide(Layer.succeed(References.MinimumLogLevel, settings.logLevel))
   )
 }
 

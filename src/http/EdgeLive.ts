@@ -1,4 +1,17 @@
-import { Cause, Clock, Context, Effect, Layer, Metric, Option, Random, SchemaIssue } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  Effect,
+  Layer,
+  LogLevel,
+  Metric,
+  Option,
+  Random,
+  References,
+  SchemaIssue,
+  Tracer
+} from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiError } from "effect/http-api"
 import { hash } from "node:crypto"
@@ -31,6 +44,11 @@ const requestSeconds = Metric.histogram("http_server_request_duration_seconds", 
   boundaries: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5]
 })
 
+const refusals = Metric.counter("holdfast_refusals_total", {
+  description: "Requests that were refused, by the failure that they were answered with",
+  incremental: true
+})
+
 /** What surrounds every call of the contract. Failures of all kinds leave as problems, with the request's id. */
 export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentication> =>
   Layer.effect(
@@ -52,6 +70,13 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
           const startedAt = clock.currentTimeMillisUnsafe()
           const requestId = givenRequestId(request) ?? uuidV7(startedAt, fiber.getRef(Random.Random))
           const traceparent = request.headers["traceparent"]
+          const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+          const annotate = (name: string, value: string): void => {
+            if (span?._tag === "Span") span.attribute(name, value)
+          }
+          annotate("http.route", endpoint.path)
+          annotate("holdfast.request_id", requestId)
+          let merchant: string | undefined
 
           const answered = Effect.gen(function* () {
             const principal = yield* authentication.authenticate(request.headers["authorization"])
@@ -59,6 +84,8 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
             const body = endpoint.method === "GET" ? "" : yield* bodyOf(request)
             const idempotency = yield* idempotencyOf(request, body)
             const { merchantId } = principal
+            merchant = merchantId
+            annotate("holdfast.merchant_id", merchantId)
             return yield* Effect.provideService(
               Effect.annotateLogs(handle, { requestId, merchantId }),
               CurrentCaller,
@@ -73,16 +100,25 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
               }
             )
           })
+          const logged = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
+            Effect.annotateLogs(effect, {
+              requestId,
+              ...(merchant === undefined ? {} : { merchantId: merchant })
+            })
           const finish = (response: HttpServerResponse.HttpServerResponse) => {
-            durationOf(route, response.status).updateUnsafe(
-              (clock.currentTimeMillisUnsafe() - startedAt) / 1000,
-              fiber.context
-            )
-            return HttpServerResponse.setHeader(response, "x-request-id", requestId)
+            const seconds = (clock.currentTimeMillisUnsafe() - startedAt) / 1000
+            durationOf(route, response.status).updateUnsafe(seconds, fiber.context)
+            const answer = HttpServerResponse.setHeader(response, "x-request-id", requestId)
+            return LogLevel.isGreaterThan(fiber.getRef(References.MinimumLogLevel), "Debug")
+              ? Effect.succeed(answer)
+              : Effect.as(
+                  logged(Effect.logDebug("answered", { route, status: answer.status, seconds })),
+                  answer
+                )
           }
           return Effect.matchCauseEffect(answered, {
-            onFailure: (cause) => Effect.map(problemResponse(cause, requestId), finish),
-            onSuccess: (response) => Effect.succeed(finish(response))
+            onFailure: (cause) => Effect.flatMap(logged(problemResponse(cause, requestId)), finish),
+            onSuccess: finish
           })
         }) as never
       }
@@ -105,6 +141,16 @@ const durationOf = (route: string, status: number): typeof requestSeconds => {
     durations.set(key, metric)
   }
   return metric
+}
+
+const refusalsOf = new Map<string, typeof refusals>()
+const countRefusal = (reason: string): Effect.Effect<void> => {
+  let metric = refusalsOf.get(reason)
+  if (metric === undefined) {
+    metric = Metric.withAttributes(refusals, { reason })
+    refusalsOf.set(reason, metric)
+  }
+  return Metric.update(metric, 1)
 }
 
 /** The body, read once within its limit. It must be a JSON object; what is in it is the schema's business. */
@@ -174,13 +220,14 @@ export const problemResponse = (
   cause: Cause.Cause<unknown>,
   requestId: string
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
-  const failure = failureOf(cause)
-  if (failure !== undefined) return Effect.succeed(responseOf(failure, requestId))
-  const gone = Cause.hasInterruptsOnly(cause)
-  return Effect.as(
-    gone ? Effect.void : Effect.annotateLogs(Effect.logError("a request died", cause), { requestId }),
-    responseOf(new InternalError(), requestId)
-  )
+  const failure = failureOf(cause) ?? new InternalError()
+  const response = responseOf(failure, requestId)
+  // Whoever gave up is not there to be answered.
+  if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(response)
+  const counted = Effect.as(countRefusal(failure._tag), response)
+  return failure._tag === "InternalError"
+    ? Effect.andThen(Effect.logError("a request died", cause), counted)
+    : counted
 }
 
 export const responseOf = (failure: Failing, requestId: string): HttpServerResponse.HttpServerResponse => {

@@ -23,6 +23,8 @@ export interface ServerOptions {
   readonly host: string
   readonly port: number
   readonly requestTimeoutMs: number
+  /** Whether it serves the contract too, or only what is always there: health, metrics, documentation. */
+  readonly contract: boolean
 }
 
 /** Node's own are lax (60 s and 300 s): a client that sends slowly holds a connection, and nothing else, this long. */
@@ -43,28 +45,25 @@ const api = HttpApiBuilder.layer(Api).pipe(
   Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers])
 )
 
+const contractOf = (options: ServerOptions) => {
+  const contract = api.pipe(Layer.provide(EdgeLive.layer(options)))
+  return options.contract ? contract : (Layer.empty as typeof contract)
+}
+
 export const layer = (
   options: ServerOptions,
   extraRoutes: Layer.Layer<never, never, HttpRouter.HttpRouter>
 ) =>
-  HttpRouter.serve(
-    Layer.mergeAll(
-      api.pipe(Layer.provide(EdgeLive.layer(options))),
-      Operations.layer,
-      extraRoutes,
-      nothingHere
-    ),
-    {
-      disableLogger: true,
-      disableListenLog: true,
-      // As written: an id is another one in another case, and so is a route.
-      routerConfig: { maxParamLength, caseSensitive: true },
-      middleware: Effect.provideService(
-        HttpIncomingMessage.MaxBodySize,
-        ByteSize.bytes(EdgeLive.bodyLimitBytes)
-      )
-    }
-  ).pipe(
+  HttpRouter.serve(Layer.mergeAll(contractOf(options), Operations.layer, extraRoutes, nothingHere), {
+    disableLogger: true,
+    disableListenLog: true,
+    // As written: an id is another one in another case, and so is a route.
+    routerConfig: { maxParamLength, caseSensitive: true },
+    middleware: Effect.provideService(
+      HttpIncomingMessage.MaxBodySize,
+      ByteSize.bytes(EdgeLive.bodyLimitBytes)
+    )
+  }).pipe(
     Layer.provideMerge(
       NodeHttpServer.layer(
         () =>

@@ -25,9 +25,13 @@ export interface Settings {
   readonly requestTimeoutMs: number
   readonly sweepIntervalMs: number
   readonly idleInTransactionMs: number
+  readonly logLevel: (typeof logLevels)[keyof typeof logLevels]
   /** None: nothing is exported. */
   readonly otlpEndpoint: Option.Option<string>
 }
+
+/** What LOG_LEVEL may say. */
+const logLevels = { debug: "Debug", info: "Info", warning: "Warn", error: "Error" } as const
 
 /** One variable: how it is read and what it means. The table of the docs is made of these. */
 interface Variable<A> {
@@ -121,6 +125,12 @@ export const variables = {
     "300",
     "after which PostgreSQL ends a kernel transaction whose process froze"
   ),
+  logLevel: variable(
+    "LOG_LEVEL",
+    text,
+    "info",
+    `what is logged: ${Object.keys(logLevels).join(", ")}; debug has a line for each request`
+  ),
   otlpEndpoint: variable(
     "OTEL_EXPORTER_OTLP_ENDPOINT",
     url("http:", "https:"),
@@ -177,6 +187,10 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     } else
       problems.push(`ROLES: there is no role ${JSON.stringify(role)}; there are all, ${roles.join(", ")}`)
   }
+  const logLevel = (yield* read(variables.logLevel)) ?? "info"
+  if (!Object.hasOwn(logLevels, logLevel)) {
+    problems.push(`LOG_LEVEL: must be one of ${Object.keys(logLevels).join(", ")}`)
+  }
   const host = yield* read(variables.host)
   const defaultMerchantId = yield* read(variables.defaultMerchantId)
   const settings: Settings = {
@@ -192,6 +206,7 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
     sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,
     idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300,
+    logLevel: logLevels[logLevel as keyof typeof logLevels],
     otlpEndpoint: Option.fromUndefinedOr(yield* read(variables.otlpEndpoint))
   }
   return problems.length === 0 ? settings : yield* new ConfigurationInvalid({ problems })

@@ -134,7 +134,7 @@ const toKeySet = (published: ReadonlyArray<{ readonly [member: string]: unknown 
     catch: () => new JwksFetchFailed({ reason: "content" })
   })
 
-const fetches = Metric.counter("holdfast_jwks_fetches", {
+const fetches = Metric.counter("holdfast_jwks_fetches_total", {
   description: "Fetches of the token issuer's keys, by outcome",
   incremental: true
 })

@@ -10,7 +10,7 @@ const verifiedTokensMax = 10_000
 /** Tokens are kept whole as keys, so that their number alone would not bound the memory they take. */
 const verifiedTokenCharactersMax = 16 * 1024 * 1024
 
-const refusedTokens = Metric.counter("holdfast_tokens_refused", {
+const refusedTokens = Metric.counter("holdfast_tokens_refused_total", {
   description: "Tokens that were refused, by reason",
   incremental: true
 })

@@ -100,6 +100,14 @@ const delaySeconds = Metric.histogram("holdfast_outbox_delay_seconds", {
   description: "Time from an event's posting to the broker's acknowledgement",
   boundaries: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300]
 })
+const outages = Metric.counter("holdfast_outbox_outages_total", {
+  description:
+    "Times that the dispatcher met an outage and waited it out, by what was away (broker, database)",
+  incremental: true
+})
+const heldEvents = Metric.gauge("holdfast_outbox_events_held", {
+  description: "Events that are set aside: refused by the broker, or behind one that was"
+})
 const depth = Metric.gauge("holdfast_outbox_events_pending", {
   description: "Events that wait to be published"
 })
@@ -134,7 +142,12 @@ const dispatch = (db: Db["Service"], broker: Broker["Service"]): Effect.Effect<n
       )
     })
   ).pipe(
-    Effect.tapError((failure) => Effect.logWarning("the dispatcher begins again", failure)),
+    Effect.tapError((failure) =>
+      Effect.andThen(
+        Metric.update(Metric.withAttributes(outages, { away: "database" }), 1),
+        Effect.logWarning("the dispatcher begins again", failure)
+      )
+    ),
     Effect.retry(waitOut),
     Effect.catchCause((cause) =>
       Effect.andThen(Effect.logError("the dispatcher died", cause), Effect.sleep("1 second"))
@@ -282,7 +295,10 @@ const untilAnswered = (broker: Broker["Service"], events: ReadonlyArray<Dispatch
     )
     .pipe(
       Effect.tapError((failure: BrokerUnavailable) =>
-        Effect.logWarning("the broker does not answer", failure)
+        Effect.andThen(
+          Metric.update(Metric.withAttributes(outages, { away: "broker" }), 1),
+          Effect.logWarning("the broker does not answer", failure)
+        )
       ),
       Effect.retry(waitOut),
       Effect.tap(() =>
@@ -318,9 +334,13 @@ const publishReleased = Effect.fnUntraced(function* (
 
 const keepMeasuring = (db: Db["Service"]): Effect.Effect<never> =>
   Effect.gen(function* () {
-    const [row] = yield* db.maintain<{ events: number; oldest: number | null }>(depthStatement, [])
+    const [row] = yield* db.maintain<{ events: number; oldest: number | null; held: number }>(
+      depthStatement,
+      []
+    )
     const now = yield* Clock.currentTimeMillis
     yield* Metric.update(depth, row?.events ?? 0)
+    yield* Metric.update(heldEvents, row?.held ?? 0)
     yield* Metric.update(
       age,
       row === undefined || row.oldest === null ? 0 : Math.max(0, (now - row.oldest) / 1000)
@@ -409,7 +429,8 @@ const dropStatement = `
   SELECT count(*) AS count FROM dropped`
 
 const depthStatement = `
-  SELECT COALESCE(sum(event_count), 0)::bigint AS events, min(recorded_at) AS oldest
+  SELECT COALESCE(sum(event_count), 0)::bigint AS events, min(recorded_at) AS oldest,
+         (SELECT count(*) FROM outbox_failure) AS held
   FROM outbox
   WHERE sent_at IS NULL`
 

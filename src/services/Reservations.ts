@@ -137,7 +137,7 @@ export class Reservations extends Context.Service<
               Effect.catchCause(expire(row, now), (cause) =>
                 Cause.hasInterruptsOnly(cause)
                   ? Effect.failCause(cause as Cause.Cause<never>)
-                  : Effect.succeed(false)
+                  : Effect.as(Metric.update(expiryFailures, 1), false)
               ),
             { concurrency: "unbounded" }
           )
@@ -167,6 +167,11 @@ const expireDeadlineMs = 10_000
 const expiryDelay = Metric.histogram("holdfast_expiry_delay_seconds", {
   description: "Time from a reservation's expiresAt to its expiry by the sweeper",
   boundaries: [0.1, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800]
+})
+
+const expiryFailures = Metric.counter("holdfast_expiry_failures_total", {
+  description: "Reservations that a sweep could not expire; the next one tries again",
+  incremental: true
 })
 
 interface DueRow {

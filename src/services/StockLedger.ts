@@ -87,6 +87,10 @@ const postings = Metric.counter("holdfast_postings_total", {
   description: "Postings by command and outcome (applied, replayed, or the failure)",
   incremental: true
 })
+const reservations = Metric.counter("holdfast_reservations_total", {
+  description: "Reservations by outcome (made, confirmed, cancelled, expired)",
+  incremental: true
+})
 const batchSize = Metric.histogram("holdfast_batch_postings", {
   description: "Postings committed in one transaction",
   boundaries: [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -349,6 +353,7 @@ const attemptBatch = Effect.fnUntraced(function* (
   }
   for (const merchantId of books.merchants) lane.knownMerchants.add(merchantId)
   yield* measure(clock, entries, verdicts, startedAt)
+  yield* countReservations(books)
   return verdicts
 })
 
@@ -404,6 +409,17 @@ const complete = (entries: ReadonlyArray<Entry>, verdicts: ReadonlyArray<Verdict
 const failAll = (entries: ReadonlyArray<Entry>, failure: PostingFailure): void => {
   for (const entry of entries) settle(entry, Exit.fail(failure))
 }
+
+/** A sale without a reservation is written as one that is confirmed (decision 0003): it was none. */
+const countReservations = Effect.fnUntraced(function* ({ statusBefore, written }: Books) {
+  const counts = new Map<string, number>()
+  const count = (outcome: string): unknown => counts.set(outcome, (counts.get(outcome) ?? 0) + 1)
+  for (const { kind } of written.reservations) if (kind !== "SALE") count("made")
+  for (const [{ status }, before] of statusBefore) if (status !== before) count(status.toLowerCase())
+  for (const [outcome, times] of counts) {
+    yield* Metric.update(Metric.withAttributes(reservations, { outcome }), times)
+  }
+})
 
 const measure = Effect.fnUntraced(function* (
   clock: Clock.Clock,

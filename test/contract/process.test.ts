@@ -154,7 +154,7 @@ describe("the program", { timeout }, () => {
     })
   )
 
-  it.live("sweeps without serving where that is its role", () =>
+  it.live("sweeps where that is its role, and serves nothing but its health and metrics", () =>
     Effect.gen(function* () {
       const url = yield* databaseUrl
       const serving = yield* startService(url, { ROLES: "inventory-api" })
@@ -162,17 +162,16 @@ describe("the program", { timeout }, () => {
       yield* shop.item("cup")
       yield* shop.receive("cup", 1)
       yield* shop.reserve("o", [["cup", 1]], { expiresIn: 1 })
-      const sweeper = yield* run({
-        DATABASE_URL: url,
-        HOLDFAST_DEV: "1",
-        ROLES: "sweeper",
-        SWEEP_INTERVAL_MS: "50"
-      })
+      const sweeper = yield* startService(url, { ROLES: "sweeper", SWEEP_INTERVAL_MS: "50" })
       yield* eventually(
         shop.get(`${api}/reservations?orderId=o`),
         ({ body }) => pick(body, "data.0.status") === "EXPIRED"
       )
-      assert.notInclude(sweeper.stdout(), "listens")
+      assert.strictEqual((yield* sweeper.call("GET", "/health/ready")).status, 200)
+      assert.match((yield* sweeper.call("GET", "/metrics")).text, /^holdfast_expiry_delay_seconds_count 1$/m)
+      const { token } = shop
+      assert.strictEqual((yield* sweeper.call("GET", `${api}/cup`, undefined, { token })).status, 404)
+      assert.notInclude(sweeper.stdout(), "curl")
       yield* sweeper.kill("SIGTERM")
       assert.deepStrictEqual(yield* sweeper.ended, { code: 0, signal: null })
     })

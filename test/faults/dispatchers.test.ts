@@ -31,7 +31,7 @@ describe("two dispatchers", () => {
         const work = yield* load(api)
         yield* untilAcknowledged(work, 100)
 
-        const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", ROLES: "event-dispatcher" }
+        const dispatcher = { DATABASE_URL: address, HOLDFAST_DEV: "1", PORT: "0", ROLES: "event-dispatcher" }
         const died = { times: 0, untilAllWereLate: true }
         const enough = () => died.times >= kills && !died.untilAllWereLate
         /** One dies and the next one takes its place, until enough have died and all that is late has come. */

@@ -202,6 +202,9 @@ export class Books {
     discrepancies: new Set<DiscrepancyRow>()
   }
 
+  /** Of reservations whose status the batch has set: what it was before. */
+  readonly statusBefore = new Map<ReservationRow, ReservationStatus>()
+
   #journal: Array<() => void> = []
 
   /** Begins a posting: what follows can be undone with `undo`. */
@@ -223,6 +226,10 @@ export class Books {
   }
 
   change<R extends object>(kind: Set<R>, row: R, patch: Partial<R>): void {
+    if (kind === (this.changed.reservations as Set<unknown>) && "status" in patch) {
+      const reservation = row as unknown as ReservationRow
+      if (!this.statusBefore.has(reservation)) this.statusBefore.set(reservation, reservation.status)
+    }
     const before: Partial<R> = {}
     for (const field in patch) before[field] = row[field]
     const first = !kind.has(row)

@@ -7,6 +7,7 @@ import * as path from "node:path"
 import type { TestProject } from "vitest/node"
 import { start } from "../../src/layers/EmbeddedPostgres.ts"
 import { migrate } from "../../src/layers/Migrations.ts"
+import { isAlive } from "./javaServers.ts"
 
 /**
  * One PostgreSQL for a test run, and a database of its own for whoever asks. The server comes from TEST_DATABASE_URL (a
@@ -36,7 +37,14 @@ export const templateName = "holdfast_template"
 const folderPrefix = "holdfast-test-"
 
 /** Crashes of the machine are not tested for, so that nothing waits for the disk. */
-const settings = { fsync: "off", synchronous_commit: "on", log_statement: "none", max_connections: "300" }
+const settings = {
+  fsync: "off",
+  synchronous_commit: "on",
+  log_statement: "none",
+  max_connections: "300",
+  // For tests with change data capture.
+  wal_level: "logical"
+}
 
 /** The globalSetup of vitest. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
@@ -63,19 +71,25 @@ export const startTestPostgres = async (options: TestPostgresOptions): Promise<T
   }
 }
 
-/** A migrated database that nobody else uses; it is dropped, with whoever is still connected, when the scope closes. */
-export const freshDatabase: Effect.Effect<{ readonly url: Redacted.Redacted<string> }, never, Scope.Scope> =
+type TestDatabase = Effect.Effect<{ readonly url: Redacted.Redacted<string> }, never, Scope.Scope>
+
+const databaseFrom = (template: string): TestDatabase =>
   Effect.gen(function* () {
     // Imported here: the globalSetup has no business with a worker's context.
     const { inject } = yield* Effect.promise(() => import("vitest"))
     const maintenance = Redacted.make(inject("postgresUrl"))
     const name = `holdfast_test_${randomBytes(6).toString("hex")}`
-    yield* Effect.acquireRelease(
-      execute(maintenance, `CREATE DATABASE ${name} TEMPLATE ${templateName}`),
-      () => execute(maintenance, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
+    yield* Effect.acquireRelease(execute(maintenance, `CREATE DATABASE ${name} TEMPLATE ${template}`), () =>
+      execute(maintenance, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
     )
     return { url: databaseUrl(maintenance, name) }
   })
+
+/** A migrated database that nobody else uses; it is dropped, with whoever is still connected, when the scope closes. */
+export const freshDatabase: TestDatabase = databaseFrom(templateName)
+
+/** The same without any table of ours, for what belongs to others. */
+export const emptyDatabase: TestDatabase = databaseFrom("template0")
 
 const databaseUrl = (maintenance: Redacted.Redacted<string>, database: string): Redacted.Redacted<string> => {
   const url = new URL(Redacted.value(maintenance))
@@ -115,7 +129,7 @@ const embedded = Effect.gen(function* () {
 })
 
 /** A folder for this run; those of runs that were killed go on the way. */
-const makeFolder = async (): Promise<string> => {
+export const makeFolder = async (): Promise<string> => {
   for (const name of await fs.readdir(os.tmpdir())) {
     const [, pid] = new RegExp(`^${folderPrefix}(\\d+)-`).exec(name) ?? []
     if (pid !== undefined && !isAlive(Number(pid))) {
@@ -133,12 +147,4 @@ export const removeFolder = async (dataDir: string): Promise<void> => {
   const home = await fs.readFile(path.join(dataDir, "postgres.home"), "utf8").catch(() => undefined)
   if (home !== undefined) await fs.rm(home.trim(), { recursive: true, force: true })
   await fs.rm(dataDir, { recursive: true, force: true })
-}
-
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
 }

@@ -7,6 +7,8 @@ export default class ClosingLine implements Reporter {
     for (const module of modules) {
       // A file that could not even be loaded has no tests to count.
       if (module.state() === "failed" && module.children.size === 0) counts.failed += 1
+      // Where what a block stands on could not be made, its tests were not run.
+      for (const suite of module.children.allSuites()) if (suite.errors().length > 0) counts.failed += 1
       for (const test of module.children.allTests()) {
         const { state } = test.result()
         if (state === "passed") counts.passed += 1

@@ -59,17 +59,17 @@ const capture = Layer.effect(
   })
 )
 
+const nextOf = (topic: string) =>
+  Effect.gen(function* () {
+    const { records } = yield* Captured
+    for (;;) {
+      const record = yield* Queue.take(records)
+      if (record.topic === `nx.seller.public.${topic}`) return record
+    }
+  }).pipe(Effect.timeout("20 seconds"))
+
 describe.skipIf(ownKafkaMissing !== undefined)("change data capture by Debezium", () => {
   layer(capture, { excludeTestServices: true, timeout: "120 seconds" })("a connector", (it) => {
-    const nextOf = (topic: string) =>
-      Effect.gen(function* () {
-        const { records } = yield* Captured
-        for (;;) {
-          const record = yield* Queue.take(records)
-          if (record.topic === `nx.seller.public.${topic}`) return record
-        }
-      }).pipe(Effect.timeout("20 seconds"))
-
     it.effect("sends what was there, what changes, and a tombstone behind what is deleted", () =>
       Effect.gen(function* () {
         const { sql } = yield* Captured

@@ -61,10 +61,9 @@ const fetchJars = async (server: JavaServer, file: string): Promise<void> => {
   await fs.mkdir(folder, { recursive: true })
   await fs.writeFile(path.join(folder, "pom.xml"), pomOf(artifacts[server]))
   const written = path.join(folder, "classpath")
-  const { code, output } = await run("mvn", [
-    ...["-q", "-B", "-f", path.join(folder, "pom.xml")],
-    ...[classpathPlugin, `-Dmdep.outputFile=${written}`]
-  ])
+  const pom = path.join(folder, "pom.xml")
+  const parameters = ["-q", "-B", "-f", pom, classpathPlugin, `-Dmdep.outputFile=${written}`]
+  const { code, output } = await run("mvn", parameters)
   if (code !== 0) throw new Error(`Maven could not fetch what ${server} is made of:\n${output}`)
   // Last, and whole: whoever finds the file finds the jars.
   await fs.writeFile(`${file}.new`, (await fs.readFile(written, "utf8")).trim())

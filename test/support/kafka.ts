@@ -166,8 +166,6 @@ const propertiesOf = (
         ])
   ]
   const controller = { name: "CONTROLLER", port: ports.controller, protocol: "PLAINTEXT" }
-  const login = (mechanism: "plain" | "scram") =>
-    `org.apache.kafka.common.security.${mechanism}.${mechanism === "plain" ? "Plain" : "Scram"}LoginModule required`
   const properties: Record<string, string> = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -223,6 +221,9 @@ const propertiesOf = (
     .join("")
 }
 
+const login = (mechanism: "plain" | "scram") =>
+  `org.apache.kafka.common.security.${mechanism}.${mechanism === "plain" ? "Plain" : "Scram"}LoginModule required`
+
 const keystoreName = "keys.p12"
 const keystorePassword = "changeit"
 
@@ -230,9 +231,10 @@ const keystorePassword = "changeit"
 const makeCertificate = (folder: string): Effect.Effect<string> =>
   Effect.sync(() => {
     const store = ["-keystore", path.join(folder, keystoreName), "-storepass", keystorePassword]
+    const subject = "-dname CN=localhost -ext SAN=dns:localhost,ip:127.0.0.1 -validity 30"
     const made = spawnSync("keytool", [
-      ...["-genkeypair", "-alias", "kafka", "-keyalg", "EC", "-dname", "CN=localhost"],
-      ...["-ext", "SAN=dns:localhost,ip:127.0.0.1", "-validity", "30", "-storetype", "PKCS12", ...store]
+      ...`-genkeypair -alias kafka -keyalg EC -storetype PKCS12 ${subject}`.split(" "),
+      ...store
     ])
     if (made.status !== 0) throw new Error(`keytool: ${String(made.stderr)}${String(made.stdout)}`)
     return String(spawnSync("keytool", ["-exportcert", "-rfc", "-alias", "kafka", ...store]).stdout)

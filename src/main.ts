@@ -2,7 +2,8 @@ import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Cause, Console, Effect, Exit, Logger, type Runtime } from "effect"
 import { Command } from "effect/cli"
 import { createRequire } from "node:module"
-import { migrate, outbox, publish, tail, token } from "./cli/commands.ts"
+import { groups, migrate, outbox, publish, tail, token } from "./cli/commands.ts"
+import { doctor } from "./cli/doctor.ts"
 import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
 
@@ -11,7 +12,7 @@ const { version } = createRequire(import.meta.url)("../package.json") as { reado
 
 const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
-  Command.withSubcommands([serve, migrate, token, publish, tail, outbox])
+  Command.withSubcommands([serve, migrate, doctor, token, publish, tail, groups, outbox])
 )
 
 /** 0 when it did what it was asked or was told to stop, 1 otherwise. */

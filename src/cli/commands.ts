@@ -4,12 +4,13 @@ import * as Configuration from "../layers/Configuration.ts"
 import { migrate as applyMigrations } from "../layers/Migrations.ts"
 import { Broker } from "../services/Broker.ts"
 import { DevIssuer } from "../services/Jwks.ts"
+import { ConsumerGroups } from "../services/ConsumerGroups.ts"
 import { Outbox } from "../services/Outbox.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import { commandDatabase } from "./database.ts"
 import { json } from "./options.ts"
 import { devIssuer, foundation, operations } from "./service.ts"
-import { printRows } from "./Table.ts"
+import { momentOf, printRows } from "./Table.ts"
 
 /** Commands for a person at a terminal. They work beside a running service, on the same database. */
 
@@ -123,9 +124,58 @@ export const tail = Command.make(
           yield* subscription.commit(deliveries)
         }
       })
-      yield* Effect.provide(read, foundation(settings, url))
+      // A group of this call's own would keep its messages for ever.
+      const forgetOwn = Option.isSome(group)
+        ? Effect.void
+        : Effect.ignore(Effect.flatMap(ConsumerGroups, ({ forget }) => forget(name)))
+      yield* Effect.provide(
+        Effect.ensuring(Effect.scoped(read), forgetOwn),
+        ConsumerGroups.layer.pipe(Layer.provideMerge(foundation(settings, url)))
+      )
     }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Print the messages of a topic as they come"))
+
+const withGroups = <A, E>(use: (groups: ConsumerGroups["Service"]) => Effect.Effect<A, E>) =>
+  Effect.gen(function* () {
+    const settings = yield* Configuration.load
+    const url = yield* commandDatabase(settings)
+    return yield* Effect.provide(
+      Effect.flatMap(ConsumerGroups, use),
+      ConsumerGroups.layer.pipe(Layer.provide(foundation(settings, url)))
+    )
+  }).pipe(Effect.scoped)
+
+export const groups = Command.make("groups").pipe(
+  Command.withDescription("Consumer groups of the broker in PostgreSQL, and how far behind they are"),
+  Command.withSubcommands([
+    Command.make("list", { json }, ({ json }) =>
+      withGroups((groups) =>
+        Effect.flatMap(groups.list, (rows) =>
+          printRows(
+            rows,
+            [
+              { title: "group", value: ({ group }) => group },
+              { title: "members", value: ({ members }) => members },
+              { title: "behind", value: ({ behind }) => behind },
+              { title: "oldest", value: ({ oldestAt }) => momentOf(oldestAt) },
+              { title: "committed", value: ({ committedAt }) => momentOf(committedAt) }
+            ],
+            { json, empty: "There are no consumer groups." }
+          )
+        )
+      )
+    ).pipe(Command.withDescription("List them")),
+    Command.make("forget", { group: Argument.String("group") }, ({ group }) =>
+      withGroups((groups) =>
+        Effect.flatMap(groups.forget(group), (forgotten) =>
+          forgotten
+            ? Console.log(`${group} is forgotten`)
+            : Effect.fail(new Error(`there is no group ${group} without members`))
+        )
+      )
+    ).pipe(Command.withDescription("Forget one without members, so that it pins messages no longer"))
+  ])
+)
 
 const eventIds = Argument.String("event-id").pipe(Argument.variadic({ min: 1 }))
 const withOutbox = <A, E>(use: (outbox: Outbox["Service"]) => Effect.Effect<A, E>) =>

@@ -156,6 +156,18 @@ const openSession = (
     }
   })
 
+/** Connects once and goes: what stands in the way, for who asks why nothing answers. */
+export const probe = (url: Redacted.Redacted<string>): Effect.Effect<void, StatementFailed> =>
+  Effect.scoped(
+    Effect.flatMap(
+      openSession(
+        { url },
+        { application_name: "holdfast doctor", statement_timeout: String(connectTimeoutMs) }
+      ),
+      ({ run }) => Effect.asVoid(run("SELECT 1", []))
+    )
+  )
+
 /** Nothing is ever asked of this connection, so that only keep-alive probes can find it dead. */
 const listening = Effect.fnUntraced(function* (options: PostgresOptions, channel: string) {
   const payloads = yield* Queue.sliding<string>(listenBacklogMax)

@@ -59,6 +59,8 @@ const lanes = 2
 /** Bounds of one batch: postings, and advisory locks, of which the server's lock table has a finite number. */
 const batchPostingsMax = 512
 const batchWeightMax = 4_096
+/** Advisory locks that the batches of one process take at their fullest. */
+export const kernelLocksMax = lanes * batchWeightMax
 /** More than this waiting is more than can be answered before its deadline: refused early. */
 const queueMax = 8_192
 /** Conflicts of one batch before it is split, and of one posting before its caller is told that the database fails. */

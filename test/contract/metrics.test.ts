@@ -55,6 +55,14 @@ const exposed = (text: string): ReadonlyMap<string, Described> => {
   )
 }
 
+const valueOf = (text: string, sample: string): number =>
+  Number(
+    text
+      .split("\n")
+      .find((line) => line.startsWith(`${sample} `))
+      ?.split(" ")[1] ?? 0
+  )
+
 /** What a program that works always gives; the others count what goes wrong. */
 const always = [...documented.keys()].filter(
   (name) => !/_(retries|failures|outages|failed|fetches)_total$|_events_failed_total$/.test(name)
@@ -101,13 +109,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("doc
       const service = yield* Service
       const shop = yield* merchant
       const metrics = Effect.map(service.call("GET", "/metrics"), ({ text }) => text)
-      const valueOf = (text: string, sample: string): number =>
-        Number(
-          text
-            .split("\n")
-            .find((line) => line.startsWith(`${sample} `))
-            ?.split(" ")[1] ?? 0
-        )
       const before = yield* metrics
       yield* shop.item("cup")
       yield* shop.receive("cup", 5)

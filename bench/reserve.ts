@@ -29,7 +29,7 @@ const full = {
   seconds: 4,
   warmupSeconds: 0.5,
   pauseMs: 200,
-  firstWarmupSeconds: 5,
+  firstWarmupSeconds: 20,
   pacedSeconds: 10
 }
 const quick = {

@@ -58,12 +58,9 @@ export const layer = (
     disableLogger: true,
     disableListenLog: true,
     // As written: an id is another one in another case, and so is a route.
-    routerConfig: { maxParamLength, caseSensitive: true },
-    middleware: Effect.provideService(
-      HttpIncomingMessage.MaxBodySize,
-      ByteSize.bytes(EdgeLive.bodyLimitBytes)
-    )
+    routerConfig: { maxParamLength, caseSensitive: true }
   }).pipe(
+    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(EdgeLive.bodyLimitBytes))),
     Layer.provideMerge(
       NodeHttpServer.layer(
         () =>

@@ -73,6 +73,9 @@ CREATE TABLE stock (
   CONSTRAINT stock_holds_are_counts CHECK (reserved >= 0 AND unallocatable >= 0)
 ) WITH (fillfactor = 50);
 
+-- "What lies at this location", in the order of creation.
+CREATE INDEX stock_by_location ON stock (merchant_id, location_id, stock_id);
+
 CREATE TABLE inventory_ledger (
   merchant_id text NOT NULL,
   stock_id uuid NOT NULL,
@@ -197,6 +200,9 @@ CREATE TABLE discrepancy (
   PRIMARY KEY (merchant_id, discrepancy_id)
 );
 CREATE UNIQUE INDEX discrepancy_one_open ON discrepancy (merchant_id, subject, kind) WHERE status = 'OPEN';
+-- The work list: what is open among all that ever was, and what is about one item.
+CREATE INDEX discrepancy_by_status ON discrepancy (merchant_id, status, discrepancy_id);
+CREATE INDEX discrepancy_by_item ON discrepancy (merchant_id, item_id, discrepancy_id);
 
 -- The outbox: one row per transaction and bucket. Rows are read by state, never by position, because positions
 -- commit out of order; within a bucket a key's rows are in order, because position is taken under its item's lock.

@@ -23,6 +23,7 @@ import { Partitions } from "../services/Partitions.ts"
 import { Policies } from "../services/Policies.ts"
 import { parameter } from "../services/PostgresTypes.ts"
 import { Reservations } from "../services/Reservations.ts"
+import { Stocks } from "../services/Stocks.ts"
 import { StockLedger } from "../services/StockLedger.ts"
 
 /** Composition only: the configuration decides which layers a service or a command is made of. */
@@ -68,7 +69,8 @@ export const operations = Layer.mergeAll(
   Movements.layer,
   Orders.layer,
   Outbox.layer,
-  Reservations.layer
+  Reservations.layer,
+  Stocks.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
 
 /** How long what was sent stays in the outbox. */

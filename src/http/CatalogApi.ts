@@ -6,7 +6,7 @@ import { Balance, Count, Total } from "../schema/Quantity.ts"
 import { Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
 import { problem } from "./Problem.ts"
-import { ItemStatus } from "./VariantsApi.ts"
+import { ItemStatus, MovementList, movementQuery, movementsDescription } from "./VariantsApi.ts"
 
 /** The contract of the point-of-sale suite: what is stocked and where, `/v1/api/inventory/…` (CONTRACTS 4.4). */
 
@@ -14,8 +14,18 @@ const attributes = {
   name: Schema.optionalKey(Text),
   productId: Schema.optionalKey(OutsideId),
   stocked: Schema.optionalKey(Schema.Boolean),
-  lowStockThreshold: Schema.optionalKey(Count),
-  safetyStock: Schema.optionalKey(Count)
+  lowStockThreshold: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "The item is LOW_STOCK, and inventory.low_stock is told, where no more than this is available"
+    })
+  ),
+  safetyStock: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale"
+    })
+  )
 }
 
 export const EnsureItem = Schema.Struct({
@@ -41,6 +51,10 @@ export const ItemView = Schema.Struct({
   stocked: Schema.Boolean,
   lowStockThreshold: Count,
   safetyStock: Count,
+  safetyStockShortfall: Total.annotate({
+    description:
+      "How much is missing until safetyStock is available; 0 for what is discontinued or made to order"
+  }),
   status: ItemStatus,
   quantity: Balance,
   reservedQuantity: Balance,
@@ -56,6 +70,28 @@ export const LocationView = Schema.Struct({
   isDefault: Schema.Boolean,
   createdAt: Timestamp
 }).annotate({ identifier: "Location" })
+
+export const StockView = Schema.Struct({
+  stockId: Uuid,
+  itemId: Uuid,
+  productVariantId: Schema.NullOr(OutsideId),
+  sku: Schema.NullOr(OutsideId),
+  locationId: OutsideId,
+  lotNumber: Schema.NullOr(Schema.String),
+  expiresAt: Schema.NullOr(Timestamp),
+  quantity: Balance,
+  reservedQuantity: Balance,
+  unallocatableQuantity: Balance,
+  expiredQuantity: Total.annotate({
+    description:
+      "The part of unallocatableQuantity that is there because the lot has expired; no movement speaks of it"
+  }),
+  availableQuantity: Total,
+  discrepancy: Schema.Boolean.annotate({ description: "Whether a discrepancy of its balance is open" }),
+  version: Count.annotate({ description: "The number of its last movement, for expectedVersion" }),
+  createdAt: Timestamp,
+  updatedAt: Timestamp
+}).annotate({ identifier: "Stock" })
 
 export const DiscrepancyView = Schema.Struct({
   discrepancyId: Uuid,
@@ -75,6 +111,7 @@ export const DiscrepancyView = Schema.Struct({
 
 export const ItemList = listOf(ItemView)
 export const LocationList = listOf(LocationView)
+export const StockList = listOf(StockView)
 export const DiscrepancyList = listOf(DiscrepancyView)
 export const ResolvedDiscrepancy = Schema.Struct({ discrepancyId: Uuid, resolved: Schema.Boolean })
 
@@ -111,7 +148,8 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       query: {
         ...pageQuery,
         search: Schema.optionalKey(Text),
-        status: Schema.optionalKey(ItemStatus)
+        status: Schema.optionalKey(ItemStatus),
+        belowSafetyStock: Schema.optionalKey(Schema.Literals(["true", "false"]))
       },
       success: ItemList
     })
@@ -126,11 +164,47 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
     HttpApiEndpoint.get("listLocations", "/locations", { query: pageQuery, success: LocationList })
       .annotate(RequiredPermission, "inventory:read")
       .annotateMerge(OpenApi.annotations({ summary: "The locations, the default one first" })),
+    HttpApiEndpoint.get("listStocks", "/stocks", {
+      query: {
+        ...pageQuery,
+        productVariantId: Schema.optionalKey(OutsideId),
+        sku: Schema.optionalKey(OutsideId),
+        locationId: Schema.optionalKey(OutsideId)
+      },
+      success: StockList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "The stocks: one item at one location in one lot",
+          description:
+            "In the order of their creation. quantity, reservedQuantity and unallocatableQuantity − expiredQuantity are the sums of the deltas in the stock's ledger."
+        })
+      ),
+    HttpApiEndpoint.get("getStock", "/stocks/:stockId", {
+      params: { stockId: Uuid },
+      success: StockView,
+      error: problem("StockNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "One stock" })),
+    HttpApiEndpoint.get("listStockMovements", "/stocks/:stockId/ledger", {
+      params: { stockId: Uuid },
+      query: movementQuery,
+      success: MovementList,
+      error: problem("StockNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({ summary: "What moved in one stock", description: movementsDescription })
+      ),
     HttpApiEndpoint.get("listDiscrepancies", "/discrepancies", {
       query: {
         ...pageQuery,
         status: Schema.optionalKey(Schema.Literals(["OPEN", "CLOSED", "RESOLVED"])),
-        kind: Schema.optionalKey(Text)
+        kind: Schema.optionalKey(Text),
+        productVariantId: Schema.optionalKey(OutsideId),
+        sku: Schema.optionalKey(OutsideId)
       },
       success: DiscrepancyList
     })
@@ -147,5 +221,5 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
   )
   .prefix("/v1/api/inventory")
   .annotateMerge(
-    OpenApi.annotations({ title: "Catalog", description: "Items, locations, discrepancies." })
+    OpenApi.annotations({ title: "Catalog", description: "Items, locations, stocks, discrepancies." })
   ) {}

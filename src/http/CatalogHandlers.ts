@@ -4,6 +4,8 @@ import type { EnsureItem, ItemAnswer, LocationAnswer, Posted } from "../schema/P
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Catalog } from "../services/Catalog.ts"
 import { Discrepancies, type Discrepancy } from "../services/Discrepancies.ts"
+import { Movements } from "../services/Movements.ts"
+import { type Stock, Stocks } from "../services/Stocks.ts"
 import { answer } from "./Answer.ts"
 import { Api } from "./Api.ts"
 import {
@@ -13,9 +15,13 @@ import {
   ItemView,
   LocationList,
   LocationView,
-  ResolvedDiscrepancy
+  ResolvedDiscrepancy,
+  StockList,
+  StockView
 } from "./CatalogApi.ts"
 import { CurrentCaller } from "./Contract.ts"
+import { MovementList, movementFilter } from "./VariantsApi.ts"
+import { movementView } from "./VariantsHandlers.ts"
 
 export const CatalogHandlers = HttpApiBuilder.group(
   Api,
@@ -23,6 +29,8 @@ export const CatalogHandlers = HttpApiBuilder.group(
   Effect.fnUntraced(function* (handlers) {
     const catalog = yield* Catalog
     const discrepancies = yield* Discrepancies
+    const movements = yield* Movements
+    const stocks = yield* Stocks
     return handlers.handleAll({
       createItem: Effect.fnUntraced(function* ({ payload }) {
         return ensured(yield* catalog.ensureItem(yield* CurrentCaller, { ...payload, kind: "PRODUCT" }))
@@ -35,7 +43,11 @@ export const CatalogHandlers = HttpApiBuilder.group(
 
       listItems: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
-        const page = yield* catalog.items(merchantId, { ...query, kind: "PRODUCT" })
+        const page = yield* catalog.items(merchantId, {
+          ...query,
+          belowSafetyStock: query.belowSafetyStock === "true",
+          kind: "PRODUCT"
+        })
         return answer(ItemList, { ...page, data: page.data.map(itemView) })
       }),
 
@@ -52,6 +64,23 @@ export const CatalogHandlers = HttpApiBuilder.group(
         const { merchantId } = yield* CurrentCaller
         const page = yield* catalog.locations(merchantId, query)
         return answer(LocationList, { ...page, data: page.data.map(locationView) })
+      }),
+
+      listStocks: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* stocks.list(merchantId, query)
+        return answer(StockList, { ...page, data: page.data.map(stockView) })
+      }),
+
+      getStock: Effect.fnUntraced(function* ({ params: { stockId } }) {
+        const { merchantId } = yield* CurrentCaller
+        return answer(StockView, stockView(yield* stocks.byId(merchantId, stockId)))
+      }),
+
+      listStockMovements: Effect.fnUntraced(function* ({ params: { stockId }, query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* movements.ofStock(merchantId, stockId, movementFilter(query))
+        return answer(MovementList, { ...page, data: page.data.map(movementView) })
       }),
 
       listDiscrepancies: Effect.fnUntraced(function* ({ query }) {
@@ -77,6 +106,10 @@ const ensured = ({ answer: { created, item }, replayed }: Posted<EnsureItem>) =>
 
 const itemView = ({ kind: _, ...item }: ItemAnswer): typeof ItemView.Encoded => ({
   ...item,
+  safetyStockShortfall:
+    item.stocked && item.status !== "DISCONTINUED"
+      ? Math.max(0, item.safetyStock - item.availableQuantity)
+      : 0,
   createdAt: timestamp(item.createdAt),
   updatedAt: timestamp(item.updatedAt)
 })
@@ -91,6 +124,13 @@ const locationView = ({
   name,
   isDefault,
   createdAt: timestamp(createdAt)
+})
+
+const stockView = (stock: Stock): typeof StockView.Encoded => ({
+  ...stock,
+  expiresAt: timestampOrNull(stock.expiresAt),
+  createdAt: timestamp(stock.createdAt),
+  updatedAt: timestamp(stock.updatedAt)
 })
 
 const discrepancyView = (discrepancy: Discrepancy): typeof DiscrepancyView.Encoded => ({

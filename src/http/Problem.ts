@@ -51,6 +51,7 @@ const classes = {
   DiscrepancyNotFound: Failure.DiscrepancyNotFound,
   DiscrepancyPersists: Failure.DiscrepancyPersists,
   Forbidden,
+  HistoryNotKept: Failure.HistoryNotKept,
   IdempotencyKeyReused: Failure.IdempotencyKeyReused,
   InsufficientStock: Failure.InsufficientStock,
   InternalError,
@@ -120,6 +121,13 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     title: "Permission missing",
     detail: ({ permission }) =>
       `This call needs the permission ${permission}: ask for a token that carries it.`
+  },
+  HistoryNotKept: {
+    status: 410,
+    code: "HISTORY_NOT_KEPT",
+    title: "The movements of that time are no longer kept",
+    detail: ({ at }) =>
+      `The movements up to ${at} were removed by age: ask for a later time, or look into the backup of then.`
   },
   IdempotencyKeyReused: {
     status: 422,
@@ -261,7 +269,7 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     code: "NOT_FOUND",
     title: "No such stock",
     detail: () =>
-      "The item has no stock at that location, in that lot: receive it first (adjust-stock RECEIPT)."
+      "There is no such stock: see GET /v1/api/inventory/stocks, or receive it first (adjust-stock RECEIPT)."
   },
   Unauthenticated: {
     status: 401,

@@ -2,6 +2,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../schema/Identifier.ts"
 import { pageQuery } from "../schema/Page.ts"
+import type { MovementType } from "../schema/Posting.ts"
 import { Balance, Count, Quantity, Total } from "../schema/Quantity.ts"
 import { Instant, Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
@@ -29,14 +30,15 @@ export const Batch = Schema.Struct({
   version: Count
 }).annotate({ identifier: "Batch" })
 
-export const VariantView = Schema.Struct({
+const VariantFigures = {
   productVariantId: OutsideId,
   sku: Schema.NullOr(OutsideId),
+  stocked: Schema.Boolean.annotate({
+    description: "false: made to order, sold without a stock of its own, whatever availableQuantity says"
+  }),
   quantity: Balance,
   reservedQuantity: Balance,
   availableQuantity: Total,
-  status: ItemStatus,
-  updatedAt: Timestamp,
   locations: Schema.Array(
     Schema.Struct({
       locationId: OutsideId,
@@ -46,7 +48,21 @@ export const VariantView = Schema.Struct({
       batches: Schema.Array(Batch)
     })
   )
+}
+
+export const VariantView = Schema.Struct({
+  ...VariantFigures,
+  status: ItemStatus,
+  updatedAt: Timestamp
 }).annotate({ identifier: "Variant" })
+
+export const VariantThen = Schema.Struct({
+  ...VariantFigures,
+  at: Timestamp,
+  updatedAt: Schema.NullOr(Timestamp).annotate({
+    description: "When the newest movement of then was recorded; null if none had been"
+  })
+}).annotate({ identifier: "VariantThen", description: "The balances as they were recorded at that time" })
 
 const figures = {
   productVariantId: Schema.NullOr(OutsideId),
@@ -141,7 +157,64 @@ export const VariantList = Schema.Struct({
   data: Schema.Array(VariantView),
   missing: Schema.Array(Schema.String)
 })
+export const VariantListThen = Schema.Struct({
+  data: Schema.Array(VariantThen),
+  missing: Schema.Array(Schema.String)
+})
 export const MovementList = listOf(MovementView)
+
+/** Balances are as they are now, or as they were recorded at a time. */
+const at = Schema.optionalKey(
+  Instant.annotate({
+    description:
+      "The balances as they were recorded at this time, movements of that very millisecond included; not in the future"
+  })
+)
+
+const movementTypes: ReadonlySet<string> = new Set<MovementType>([
+  "RECEIPT",
+  "ORDER_ALLOCATE",
+  "ORDER_RELEASE",
+  "SALE",
+  "RETURN",
+  "ADJUSTMENT",
+  "TRANSFER_OUT",
+  "TRANSFER_IN",
+  "MATERIAL_RESERVE",
+  "MATERIAL_RELEASE",
+  "MATERIAL_CONSUME"
+])
+/** `RECEIPT,RETURN` in a query. */
+const MovementTypes = Schema.String.check(
+  Schema.makeFilter((text: string) =>
+    text.split(",").every((type) => movementTypes.has(type))
+      ? undefined
+      : `must be one or several of ${[...movementTypes].join(", ")}, separated by commas`
+  )
+).annotate({ description: `One or several of ${[...movementTypes].join(", ")}, separated by commas` })
+
+export const movementQuery = Schema.Struct({
+  ...pageQuery,
+  from: Schema.optionalKey(Instant.annotate({ description: "Recorded then or later" })),
+  to: Schema.optionalKey(Instant.annotate({ description: "Recorded before then" })),
+  type: Schema.optionalKey(MovementTypes)
+}).check(
+  Schema.makeFilter(({ from, to }) =>
+    from !== undefined && to !== undefined && to < from
+      ? { path: ["to"], issue: "must not be before from" }
+      : undefined
+  )
+)
+export const movementFilter = ({
+  type,
+  ...filter
+}: typeof movementQuery.Type): Omit<typeof movementQuery.Type, "type"> & {
+  readonly types?: ReadonlyArray<MovementType>
+} => ({ ...filter, ...(type === undefined ? {} : { types: type.split(",") as Array<MovementType> }) })
+
+/** What lists of movements have in common, for their documentation. */
+export const movementsDescription =
+  "Newest first. A page that is picked by type may be shorter than its limit, and even empty, while there are more: go on until nextCursor is null."
 
 const variantParams = { productVariantId: OutsideId }
 const maxVariants = 200
@@ -159,19 +232,25 @@ const VariantIds = Schema.String.check(
 export class VariantsApi extends HttpApiGroup.make("variants")
   .add(
     HttpApiEndpoint.get("getVariants", "/", {
-      query: { productVariantIds: VariantIds },
-      success: VariantList
+      query: { productVariantIds: VariantIds, at },
+      success: [VariantList, VariantListThen],
+      error: problem("HistoryNotKept")
     })
       .annotate(RequiredPermission, "inventory:read")
       .annotateMerge(OpenApi.annotations({ summary: "The stock of up to 200 product variants" })),
     HttpApiEndpoint.get("getVariant", "/:productVariantId", {
       params: variantParams,
-      success: VariantView,
-      error: problem("ItemNotFound")
+      query: { at },
+      success: [VariantView, VariantThen],
+      error: [problem("ItemNotFound"), problem("HistoryNotKept")]
     })
       .annotate(RequiredPermission, "inventory:read")
       .annotateMerge(
-        OpenApi.annotations({ summary: "The stock of a product variant, by location and batch" })
+        OpenApi.annotations({
+          summary: "The stock of a product variant, by location and batch",
+          description:
+            "With at, as it was recorded at that time: what had not been recorded by then is 0, a lot's expiry is judged at that time, and a product variant that was deleted since is still told. Movements are recorded with the time of their request: those of the last seconds may still be on their way."
+        })
       ),
     HttpApiEndpoint.post("reserveVariant", "/:productVariantId/reserve", {
       params: variantParams,
@@ -235,12 +314,17 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       ),
     HttpApiEndpoint.get("listMovements", "/:productVariantId/ledger", {
       params: variantParams,
-      query: pageQuery,
+      query: movementQuery,
       success: MovementList,
       error: problem("ItemNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
-      .annotateMerge(OpenApi.annotations({ summary: "What moved, newest first" }))
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "What moved, when, why and by whom",
+          description: movementsDescription
+        })
+      )
   )
   .prefix("/api/v1/inventory")
   .annotateMerge(OpenApi.annotations({ title: "Variants", description: "Stock by product variant." })) {}

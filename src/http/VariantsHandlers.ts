@@ -1,13 +1,15 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { MomentInFuture } from "../schema/Failure.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
-import { Availability, type ItemView, type StockView } from "../services/Availability.ts"
+import { Availability, type ItemThen, type ItemView, type StockView } from "../services/Availability.ts"
 import { type Movement, Movements } from "../services/Movements.ts"
 import { Reservations } from "../services/Reservations.ts"
 import { answer } from "./Answer.ts"
 import { Api } from "./Api.ts"
 import { CurrentCaller } from "./Contract.ts"
 import { defaultExpiresIn } from "./OrdersApi.ts"
+import { ValidationFailed } from "./Problem.ts"
 import {
   AdjustedStock,
   type Batch,
@@ -16,7 +18,10 @@ import {
   ReleasedVariant,
   ReservedVariant,
   VariantList,
-  VariantView
+  VariantListThen,
+  VariantThen,
+  VariantView,
+  movementFilter
 } from "./VariantsApi.ts"
 
 export const VariantsHandlers = HttpApiBuilder.group(
@@ -30,19 +35,28 @@ export const VariantsHandlers = HttpApiBuilder.group(
       getVariants: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
         const wanted = [...new Set(query.productVariantIds.split(",").filter((id) => id !== ""))]
-        const found = yield* availability.ofVariants(merchantId, wanted)
-        return answer(VariantList, {
-          data: wanted.flatMap((id) => {
-            const item = found.get(id)
-            return item === undefined ? [] : [view(item)]
-          }),
+        const listed = <A, B>(found: ReadonlyMap<string, A>, show: (item: A) => B) => ({
+          data: wanted.flatMap((id) => (found.has(id) ? [show(found.get(id)!)] : [])),
           missing: wanted.filter((id) => !found.has(id))
         })
+        const { at } = query
+        if (at === undefined) {
+          return answer(VariantList, listed(yield* availability.ofVariants(merchantId, wanted), view))
+        }
+        const then = yield* notAhead(availability.ofVariantsAt(merchantId, wanted, at))
+        return answer(
+          VariantListThen,
+          listed(then, (item) => viewThen(item, at))
+        )
       }),
 
-      getVariant: Effect.fnUntraced(function* ({ params }) {
+      getVariant: Effect.fnUntraced(function* ({ params: { productVariantId }, query: { at } }) {
         const { merchantId } = yield* CurrentCaller
-        return answer(VariantView, view(yield* availability.ofVariant(merchantId, params.productVariantId)))
+        if (at === undefined) {
+          return answer(VariantView, view(yield* availability.ofVariant(merchantId, productVariantId)))
+        }
+        const then = yield* notAhead(availability.ofVariantAt(merchantId, productVariantId, at))
+        return answer(VariantThen, viewThen(then, at))
       }),
 
       reserveVariant: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
@@ -103,21 +117,43 @@ export const VariantsHandlers = HttpApiBuilder.group(
 
       listMovements: Effect.fnUntraced(function* ({ params, query }) {
         const { merchantId } = yield* CurrentCaller
-        const page = yield* movements.ofVariant(merchantId, params.productVariantId, query)
+        const page = yield* movements.ofVariant(merchantId, params.productVariantId, movementFilter(query))
         return answer(MovementList, { ...page, data: page.data.map(movementView) })
       })
     })
   })
 )
 
+/** A time ahead is a bad field like any other. */
+const notAhead = <A, E, R>(effect: Effect.Effect<A, E | MomentInFuture, R>) =>
+  Effect.catchIf(
+    effect,
+    (failure) => failure instanceof MomentInFuture,
+    () =>
+      new ValidationFailed({
+        errors: [{ path: "query.at", message: "must not lie in the future: nothing is recorded there yet" }]
+      })
+  )
+
 const view = (item: ItemView): typeof VariantView.Encoded => ({
+  ...figuresView(item),
+  status: item.status,
+  updatedAt: timestamp(item.updatedAt)
+})
+
+const viewThen = (item: ItemThen, at: number): typeof VariantThen.Encoded => ({
+  ...figuresView(item),
+  at: timestamp(at),
+  updatedAt: timestampOrNull(item.updatedAt)
+})
+
+const figuresView = (item: Omit<ItemView, "status" | "updatedAt">) => ({
   productVariantId: item.productVariantId!,
   sku: item.sku,
+  stocked: item.stocked,
   quantity: item.quantity,
   reservedQuantity: item.reservedQuantity,
   availableQuantity: item.availableQuantity,
-  status: item.status,
-  updatedAt: timestamp(item.updatedAt),
   locations: [...Map.groupBy(item.stocks, ({ locationId }) => locationId)].map(([locationId, stocks]) => {
     const sum = (of: (stock: StockView) => number): number =>
       stocks.reduce((total, stock) => total + of(stock), 0)
@@ -136,7 +172,7 @@ const batch = ({ expiresAt, locationId: _, ...stock }: StockView): typeof Batch.
   expiresAt: timestampOrNull(expiresAt)
 })
 
-const movementView = (movement: Movement): typeof MovementView.Encoded => ({
+export const movementView = (movement: Movement): typeof MovementView.Encoded => ({
   ...movement,
   occurredAt: timestampOrNull(movement.occurredAt),
   recordedAt: timestamp(movement.recordedAt)

@@ -110,6 +110,21 @@ export class StockNotFound extends Schema.TaggedError<StockNotFound>()("StockNot
   item: Schema.String
 }) {}
 
+/** A balance was asked for as of a moment that lies ahead: nothing is recorded there yet. */
+export class MomentInFuture extends Schema.TaggedError<MomentInFuture>()("MomentInFuture", {
+  at: Schema.String
+}) {
+  override get message(): string {
+    return `${this.at} lies in the future: nothing is recorded there yet`
+  }
+}
+
+/** The movements of that time have been removed by age, and only the closing balance after them is kept. */
+export class HistoryNotKept extends Schema.TaggedError<HistoryNotKept>()("HistoryNotKept", {
+  at: Schema.String,
+  stockIds: Schema.Array(Schema.String)
+}) {}
+
 /** No such discrepancy at this merchant. */
 export class DiscrepancyNotFound extends Schema.TaggedError<DiscrepancyNotFound>()("DiscrepancyNotFound", {
   discrepancyId: Schema.String

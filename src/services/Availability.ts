@@ -1,5 +1,5 @@
 import { Clock, Context, Effect, Layer } from "effect"
-import { type DatabaseUnavailable, ItemNotFound } from "../schema/Failure.ts"
+import { type DatabaseUnavailable, HistoryNotKept, ItemNotFound, MomentInFuture } from "../schema/Failure.ts"
 import type { ItemStatus } from "../schema/Posting.ts"
 import { Db } from "./Db.ts"
 import { statusOf } from "./decide/Books.ts"
@@ -34,6 +34,15 @@ export interface ItemView {
   readonly stocks: ReadonlyArray<StockView>
 }
 
+/**
+ * An item's balances as they were recorded at a moment. Threshold and discontinuation are not recorded over time, and so
+ * there is no status.
+ */
+export interface ItemThen extends Omit<ItemView, "status" | "updatedAt"> {
+  /** When the newest movement of then was recorded; null if none had been. */
+  readonly updatedAt: number | null
+}
+
 /** What can be sold, by the one formula of CONTRACTS section 1. Never from a cache. */
 export class Availability extends Context.Service<
   Availability,
@@ -47,6 +56,21 @@ export class Availability extends Context.Service<
       merchantId: string,
       variantId: string
     ) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
+    /**
+     * The same as it was recorded at a moment (epoch milliseconds), movements of that very millisecond included, also of
+     * items that were deleted since. What had not been recorded by then is 0, and a lot's expiry is judged at that
+     * moment. Movements are recorded with the time of their request: those of the last seconds may still be on their way.
+     */
+    readonly ofVariantsAt: (
+      merchantId: string,
+      variantIds: ReadonlyArray<string>,
+      at: number
+    ) => Effect.Effect<ReadonlyMap<string, ItemThen>, HistoryNotKept | MomentInFuture | DatabaseUnavailable>
+    readonly ofVariantAt: (
+      merchantId: string,
+      variantId: string,
+      at: number
+    ) => Effect.Effect<ItemThen, HistoryNotKept | ItemNotFound | MomentInFuture | DatabaseUnavailable>
     readonly ofSku: (
       merchantId: string,
       sku: string
@@ -89,20 +113,57 @@ export class Availability extends Context.Service<
         const [item] = yield* itemsBy(merchantId, bySku, [sku])
         return item ?? (yield* new ItemNotFound({ items: [sku] }))
       })
-      return Availability.of({ ofVariants, ofVariant, ofSku })
+
+      const ofVariantsAt: Availability["Service"]["ofVariantsAt"] = Effect.fn("Availability.ofVariantsAt")(
+        function* (merchantId, variantIds, at) {
+          const now = yield* Clock.currentTimeMillis
+          const moment = new Date(at).toISOString()
+          if (at > now + clocksDifferMs) return yield* new MomentInFuture({ at: moment })
+          const rows = yield* db.read<ItemStockThenRow>(merchantId, byVariantAt, [
+            parameter("text", merchantId),
+            arrays.text(variantIds),
+            parameter("timestamptz", at)
+          ])
+          const lost = rows.filter((row) => row.is_lost)
+          if (lost.length > 0) {
+            return yield* new HistoryNotKept({ at: moment, stockIds: lost.map((row) => row.stock_id!) })
+          }
+          const items = Map.groupBy(rows, (row) => row.item_id).values()
+          return new Map([...items].map((of) => [of[0]!.product_variant_id!, itemThen(of)]))
+        }
+      )
+      const ofVariantAt: Availability["Service"]["ofVariantAt"] = Effect.fn("Availability.ofVariantAt")(
+        function* (merchantId, variantId, at) {
+          const item = (yield* ofVariantsAt(merchantId, [variantId], at)).get(variantId)
+          return item ?? (yield* new ItemNotFound({ items: [variantId] }))
+        }
+      )
+      return Availability.of({ ofVariants, ofVariant, ofVariantsAt, ofVariantAt, ofSku })
     })
   )
 }
 
-interface ItemStockRow {
-  readonly item_id: string
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly stocked: boolean
+/** Replicas follow one clock within milliseconds: no time that one has written is refused by another. */
+const clocksDifferMs = 1_000
+
+interface ItemStockRow extends FiguresRow {
   readonly low_stock_threshold: number
   readonly discontinued: boolean
   readonly initialized: boolean
   readonly item_updated_at: number
+}
+
+interface ItemStockThenRow extends FiguresRow {
+  readonly recorded_at: number | null
+  /** The stock was there, and what moved it has been removed by age. */
+  readonly is_lost: boolean
+}
+
+interface FiguresRow {
+  readonly item_id: string
+  readonly product_variant_id: string | null
+  readonly sku: string | null
+  readonly stocked: boolean
   readonly stock_id: string | null
   readonly location_id: string
   readonly lot_number: string
@@ -131,12 +192,93 @@ const byVariant = itemsWith("product_variant_id")
 // item_merchant_id_sku_key
 const bySku = itemsWith("sku")
 
+/**
+ * Each stock by the newest of its movements at the moment; where retention took those away, by the balance that it left
+ * (or that a person acknowledged). A stock that came later has neither, and is not shown.
+ */
+// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey,
+// ledger_checkpoint_pkey
+const byVariantAt = `
+  SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at,
+         s.on_hand, s.reserved, s.unallocatable,
+         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
+         s.version, s.recorded_at, COALESCE(s.is_lost, false) AS is_lost
+  FROM unnest($2) AS wanted (name)
+  JOIN item i ON i.merchant_id = $1 AND i.product_variant_id = wanted.name
+  LEFT JOIN LATERAL (
+    SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
+           l.is_default, l.position,
+           COALESCE(recorded.on_hand, 0) AS on_hand, COALESCE(recorded.reserved, 0) AS reserved,
+           COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS version,
+           recorded.recorded_at,
+           recorded.sequence IS NULL AND EXISTS (
+             SELECT
+             FROM ledger_checkpoint c
+             WHERE c.merchant_id = stock.merchant_id
+               AND c.stock_id = stock.stock_id
+               AND c.kind = 'CLOSING'
+               AND c.recorded_at > $3
+           ) AS is_lost
+    FROM stock
+    JOIN location l ON l.merchant_id = stock.merchant_id AND l.location_id = stock.location_id
+    LEFT JOIN LATERAL (
+      SELECT *
+      FROM (
+        (
+          SELECT m.sequence, m.recorded_at, m.on_hand, m.reserved, m.unallocatable, 0 AS rank
+          FROM inventory_ledger m
+          WHERE m.merchant_id = stock.merchant_id AND m.stock_id = stock.stock_id AND m.recorded_at <= $3
+          ORDER BY m.recorded_at DESC, m.sequence DESC
+          LIMIT 1
+        )
+        UNION ALL
+        (
+          SELECT c.sequence, c.recorded_at, c.on_hand, c.reserved, c.unallocatable, 1 AS rank
+          FROM ledger_checkpoint c
+          WHERE c.merchant_id = stock.merchant_id AND c.stock_id = stock.stock_id AND c.recorded_at <= $3
+          ORDER BY c.sequence DESC
+          LIMIT 1
+        )
+      ) known
+      ORDER BY known.sequence DESC, known.rank DESC
+      LIMIT 1
+    ) recorded ON true
+    WHERE stock.merchant_id = i.merchant_id
+      AND stock.item_id = i.item_id
+      AND (recorded.sequence IS NOT NULL OR stock.created_at <= $3)
+  ) s ON true
+  ORDER BY i.item_id, s.is_default DESC, s.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
+
 const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
+  const item = rows[0]!
+  const figures = figuresOf(rows)
+  return {
+    ...figures,
+    status: statusOf(
+      {
+        discontinued: item.discontinued,
+        initialized: item.initialized,
+        lowStockThreshold: item.low_stock_threshold
+      },
+      figures.availableQuantity
+    ),
+    updatedAt: item.item_updated_at
+  }
+}
+
+const itemThen = (rows: ReadonlyArray<ItemStockThenRow>): ItemThen => ({
+  ...figuresOf(rows),
+  updatedAt: rows.reduce<number | null>(
+    (newest, { recorded_at: at }) => (at === null || (newest !== null && newest >= at) ? newest : at),
+    null
+  )
+})
+
+const figuresOf = (rows: ReadonlyArray<FiguresRow>): Omit<ItemView, "status" | "updatedAt"> => {
   const item = rows[0]!
   const stocks = rows.filter((row) => row.stock_id !== null).map(stockView)
   const sum = (of: (stock: StockView) => number): number =>
     stocks.reduce((total, stock) => total + of(stock), 0)
-  const availableQuantity = sum((stock) => stock.availableQuantity)
   return {
     itemId: item.item_id,
     productVariantId: item.product_variant_id,
@@ -145,21 +287,12 @@ const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
     quantity: sum((stock) => stock.quantity),
     reservedQuantity: sum((stock) => stock.reservedQuantity),
     unallocatableQuantity: sum((stock) => stock.unallocatableQuantity),
-    availableQuantity,
-    status: statusOf(
-      {
-        discontinued: item.discontinued,
-        initialized: item.initialized,
-        lowStockThreshold: item.low_stock_threshold
-      },
-      availableQuantity
-    ),
-    updatedAt: item.item_updated_at,
+    availableQuantity: sum((stock) => stock.availableQuantity),
     stocks
   }
 }
 
-const stockView = (row: ItemStockRow): StockView => {
+const stockView = (row: FiguresRow): StockView => {
   const free = Math.max(0, row.on_hand - row.reserved - row.unallocatable)
   return {
     stockId: row.stock_id!,

@@ -23,6 +23,8 @@ export interface ItemFilter {
   /** A part of the product variant id, the sku or the name, in any case. */
   readonly search?: string | undefined
   readonly status?: ItemStatus | undefined
+  /** Only those of which less is available than their safety stock, and that are meant to be stocked again. */
+  readonly belowSafetyStock?: boolean | undefined
   readonly kind: "PRODUCT" | "MATERIAL"
   readonly limit?: number | undefined
   readonly cursor?: string | undefined
@@ -96,7 +98,8 @@ export class Catalog extends Context.Service<
           parameter("text", filter.search === undefined ? null : `%${likeText(filter.search)}%`),
           parameter("uuid", after?.[0] ?? null),
           parameter("int4", limit + 1),
-          parameter("timestamptz", yield* Clock.currentTimeMillis)
+          parameter("timestamptz", yield* Clock.currentTimeMillis),
+          parameter("bool", filter.belowSafetyStock ?? false)
         ])
         return pageOf(rows, limit, itemAnswer, (row) => [row.item_id])
       })
@@ -167,12 +170,16 @@ const capturedStatement = `SELECT merchant_id FROM captured_variant WHERE row_id
 // (statusOf): the one that is kept with the item is that of its last event.
 const itemsStatement = `
   SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
-         i.low_stock_threshold, i.safety_stock, now.status, i.on_hand, i.reserved, i.unallocatable, i.created_at,
-         i.updated_at, sellable.available
+         i.low_stock_threshold, i.safety_stock, now.status, i.on_hand, i.reserved,
+         i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available
   FROM item i
   CROSS JOIN LATERAL (
     SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
-      AS available
+      AS available,
+      COALESCE(sum(
+        holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, NULL, $7)
+        - holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)
+      ), 0)::bigint AS expired
     FROM stock s
     WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
   ) sellable
@@ -190,6 +197,7 @@ const itemsStatement = `
     AND i.kind = $2
     AND ($3 IS NULL OR now.status = $3)
     AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
+    AND (NOT $8 OR (i.stocked AND NOT i.discontinued AND sellable.available < i.safety_stock))
     AND ($5 IS NULL OR i.item_id > $5)
   ORDER BY i.item_id
   LIMIT $6`

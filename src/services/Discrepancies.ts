@@ -36,6 +36,8 @@ export class Discrepancies extends Context.Service<
       filter: {
         readonly status?: Discrepancy["status"] | undefined
         readonly kind?: string | undefined
+        readonly productVariantId?: string | undefined
+        readonly sku?: string | undefined
         readonly limit?: number | undefined
         readonly cursor?: string | undefined
       }
@@ -51,12 +53,26 @@ export class Discrepancies extends Context.Service<
         function* (merchantId, filter) {
           const before = yield* positionOf(filter.cursor, ["uuid"])
           const limit = filter.limit ?? defaultLimit
-          const rows = yield* db.read<DiscrepancyRow>(merchantId, listStatement, [
+          const { kind, productVariantId, sku, status } = filter
+          const item = productVariantId ?? sku
+          const statement =
+            productVariantId !== undefined
+              ? ofVariant
+              : sku !== undefined
+                ? ofSku
+                : status !== undefined
+                  ? withStatus
+                  : ofMerchant
+          const rows = yield* db.read<DiscrepancyRow>(merchantId, statement, [
             parameter("text", merchantId),
-            parameter("text", filter.status ?? null),
-            parameter("text", filter.kind ?? null),
-            parameter("uuid", before?.[0] ?? null),
-            parameter("int4", limit + 1)
+            parameter("uuid", before?.[0] ?? lastUuid),
+            parameter("int4", limit + 1),
+            parameter("text", kind ?? null),
+            ...(item === undefined
+              ? status === undefined
+                ? []
+                : [parameter("text", status)]
+              : [parameter("text", item), parameter("text", status ?? null), parameter("text", sku ?? null)])
           ])
           return pageOf(rows, limit, discrepancy, (row) => [row.discrepancy_id])
         }
@@ -69,18 +85,42 @@ export class Discrepancies extends Context.Service<
   )
 }
 
-// discrepancy_pkey; ids are UUIDv7, so that their order is that of opening
-const listStatement = `
+/** No UUIDv7 comes after it. */
+const lastUuid = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+const columns = `
   SELECT d.discrepancy_id, d.kind, d.status, d.stock_id, d.item_id, i.product_variant_id, i.sku, d.order_id, d.detail,
          d.opened_at, d.closed_at, d.closed_by, d.reason
-  FROM discrepancy d
-  LEFT JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id
-  WHERE d.merchant_id = $1
-    AND ($2 IS NULL OR d.status = $2)
-    AND ($3 IS NULL OR d.kind = $3)
-    AND ($4 IS NULL OR d.discrepancy_id < $4)
+  FROM discrepancy d`
+
+const page = `
+    AND d.merchant_id = $1
+    AND d.discrepancy_id < $2
+    AND ($4 IS NULL OR d.kind = $4)
   ORDER BY d.discrepancy_id DESC
-  LIMIT $5`
+  LIMIT $3`
+
+const ofAnyItem = `${columns}
+  LEFT JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id`
+
+// discrepancy_pkey, item_pkey; ids are UUIDv7, so that their order is that of opening
+const ofMerchant = `${ofAnyItem}
+  WHERE true ${page}`
+
+// discrepancy_by_status, item_pkey
+const withStatus = `${ofAnyItem}
+  WHERE d.status = $5 ${page}`
+
+const ofItem = (name: "product_variant_id" | "sku"): string => `${columns}
+  JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id
+  WHERE i.merchant_id = $1
+    AND i.${name} = $5
+    AND ($6 IS NULL OR d.status = $6)
+    AND ($7 IS NULL OR i.sku = $7) ${page}`
+// item_merchant_id_product_variant_id_key, discrepancy_by_item
+const ofVariant = ofItem("product_variant_id")
+// item_merchant_id_sku_key, discrepancy_by_item
+const ofSku = ofItem("sku")
 
 interface DiscrepancyRow {
   readonly discrepancy_id: string

@@ -1,9 +1,10 @@
+import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
-import { type DatabaseUnavailable, ItemNotFound } from "../schema/Failure.ts"
-import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
+import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../schema/Failure.ts"
+import { type InvalidCursor, type Page, cursorOf, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
 import type { AdjustStock, Caller, MovementType, Posted, PostingFailure, Refusal } from "../schema/Posting.ts"
 import { Db } from "./Db.ts"
-import { parameter } from "./PostgresTypes.ts"
+import { arrays, parameter } from "./PostgresTypes.ts"
 import { StockLedger } from "./StockLedger.ts"
 
 /** One ledger row. Times are epoch milliseconds. */
@@ -29,6 +30,17 @@ export interface Movement {
   readonly recordedAt: number
 }
 
+/** Which movements are asked for. Times are epoch milliseconds, and those at which movements were recorded. */
+export interface MovementFilter {
+  /** Inclusive. */
+  readonly from?: number | undefined
+  /** Exclusive, so that one range begins where another ends without losing or repeating a movement. */
+  readonly to?: number | undefined
+  readonly types?: ReadonlyArray<MovementType> | undefined
+  readonly limit?: number | undefined
+  readonly cursor?: string | undefined
+}
+
 /** What moved, and moving it by hand. */
 export class Movements extends Context.Service<
   Movements,
@@ -37,12 +49,21 @@ export class Movements extends Context.Service<
       caller: Caller,
       command: Omit<AdjustStock, "_tag">
     ) => Effect.Effect<Posted<AdjustStock>, Refusal<AdjustStock> | PostingFailure>
-    /** The movements of an item, newest first. */
+    /**
+     * The movements of all stocks of an item, newest first, also of one that was deleted. With `types`, a page may be
+     * shorter than its limit while there are more (`nextCursor`): how many movements it looks through is bounded.
+     */
     readonly ofVariant: (
       merchantId: string,
       variantId: string,
-      page: { readonly limit?: number | undefined; readonly cursor?: string | undefined }
+      filter: MovementFilter
     ) => Effect.Effect<Page<Movement>, InvalidCursor | ItemNotFound | DatabaseUnavailable>
+    /** The same of one stock. */
+    readonly ofStock: (
+      merchantId: string,
+      stockId: string,
+      filter: MovementFilter
+    ) => Effect.Effect<Page<Movement>, InvalidCursor | StockNotFound | DatabaseUnavailable>
   }
 >()("holdfast/services/Movements") {
   static readonly layer = Layer.effect(
@@ -51,60 +72,127 @@ export class Movements extends Context.Service<
       const ledger = yield* StockLedger
       const db = yield* Db
 
+      const pageBy = Effect.fnUntraced(function* (
+        statement: string,
+        merchantId: string,
+        name: PgTypes.Parameter,
+        { cursor, from, limit = defaultLimit, to = endOfTime, types }: MovementFilter
+      ) {
+        const after = yield* positionOf(cursor, ["time", "uuid", "integer"])
+        // Before it is the end of the range, or where the page before ended, whichever is the older one.
+        const [recordedAt, stockId, sequence] =
+          after === undefined || (after[0] as number) >= to ? [to, nilUuid, 0] : after
+        const looked = types === undefined ? limit + 1 : Math.max(limit + 1, lookedThroughMax)
+        const rows = yield* db.read<MovementRow>(merchantId, statement, [
+          parameter("text", merchantId),
+          name,
+          parameter("timestamptz", from ?? beginningOfTime),
+          parameter("timestamptz", recordedAt),
+          parameter("uuid", stockId),
+          parameter("int8", sequence),
+          parameter("int4", looked),
+          arrays.text(types ?? []),
+          parameter("int4", limit + 1)
+        ])
+        const wanted = types === undefined ? rows : rows.filter(({ type }) => types.includes(type))
+        const page = pageOf(wanted, limit, movement, positionOfRow)
+        const last = rows.at(-1)
+        return page.nextCursor === null && last !== undefined && last.place === looked
+          ? { data: page.data, nextCursor: cursorOf(positionOfRow(last)) }
+          : page
+      })
+
       const ofVariant: Movements["Service"]["ofVariant"] = Effect.fn("Movements.ofVariant")(
-        function* (merchantId, variantId, page) {
-          const after = yield* positionOf(page.cursor, ["time", "uuid", "integer"])
-          const limit = page.limit ?? defaultLimit
-          const known = yield* db.read(merchantId, itemStatement, [
-            parameter("text", merchantId),
-            parameter("text", variantId)
-          ])
-          if (known.length === 0) return yield* new ItemNotFound({ items: [variantId] })
-          const rows = yield* db.read<MovementRow>(merchantId, movementsStatement, [
-            parameter("text", merchantId),
-            parameter("text", variantId),
-            parameter("timestamptz", after?.[0] ?? null),
-            parameter("uuid", after?.[1] ?? null),
-            parameter("int8", after?.[2] ?? null),
-            parameter("int4", limit + 1)
-          ])
-          return pageOf(rows, limit, movement, (row) => [row.recorded_at, row.stock_id, row.sequence])
+        function* (merchantId, variantId, filter) {
+          const name = parameter("text", variantId)
+          const page = yield* pageBy(byVariant, merchantId, name, filter)
+          if (page.data.length === 0) {
+            const known = yield* db.read(merchantId, itemStatement, [parameter("text", merchantId), name])
+            if (known.length === 0) return yield* new ItemNotFound({ items: [variantId] })
+          }
+          return page
+        }
+      )
+
+      const ofStock: Movements["Service"]["ofStock"] = Effect.fn("Movements.ofStock")(
+        function* (merchantId, stockId, filter) {
+          const name = parameter("uuid", stockId)
+          const page = yield* pageBy(byStock, merchantId, name, filter)
+          if (page.data.length === 0) {
+            const known = yield* db.read(merchantId, stockStatement, [parameter("text", merchantId), name])
+            if (known.length === 0) return yield* new StockNotFound({ item: stockId })
+          }
+          return page
         }
       )
 
       return Movements.of({
         adjust: (caller, command) => ledger.post(caller, { ...command, _tag: "AdjustStock" }),
-        ofVariant
+        ofVariant,
+        ofStock
       })
     })
   )
 }
 
+/** A page that is picked by type looks through at most so many movements: nothing but their time is indexed. */
+const lookedThroughMax = 2_000
+
+/** What a filter without bounds begins and ends with: a comparison, and no special case, finds the index. */
+const beginningOfTime = Date.UTC(1970, 0, 1)
+const endOfTime = Date.UTC(9999, 11, 31)
+const nilUuid = "00000000-0000-0000-0000-000000000000"
+
 // item_merchant_id_product_variant_id_key
 const itemStatement = `
   SELECT item_id
   FROM item
-  WHERE merchant_id = $1 AND product_variant_id = $2 AND deleted_at IS NULL`
+  WHERE merchant_id = $1 AND product_variant_id = $2`
 
-// inventory_ledger_pkey: the newest of each stock of the item, merged
-const movementsStatement = `
-  SELECT m.stock_id, s.location_id, s.lot_number, m.sequence, m.type, m.on_hand_delta, m.reserved_delta,
-         m.unallocatable_delta, m.on_hand, m.reserved, m.unallocatable, m.source, m.order_id, m.reservation_id,
-         m.reference, m.reason, m.actor, m.occurred_at, m.recorded_at
-  FROM item i
-  JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
-  CROSS JOIN LATERAL (
-    SELECT *
-    FROM inventory_ledger l
-    WHERE l.merchant_id = s.merchant_id
-      AND l.stock_id = s.stock_id
-      AND ($3 IS NULL OR (l.recorded_at, l.stock_id, l.sequence) < ($3, $4, $5))
-    ORDER BY l.recorded_at DESC, l.sequence DESC
-    LIMIT $6
-  ) m
-  WHERE i.merchant_id = $1 AND i.product_variant_id = $2
-  ORDER BY m.recorded_at DESC, m.stock_id DESC, m.sequence DESC
-  LIMIT $6`
+// stock_pkey
+const stockStatement = `
+  SELECT stock_id
+  FROM stock
+  WHERE merchant_id = $1 AND stock_id = $2`
+
+/**
+ * Of each stock the newest before the position, merged. The position's time is compared by itself as well, because
+ * partitions are left out by that comparison and not by one of rows.
+ */
+const movementsOf = (stocks: string): string => `
+  SELECT *
+  FROM (
+    SELECT m.stock_id, s.location_id, s.lot_number, m.sequence, m.type, m.on_hand_delta, m.reserved_delta,
+           m.unallocatable_delta, m.on_hand, m.reserved, m.unallocatable, m.source, m.order_id, m.reservation_id,
+           m.reference, m.reason, m.actor, m.occurred_at, m.recorded_at,
+           row_number() OVER (ORDER BY m.recorded_at DESC, m.stock_id DESC, m.sequence DESC) AS place
+    FROM ${stocks}
+    CROSS JOIN LATERAL (
+      SELECT *
+      FROM inventory_ledger l
+      WHERE l.merchant_id = s.merchant_id
+        AND l.stock_id = s.stock_id
+        AND l.recorded_at >= $3
+        AND l.recorded_at <= $4
+        AND (l.recorded_at, l.stock_id, l.sequence) < ($4, $5, $6)
+      ORDER BY l.recorded_at DESC, l.sequence DESC
+      LIMIT $7
+    ) m
+    WHERE s.merchant_id = $1
+    ORDER BY place
+    LIMIT $7
+  ) looked
+  WHERE place = $7 OR cardinality($8) = 0 OR type = ANY ($8)
+  ORDER BY place
+  LIMIT $9`
+
+// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey
+const byVariant = movementsOf(
+  `item i JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+      AND i.merchant_id = $1 AND i.product_variant_id = $2`
+)
+// stock_pkey, inventory_ledger_pkey
+const byStock = movementsOf(`(SELECT * FROM stock WHERE merchant_id = $1 AND stock_id = $2) s`)
 
 interface MovementRow {
   readonly stock_id: string
@@ -126,7 +214,11 @@ interface MovementRow {
   readonly actor: string
   readonly occurred_at: number | null
   readonly recorded_at: number
+  /** Counted from the newest that the page looked at. */
+  readonly place: number
 }
+
+const positionOfRow = (row: MovementRow) => [row.recorded_at, row.stock_id, row.sequence]
 
 const movement = (row: MovementRow): Movement => ({
   stockId: row.stock_id,

@@ -26,6 +26,7 @@ const itemView = (change: Readonly<Record<string, unknown>>) => ({
   stocked: true,
   lowStockThreshold: 0,
   safetyStock: 0,
+  safetyStockShortfall: 0,
   status: "AWAITING_INITIAL_STOCK",
   quantity: 0,
   reservedQuantity: 0,
@@ -50,7 +51,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("cat
         safetyStock: 1
       }
       const created = yield* post(`${api}/product-variants`, attributes)
-      assertAnswer(created, 201, itemView(attributes))
+      assertAnswer(created, 201, itemView({ ...attributes, safetyStockShortfall: 1 }))
       assertAnswer(yield* post(`${api}/product-variants`, attributes), 200, created.body)
     })
   )

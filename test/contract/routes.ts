@@ -295,6 +295,24 @@ export const routes: ReadonlyArray<Route> = [
     permission: "inventory:read"
   },
   {
+    name: "catalog.listStocks",
+    method: "GET",
+    path: () => `${catalog}/stocks`,
+    permission: "inventory:read"
+  },
+  {
+    name: "catalog.getStock",
+    method: "GET",
+    path: ({ stockId }) => `${catalog}/stocks/${stockId}`,
+    permission: "inventory:read"
+  },
+  {
+    name: "catalog.listStockMovements",
+    method: "GET",
+    path: ({ stockId }) => `${catalog}/stocks/${stockId}/ledger`,
+    permission: "inventory:read"
+  },
+  {
     name: "catalog.listDiscrepancies",
     method: "GET",
     path: () => `${catalog}/discrepancies`,

@@ -86,6 +86,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
       assertAnswer(answer, 200, {
         productVariantId: "cup",
         sku: "CUP",
+        stocked: true,
         quantity: 22,
         reservedQuantity: 2,
         availableQuantity: 13,
@@ -143,6 +144,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
       assertAnswer(yield* get(`${api}/cup`), 200, {
         productVariantId: "cup",
         sku: null,
+        stocked: true,
         quantity: 0,
         reservedQuantity: 0,
         availableQuantity: 0,

@@ -11,6 +11,7 @@ import { Movements } from "../../src/services/Movements.ts"
 import { Partitions } from "../../src/services/Partitions.ts"
 import { Reservations } from "../../src/services/Reservations.ts"
 import { StockLedger } from "../../src/services/StockLedger.ts"
+import { Stocks } from "../../src/services/Stocks.ts"
 import { types } from "../../src/services/PostgresTypes.ts"
 import { freshDatabase } from "./Postgres.ts"
 
@@ -27,13 +28,15 @@ export type Services =
   | Partitions
   | Reservations
   | StockLedger
+  | Stocks
 
 export const services: Layer.Layer<Services, never, Db> = Layer.mergeAll(
   Availability.layer,
   Catalog.layer,
   Discrepancies.layer,
   Movements.layer,
-  Reservations.layer
+  Reservations.layer,
+  Stocks.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
 
 /** One process' worth of services on a database. Building it twice is what two replicas are. */
@@ -114,6 +117,7 @@ export const shopOf = (context: Context.Context<Services>) => {
   const movements = Context.get(context, Movements)
   const availability = Context.get(context, Availability)
   const discrepancies = Context.get(context, Discrepancies)
+  const stocks = Context.get(context, Stocks)
   const adjust = Effect.fnUntraced(function* (
     command: Parameters<Movements["Service"]["adjust"]>[1],
     change?: Partial<Caller>
@@ -126,6 +130,7 @@ export const shopOf = (context: Context.Context<Services>) => {
     movements,
     availability,
     discrepancies,
+    stocks,
     adjust,
     item: Effect.fnUntraced(function* (
       variantId: string,

@@ -348,6 +348,9 @@ export const sellableOf = (stocks: ReadonlyArray<StockRow>, at: number): number 
   return sum
 }
 
+/** What would be sellable if no lot ever expired: views show the difference as unallocatable (CONTRACTS section 1). */
+const freeOf = (stocks: ReadonlyArray<StockRow>): number => sellableOf(stocks, Number.NEGATIVE_INFINITY)
+
 export const statusOf = (
   item: Pick<ItemRow, "discontinued" | "initialized" | "lowStockThreshold">,
   available: number
@@ -359,14 +362,15 @@ export const statusOf = (
 }
 
 export const itemFigures = (books: Books, item: ItemRow, at: number): ItemFigures => {
-  const available = sellableOf(books.stocksOf(item), at)
+  const stocks = books.stocksOf(item)
+  const available = sellableOf(stocks, at)
   return {
     itemId: item.itemId,
     productVariantId: item.productVariantId,
     sku: item.sku,
     quantity: item.onHand,
     reservedQuantity: item.reserved,
-    unallocatableQuantity: item.unallocatable,
+    unallocatableQuantity: item.unallocatable + freeOf(stocks) - available,
     availableQuantity: available,
     status: statusOf(item, available)
   }

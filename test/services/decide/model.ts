@@ -735,7 +735,8 @@ class Rules {
       itemId: item.id,
       quantity: sum(({ onHand }) => onHand),
       reserved: sum(({ reserved }) => reserved),
-      damaged: sum(({ damaged }) => damaged),
+      // What expired lots have free cannot be sold either, and is shown so.
+      damaged: sum((stock) => stock.damaged + freeIn(stock)) - available,
       available,
       status: statusNow(item, available)
     }
@@ -782,10 +783,11 @@ const newLine = (item: string, stock: number | null, quantity: number, state: Pa
   ...state
 })
 
+/** What would be sellable if the lot did not expire. */
+const freeIn = (stock: Stock): number => Math.max(0, stock.onHand - stock.reserved - stock.damaged)
+
 export const sellableNow = (stock: Stock, at: number): number =>
-  stock.expiresAt !== null && at >= stock.expiresAt
-    ? 0
-    : Math.max(0, stock.onHand - stock.reserved - stock.damaged)
+  stock.expiresAt !== null && at >= stock.expiresAt ? 0 : freeIn(stock)
 
 export const statusNow = (item: Item, available: number): string => {
   if (item.discontinued) return "DISCONTINUED"

@@ -1,7 +1,8 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Cause, Console, Effect, Exit, Logger, type Runtime } from "effect"
+import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
 import { Command } from "effect/cli"
 import { createRequire } from "node:module"
+import { audit } from "./cli/audit.ts"
 import { groups, migrate, outbox, publish, tail, token } from "./cli/commands.ts"
 import { doctor } from "./cli/doctor.ts"
 import { linesOf } from "./cli/failures.ts"
@@ -12,12 +13,19 @@ const { version } = createRequire(import.meta.url)("../package.json") as { reado
 
 const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
-  Command.withSubcommands([serve, migrate, doctor, token, publish, tail, groups, outbox])
+  Command.withSubcommands([serve, migrate, doctor, token, publish, tail, groups, outbox, audit])
 )
 
-/** 0 when it did what it was asked or was told to stop, 1 otherwise. */
+/** 0 when it did what it was asked or was told to stop; otherwise what the failure says of itself, or 1. */
 const teardown: Runtime.Teardown = (exit, onExit) =>
-  onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : 1)
+  onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : exitCodeOf(exit.cause))
+
+const exitCodeOf = (cause: Cause.Cause<unknown>): number => {
+  const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  return typeof failure === "object" && failure !== null && "exitCode" in failure
+    ? Number(failure.exitCode)
+    : 1
+}
 
 Command.run(holdfast, { version }).pipe(
   Effect.tapCause((cause) =>

@@ -1,0 +1,331 @@
+import { Clock, Context, Effect, Layer } from "effect"
+import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
+import { guards } from "./audit/catalog.ts"
+import { type Marks, type Question, firstKey, nextRange, questions, tracked } from "./audit/documents.ts"
+import {
+  Comparison,
+  type Look,
+  type Window,
+  lookIntoLedger,
+  lookIntoOutbox,
+  looksOf,
+  sumLedger,
+  tell
+} from "./audit/events.ts"
+import type { Finding } from "./audit/Finding.ts"
+import { type Slice, chain, isHot, longChain, longNets, nets, slicesAfter, states } from "./audit/stocks.ts"
+import { Db } from "./Db.ts"
+import { arrays, parameter } from "./PostgresTypes.ts"
+
+/** What an audit looked at and found. Times are epoch milliseconds. */
+export interface AuditReport {
+  readonly at: number
+  readonly durationMs: number
+  readonly merchantId: string | null
+  readonly holds: boolean
+  /** How much was looked at. */
+  readonly looked: {
+    readonly stocks: number
+    readonly movements: number
+    readonly events: number
+  }
+  /** How many findings of each invariant, those that were acknowledged apart. */
+  readonly found: Readonly<Record<number, number>>
+  readonly acknowledged: number
+  /** The PENDING reservation that is longest past its expiry, if any (invariant 6). */
+  readonly overdue: Overdue | null
+  /** What could not be looked at, and why. */
+  readonly notChecked: ReadonlyArray<string>
+}
+export interface Overdue {
+  readonly merchantId: string
+  readonly orderId: string
+  readonly reservationId: string
+  readonly expiresAt: number
+  readonly lateMs: number
+}
+
+/**
+ * Proves the invariants of CONTRACTS section 2 on a live database. It blocks no writer and holds no snapshot: it walks
+ * ranges of keys with one short read-only statement each, and tells only what it has seen twice.
+ */
+export class Audit extends Context.Service<
+  Audit,
+  {
+    /** Asks everything, of one merchant or of all. What is found is told at once and not kept. */
+    readonly examine: (options: {
+      readonly merchantId?: string | undefined
+      readonly tell: (finding: Finding) => Effect.Effect<void>
+    }) => Effect.Effect<AuditReport, DatabaseUnavailable>
+  }
+>()("holdfast/services/Audit") {
+  static readonly layer = Layer.effect(
+    Audit,
+    Effect.map(Db, (db) => {
+      const ask = askOf(db)
+      return Audit.of({ examine: (options) => examine(ask, options) })
+    })
+  )
+}
+
+/** What was posted later than this before the audit began may still be on its way, and is not asked about. */
+const settleMs = 5_000
+/** By then a posting is committed or refused for good: its deadline and a transaction's time-outs are far behind it. */
+const settledMs = 30_000
+
+const examine = Effect.fn("Audit.examine")(function* (
+  ask: Ask,
+  options: Parameters<Audit["Service"]["examine"]>[0]
+) {
+  const { merchantId } = options
+  const began = yield* Clock.currentTimeMillis
+  const marks = yield* readMarks(ask)
+  const window: Window = { after: marks.outboxKeptSince, upTo: began - settleMs }
+  const found: Record<number, number> = { 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0 }
+  let acknowledged = 0
+  const report = Effect.fnUntraced(function* (findings: ReadonlyArray<Finding>) {
+    if (findings.length === 0) return
+    const known = yield* acknowledgedOf(ask, findings)
+    for (const finding of findings) {
+      if (known.has(`${finding.merchantId} ${finding.id}`)) acknowledged += 1
+      else {
+        found[finding.invariant]! += 1
+        yield* options.tell(finding)
+      }
+    }
+  })
+
+  if (merchantId === undefined) yield* report(yield* guards(ask))
+  const comparison = new Comparison()
+  const walked = yield* walkStocks(ask, { merchantId, window, marks, comparison, report })
+  for (const question of questions) yield* walk(ask, question, { merchantId, marks, report })
+  const events = yield* walkEvents(ask, { merchantId, window, comparison, report })
+  const overdue = yield* oldestOverdue(ask, merchantId, began)
+  const ended = yield* Clock.currentTimeMillis
+  return {
+    at: began,
+    durationMs: ended - began,
+    merchantId: merchantId ?? null,
+    holds: Object.values(found).every((count) => count === 0),
+    looked: { ...walked, events },
+    found,
+    acknowledged,
+    overdue,
+    notChecked: yield* leftOut(ask, marks, merchantId)
+  } satisfies AuditReport
+})
+
+type Report = (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
+
+/** Stocks and their ledger: invariants 1 to 3, and the ledger's side of 4. */
+const walkStocks = Effect.fnUntraced(function* (
+  ask: Ask,
+  options: {
+    readonly merchantId: string | undefined
+    readonly window: Window
+    readonly marks: Marks
+    readonly comparison: Comparison
+    readonly report: Report
+  }
+) {
+  const { comparison, marks, report, window } = options
+  const looked = { stocks: 0, movements: 0 }
+  let from: Key | undefined = beginning(options.merchantId, nilUuid)
+  while (from !== undefined) {
+    const page: Effect.Success<ReturnType<typeof slicesAfter>> = yield* slicesAfter(
+      ask,
+      from,
+      options.merchantId
+    )
+    for (const slice of page.slices) {
+      looked.stocks += slice.stocks
+      looked.movements += slice.movements
+      const parts = yield* ledgerOf(ask, slice, report)
+      for (const part of parts) {
+        yield* report(yield* tracked.ask(ask, part, marks))
+        yield* sumLedger(ask, part, window, comparison)
+      }
+      yield* report(yield* states(ask, slice.range))
+    }
+    from = page.isLast ? undefined : page.next
+  }
+  return looked
+})
+
+/** A slice's chain and its sums by reservation. Answers with the ranges that its movements were looked at in. */
+const ledgerOf = Effect.fnUntraced(function* (
+  ask: Ask,
+  slice: Slice,
+  report: Report
+): Effect.fn.Return<ReadonlyArray<Range>, DatabaseUnavailable> {
+  if (!isHot(slice)) {
+    yield* report(yield* chain(ask, slice.range))
+    yield* report(yield* nets(ask, slice.range))
+    return [slice.range]
+  }
+  const { found, parts, since } = yield* longChain(ask, slice.range)
+  yield* report(found)
+  yield* report(yield* longNets(ask, slice, parts, since))
+  return parts
+})
+
+const walk = Effect.fnUntraced(function* (
+  ask: Ask,
+  question: Question,
+  options: { readonly merchantId: string | undefined; readonly marks: Marks; readonly report: Report }
+) {
+  let from: Key | undefined = firstKey(question, options.merchantId)
+  while (from !== undefined) {
+    const { next, range }: { readonly next: Key | undefined; readonly range: Range } = yield* nextRange(
+      ask,
+      question,
+      from,
+      options.merchantId
+    )
+    yield* options.report(yield* question.ask(ask, range, options.marks))
+    from = next
+  }
+})
+
+/** The outbox against itself and against the ledger. What seems wrong is asked again once all of it has settled. */
+const walkEvents = Effect.fnUntraced(function* (
+  ask: Ask,
+  options: {
+    readonly merchantId: string | undefined
+    readonly window: Window
+    readonly comparison: Comparison
+    readonly report: Report
+  }
+) {
+  const { comparison, merchantId, report, window } = options
+  const first = yield* tell(ask, { merchantId, window, comparison })
+  const looks = looksOf(comparison)
+  if (first.findings.length === 0 && looks.length === 0) return first.events
+
+  const age = (yield* Clock.currentTimeMillis) - window.upTo
+  if (age < settledMs) yield* Effect.sleep(settledMs - age)
+  if (first.findings.length > 0) {
+    const known = new Set(first.findings.map(({ id }) => id))
+    const again = yield* tell(ask, { merchantId, window, comparison: new Comparison() })
+    yield* report(again.findings.filter(({ id }) => known.has(id)))
+  }
+  for (const look of looks) {
+    yield* lookIntoStocks(ask, merchantId, window, look)
+    yield* lookIntoOutbox(ask, merchantId, window, look)
+    yield* report(look.findings())
+  }
+  return first.events
+})
+
+const lookIntoStocks = Effect.fnUntraced(function* (
+  ask: Ask,
+  merchantId: string | undefined,
+  window: Window,
+  look: Look
+) {
+  let from: Key | undefined = beginning(merchantId, nilUuid)
+  while (from !== undefined) {
+    const page: Effect.Success<ReturnType<typeof slicesAfter>> = yield* slicesAfter(ask, from, merchantId)
+    for (const slice of page.slices) {
+      const ranges = isHot(slice) ? (yield* longChain(ask, slice.range)).parts : [slice.range]
+      for (const range of ranges) yield* lookIntoLedger(ask, range, window, look)
+    }
+    from = page.isLast ? undefined : page.next
+  }
+})
+
+interface AllMarks extends Marks {
+  readonly outboxKeptSince: number | null
+  readonly ledgerKeptSince: number | null
+}
+
+const readMarks = Effect.fnUntraced(function* (ask: Ask) {
+  const rows = yield* ask<{ table_name: string; kept_since: number }>(marksStatement, [])
+  const of = (table: string): number | null =>
+    rows.find(({ table_name }) => table_name === table)?.kept_since ?? null
+  const marks: AllMarks = {
+    trackingKeptSince: of("tracking"),
+    outboxKeptSince: of("outbox"),
+    ledgerKeptSince: of("inventory_ledger")
+  }
+  return marks
+})
+
+// retention_mark_pkey. Rounded up: what was recorded within the same millisecond may be gone.
+const marksStatement = `
+  SELECT table_name, date_trunc('milliseconds', kept_since) + interval '1 millisecond' AS kept_since
+  FROM retention_mark`
+
+/** Which of these findings a person has acknowledged, with a reason. */
+const acknowledgedOf = Effect.fnUntraced(function* (ask: Ask, findings: ReadonlyArray<Finding>) {
+  const rows = yield* ask<{ merchant_id: string; finding: string }>(acknowledgedStatement, [
+    arrays.text(findings.map(({ merchantId }) => merchantId)),
+    arrays.text(findings.map(({ id }) => id))
+  ])
+  return new Set(rows.map(({ finding, merchant_id }) => `${merchant_id} ${finding}`))
+})
+
+// audit_repair_by_finding
+const acknowledgedStatement = `
+  SELECT DISTINCT r.merchant_id, r.finding
+  FROM unnest($1, $2) AS found (merchant_id, finding)
+  JOIN audit_repair r ON r.merchant_id = found.merchant_id AND r.finding = found.finding
+  WHERE r.action = 'ACKNOWLEDGE'`
+
+const oldestOverdue = Effect.fnUntraced(function* (ask: Ask, merchantId: string | undefined, now: number) {
+  const [row] = yield* ask<{
+    merchant_id: string
+    order_id: string
+    reservation_id: string
+    expires_at: number
+  }>(overdueStatement, [parameter("timestamptz", now), parameter("text", merchantId ?? null)])
+  if (row === undefined) return null
+  const overdue: Overdue = {
+    merchantId: row.merchant_id,
+    orderId: row.order_id,
+    reservationId: row.reservation_id,
+    expiresAt: row.expires_at,
+    lateMs: now - row.expires_at
+  }
+  return overdue
+})
+
+// reservation_due
+const overdueStatement = `
+  SELECT r.merchant_id, r.order_id, r.reservation_id, r.expires_at
+  FROM reservation r
+  WHERE r.status = 'PENDING' AND r.expires_at <= $1 AND ($2::text IS NULL OR r.merchant_id = $2)
+  ORDER BY r.expires_at
+  LIMIT 1`
+
+const moment = (at: number): string => new Date(at).toISOString()
+
+const leftOut = Effect.fnUntraced(function* (ask: Ask, marks: AllMarks, merchantId: string | undefined) {
+  const left = [
+    `postings of the last ${settleMs / 1000} s before the audit, against their events: some may still be on their way`,
+    "whether a broker outside of this database acknowledged what is marked SENT: only it knows"
+  ]
+  if (marks.outboxKeptSince !== null) {
+    left.push(`events of postings before ${moment(marks.outboxKeptSince)}: sent, and removed by age`)
+  }
+  if (marks.trackingKeptSince !== null) {
+    left.push(`tracking rows from before ${moment(marks.trackingKeptSince)}: removed by age`)
+  }
+  const [row] = yield* ask<{ stocks: number }>(checkpointedStatement, [parameter("text", merchantId ?? null)])
+  if (row !== undefined && row.stocks > 0) {
+    left.push(
+      `movements before the checkpoints of ${row.stocks} stocks, and what reservations from before them moved`
+    )
+  }
+  return left
+})
+
+// ledger_checkpoint_pkey
+const checkpointedStatement = `
+  SELECT count(*) AS stocks
+  FROM (
+    SELECT DISTINCT c.merchant_id, c.stock_id
+    FROM ledger_checkpoint c
+    WHERE $1::text IS NULL OR c.merchant_id = $1
+  ) checkpointed`

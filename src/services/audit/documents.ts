@@ -1,0 +1,472 @@
+import { Effect } from "effect"
+import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { parameter } from "../PostgresTypes.ts"
+import {
+  type Ask,
+  type Key,
+  type Range,
+  askedTwice,
+  beginning,
+  nilUuid,
+  rangeParameters,
+  within
+} from "./Asking.ts"
+import { type Finding, finding } from "./Finding.ts"
+
+/** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
+
+/** How many rows of the leading table are one question. */
+const rowsPerRange = 2_000
+
+export interface Marks {
+  /** All tracking rows recorded after this (epoch milliseconds) are still there. */
+  readonly trackingKeptSince: number | null
+}
+
+/** A question over ranges of one table's keys. */
+export interface Question {
+  readonly name: string
+  readonly table: string
+  readonly column: string
+  readonly type: "uuid" | "text"
+  readonly ask: (
+    ask: Ask,
+    range: Range,
+    marks: Marks
+  ) => Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>
+}
+
+/** The ranges of a table's keys, one after the other; the last reaches to the end. */
+export const nextRange = Effect.fnUntraced(function* (
+  ask: Ask,
+  { column, table, type }: Question,
+  from: Key,
+  merchantId: string | undefined
+) {
+  const [end] = yield* ask<{ merchant_id: string; id: string }>(
+    `
+    SELECT t.merchant_id, t.${column}::text AS id
+    FROM ${table} t
+    WHERE (t.merchant_id, t.${column}) > ($1::text, $2::text::${type})
+      AND ${merchantId === undefined ? "$4::text IS NULL" : "t.merchant_id = $4::text"}
+    ORDER BY t.merchant_id, t.${column}
+    OFFSET $3
+    LIMIT 1`,
+    [
+      parameter("text", from.merchantId),
+      parameter("text", from.id),
+      parameter("int4", rowsPerRange - 1),
+      parameter("text", merchantId ?? null)
+    ]
+  )
+  return end === undefined
+    ? { range: { from, merchantId }, next: undefined }
+    : {
+        range: { from, to: { merchantId: end.merchant_id, id: end.id }, merchantId },
+        next: { merchantId: end.merchant_id, id: end.id }
+      }
+})
+
+export const firstKey = ({ type }: Question, merchantId: string | undefined): Key =>
+  beginning(merchantId, type === "uuid" ? nilUuid : "")
+
+const question = <Row extends object>(
+  name: string,
+  key: Pick<Question, "table" | "column" | "type">,
+  statement: (range: Range) => string,
+  of: (row: Row) => ReadonlyArray<Finding>
+): Question => ({
+  name,
+  ...key,
+  ask: (ask, range, marks) =>
+    askedTwice(
+      Effect.map(
+        ask<Row>(statement(range), [
+          ...rangeParameters(range),
+          parameter("timestamptz", marks.trackingKeptSince)
+        ]),
+        (rows) => rows.flatMap(of)
+      )
+    )
+})
+
+const byItem = { table: "item", column: "item_id", type: "uuid" } as const
+const byReservation = { table: "reservation", column: "reservation_id", type: "uuid" } as const
+const byOrder = { table: "reservation", column: "order_id", type: "text" } as const
+const byDiscrepancy = { table: "discrepancy", column: "discrepancy_id", type: "uuid" } as const
+const byTracking = { table: "tracking", column: "tracking_key", type: "text" } as const
+
+// item_pkey, stock_merchant_id_item_id_location_id_lot_number_key. What can be sold depends on the clock where a lot
+// expires, and the status with it: it is asked for only where none does.
+const itemStatement = (range: Range) => `
+  SELECT *
+  FROM (
+    SELECT i.merchant_id, i.item_id, i.on_hand, i.reserved, i.unallocatable, i.status,
+           sums.on_hand AS stocks_on_hand, sums.reserved AS stocks_reserved, sums.unallocatable AS stocks_unallocatable,
+           CASE WHEN sums.expires THEN i.status
+                WHEN i.discontinued THEN 'DISCONTINUED'
+                WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
+                WHEN sums.available <= 0 THEN 'OUT_OF_STOCK'
+                WHEN sums.available <= i.low_stock_threshold THEN 'LOW_STOCK'
+                ELSE 'IN_STOCK' END AS status_expected
+    FROM item i
+    CROSS JOIN LATERAL (
+      SELECT COALESCE(sum(s.on_hand), 0)::bigint AS on_hand, COALESCE(sum(s.reserved), 0)::bigint AS reserved,
+             COALESCE(sum(s.unallocatable), 0)::bigint AS unallocatable,
+             COALESCE(sum(GREATEST(0, s.on_hand - s.reserved - s.unallocatable)), 0)::bigint AS available,
+             COALESCE(bool_or(s.lot_expires_at IS NOT NULL), false) AS expires
+      FROM stock s
+      WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+    ) sums
+    WHERE ${within(range, "uuid", "i", "item_id")}
+      AND $10::timestamptz IS NOT DISTINCT FROM $10
+  ) stated
+  WHERE (on_hand, reserved, unallocatable) IS DISTINCT FROM (stocks_on_hand, stocks_reserved, stocks_unallocatable)
+    OR status <> status_expected`
+
+interface ItemRow {
+  readonly merchant_id: string
+  readonly item_id: string
+  readonly on_hand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly status: string
+  readonly stocks_on_hand: number
+  readonly stocks_reserved: number
+  readonly stocks_unallocatable: number
+  readonly status_expected: string
+}
+
+const ofItem = (row: ItemRow): ReadonlyArray<Finding> => {
+  const about = {
+    merchantId: row.merchant_id,
+    itemId: row.item_id,
+    subject: `item ${row.item_id}`,
+    identity: ""
+  }
+  const isSum =
+    row.on_hand === row.stocks_on_hand &&
+    row.reserved === row.stocks_reserved &&
+    row.unallocatable === row.stocks_unallocatable
+  return [
+    ...(isSum
+      ? []
+      : [
+          finding("item-is-its-stocks", {
+            ...about,
+            row: {
+              onHand: row.on_hand,
+              stocksOnHand: row.stocks_on_hand,
+              reserved: row.reserved,
+              stocksReserved: row.stocks_reserved,
+              unallocatable: row.unallocatable,
+              stocksUnallocatable: row.stocks_unallocatable
+            }
+          })
+        ]),
+    ...(row.status === row.status_expected
+      ? []
+      : [
+          finding("item-status", {
+            ...about,
+            row: { status: row.status, statusExpected: row.status_expected }
+          })
+        ])
+  ]
+}
+
+// reservation_pkey, reservation_line_pkey
+const pendingStatement = (range: Range) => `
+  SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, held.open, held.sold
+  FROM reservation r
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold
+    FROM reservation_line l
+    WHERE l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
+  ) held
+  WHERE ${within(range, "uuid", "r", "reservation_id")}
+    AND $10::timestamptz IS NOT DISTINCT FROM $10
+    AND ((r.status = 'PENDING') <> (held.open > 0)
+      OR (r.status = 'CONFIRMED' AND held.sold = 0)
+      OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0))`
+
+interface PendingRow {
+  readonly merchant_id: string
+  readonly reservation_id: string
+  readonly order_id: string
+  readonly status: string
+  readonly open: number
+  readonly sold: number
+}
+
+const ofPending = (row: PendingRow): ReadonlyArray<Finding> => [
+  finding("pending-holds", {
+    merchantId: row.merchant_id,
+    orderId: row.order_id,
+    reservationId: row.reservation_id,
+    subject: `reservation ${row.reservation_id} of order ${row.order_id}`,
+    identity: "",
+    row: { status: row.status, open: row.open, sold: row.sold }
+  })
+]
+
+/**
+ * A line is of a reservation, an item and a stock of its merchant, and its stock has moved for it. The first movement is
+ * found where the reservation was made; a line that has none is looked for to the stock's end.
+ */
+// reservation_line_pkey, reservation_pkey, item_pkey, stock_pkey, ledger_checkpoint_pkey, inventory_ledger_pkey
+const lineStatement = (range: Range) => `
+  SELECT *
+  FROM (
+    SELECT l.merchant_id, l.reservation_id, l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned,
+           r.order_id, r.reservation_id IS NOT NULL AS has_reservation,
+           i.item_id IS NOT NULL AND (l.stock_id IS NULL OR s.stock_id IS NOT NULL) AS has_stock,
+           r.reservation_id IS NULL OR s.stock_id IS NULL
+             OR EXISTS (
+               SELECT FROM ledger_checkpoint c
+               WHERE c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id AND c.recorded_at >= r.created_at
+             )
+             OR EXISTS (
+               SELECT FROM inventory_ledger m
+               WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
+                 AND m.reservation_id = l.reservation_id
+             ) AS has_movement
+    FROM reservation_line l
+    LEFT JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+    LEFT JOIN item i ON i.merchant_id = l.merchant_id AND i.item_id = l.item_id
+    LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+    WHERE ${within(range, "uuid", "l", "reservation_id")}
+      AND $10::timestamptz IS NOT DISTINCT FROM $10
+  ) stated
+  WHERE NOT has_reservation OR NOT has_stock OR NOT has_movement`
+
+interface LineRow {
+  readonly merchant_id: string
+  readonly reservation_id: string
+  readonly line_number: number
+  readonly item_id: string
+  readonly stock_id: string | null
+  readonly quantity: number
+  readonly open: number
+  readonly sold: number
+  readonly returned: number
+  readonly order_id: string | null
+  readonly has_reservation: boolean
+  readonly has_stock: boolean
+  readonly has_movement: boolean
+}
+
+const ofLine = (row: LineRow): ReadonlyArray<Finding> => {
+  const about = {
+    merchantId: row.merchant_id,
+    itemId: row.item_id,
+    stockId: row.stock_id,
+    orderId: row.order_id,
+    reservationId: row.reservation_id,
+    identity: ""
+  }
+  const line = {
+    lineNumber: row.line_number,
+    quantity: row.quantity,
+    open: row.open,
+    sold: row.sold,
+    returned: row.returned
+  }
+  const subject = `line ${row.line_number} of reservation ${row.reservation_id}`
+  const found: Array<Finding> = []
+  if (!row.has_reservation) found.push(finding("line-of-a-reservation", { ...about, subject, row: line }))
+  if (!row.has_stock) {
+    found.push(
+      finding("own-merchant", {
+        ...about,
+        subject,
+        identity: [row.item_id, row.stock_id],
+        row: { ...line, itemId: row.item_id, stockId: row.stock_id }
+      })
+    )
+  } else if (!row.has_movement) {
+    found.push(
+      finding("line-is-its-ledger", {
+        ...about,
+        subject: `reservation ${row.reservation_id} on stock ${row.stock_id}`,
+        row: {
+          open: line.open,
+          ledgerOpen: 0,
+          sold: line.sold,
+          ledgerSold: 0,
+          returned: line.returned,
+          ledgerReturned: 0
+        }
+      })
+    )
+  }
+  return found
+}
+
+// reservation_by_order, reservation_line_pkey. Of reservations of one kind only the largest counts: they followed one
+// another for the same line.
+const soldStatement = (range: Range) => `
+  WITH document AS MATERIALIZED (
+    SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
+    FROM reservation r
+    WHERE ${within(range, "text", "r", "order_id")}
+      AND $10::timestamptz IS NOT DISTINCT FROM $10
+  ),
+  asked AS (
+    SELECT merchant_id, order_id, item_id,
+           (COALESCE(max(quantity) FILTER (WHERE kind = 'ORDER'), 0)
+             + COALESCE(max(quantity) FILTER (WHERE kind = 'VARIANT'), 0)
+             + COALESCE(sum(quantity) FILTER (WHERE kind = 'SALE'), 0))::bigint AS quantity
+    FROM (
+      SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
+             sum((line.value ->> 1)::bigint) AS quantity
+      FROM document d
+      CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
+      GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
+    ) requests
+    GROUP BY merchant_id, order_id, item_id
+  ),
+  sold AS (
+    SELECT d.merchant_id, d.order_id, l.item_id, sum(l.sold)::bigint AS quantity
+    FROM document d
+    JOIN reservation_line l ON l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id
+    WHERE l.sold > 0
+    GROUP BY d.merchant_id, d.order_id, l.item_id
+  )
+  SELECT sold.merchant_id, sold.order_id, sold.item_id, sold.quantity AS sold, COALESCE(asked.quantity, 0) AS asked
+  FROM sold
+  LEFT JOIN asked
+    ON asked.merchant_id = sold.merchant_id AND asked.order_id = sold.order_id AND asked.item_id = sold.item_id::text
+  WHERE sold.quantity > COALESCE(asked.quantity, 0)`
+
+interface SoldRow {
+  readonly merchant_id: string
+  readonly order_id: string
+  readonly item_id: string
+  readonly sold: number
+  readonly asked: number
+}
+
+const ofSold = (row: SoldRow): ReadonlyArray<Finding> => [
+  finding("sold-once", {
+    merchantId: row.merchant_id,
+    orderId: row.order_id,
+    itemId: row.item_id,
+    subject: `item ${row.item_id} of order ${row.order_id}`,
+    row: { sold: row.sold, asked: row.asked }
+  })
+]
+
+// discrepancy_pkey, stock_pkey, item_pkey
+const discrepancyStatement = (range: Range) => `
+  SELECT *
+  FROM (
+    SELECT d.merchant_id, d.discrepancy_id, d.kind, d.subject, d.status, d.stock_id, d.item_id,
+           (d.stock_id IS NULL OR s.stock_id IS NOT NULL) AND (d.item_id IS NULL OR i.item_id IS NOT NULL) AS is_own,
+           d.status <> 'OPEN' OR d.kind NOT IN ('NEGATIVE_STOCK', 'OVERCOMMITTED') OR s.stock_id::text = d.subject
+             AS is_named
+    FROM discrepancy d
+    LEFT JOIN stock s ON s.merchant_id = d.merchant_id AND s.stock_id = d.stock_id
+    LEFT JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id
+    WHERE ${within(range, "uuid", "d", "discrepancy_id")}
+      AND $10::timestamptz IS NOT DISTINCT FROM $10
+  ) stated
+  WHERE NOT is_own OR is_named IS DISTINCT FROM true`
+
+interface DiscrepancyRow {
+  readonly merchant_id: string
+  readonly discrepancy_id: string
+  readonly kind: string
+  readonly subject: string
+  readonly status: string
+  readonly stock_id: string | null
+  readonly item_id: string | null
+}
+
+const ofDiscrepancy = (row: DiscrepancyRow): ReadonlyArray<Finding> => [
+  finding("own-merchant", {
+    merchantId: row.merchant_id,
+    stockId: row.stock_id,
+    itemId: row.item_id,
+    subject: `discrepancy ${row.discrepancy_id}`,
+    row: {
+      kind: row.kind,
+      status: row.status,
+      about: row.subject,
+      stockId: row.stock_id,
+      itemId: row.item_id
+    }
+  })
+]
+
+// tracking_pkey
+const trackingStatement = (range: Range) => `
+  SELECT t.merchant_id, t.tracking_key, t.posting_id
+  FROM tracking t
+  WHERE ${within(range, "text", "t", "tracking_key")}
+    AND $10::timestamptz IS NOT DISTINCT FROM $10
+    AND t.tracking_key LIKE 'POSTING|%' AND t.tracking_key <> 'POSTING|' || t.posting_id::text`
+
+interface TrackingRow {
+  readonly merchant_id: string
+  readonly tracking_key: string
+  readonly posting_id: string
+}
+
+const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
+  finding("tracking-names-its-posting", {
+    merchantId: row.merchant_id,
+    subject: `tracking ${row.tracking_key}`,
+    row: { trackingKey: row.tracking_key, postingId: row.posting_id }
+  })
+]
+
+// inventory_ledger_pkey, tracking_pkey. A reservation carries its posting's id itself, and expiry is harmless to repeat:
+// those two leave no tracking row.
+const trackedStatement = (range: Range) => `
+  SELECT l.merchant_id, l.posting_id, min(l.type) AS type, min(l.stock_id::text) AS stock_id,
+         min(l.recorded_at) AS recorded_at
+  FROM inventory_ledger l
+  WHERE ${within(range, "uuid", "l", "stock_id")}
+    AND l.type IN ('RECEIPT', 'RETURN', 'ADJUSTMENT')
+    AND ($10::timestamptz IS NULL OR l.recorded_at > $10)
+    AND NOT EXISTS (
+      SELECT FROM tracking t
+      WHERE t.merchant_id = l.merchant_id AND t.tracking_key = 'POSTING|' || l.posting_id::text
+    )
+  GROUP BY l.merchant_id, l.posting_id`
+
+interface TrackedRow {
+  readonly merchant_id: string
+  readonly posting_id: string
+  readonly type: string
+  readonly stock_id: string
+  readonly recorded_at: number
+}
+
+const ofTracked = (row: TrackedRow): ReadonlyArray<Finding> => [
+  finding("posting-is-tracked", {
+    merchantId: row.merchant_id,
+    stockId: row.stock_id,
+    subject: `posting ${row.posting_id}`,
+    identity: "",
+    row: { postingId: row.posting_id, type: row.type, recordedAt: row.recorded_at }
+  })
+]
+
+/** Asked over the ranges of stocks that the ledger is walked in. */
+export const tracked = question(
+  "postings are tracked",
+  { table: "stock", column: "stock_id", type: "uuid" },
+  trackedStatement,
+  ofTracked
+)
+
+export const questions: ReadonlyArray<Question> = [
+  question("items", byItem, itemStatement, ofItem),
+  question("reservations", byReservation, pendingStatement, ofPending),
+  question("reservation lines", byReservation, lineStatement, ofLine),
+  question("orders", byOrder, soldStatement, ofSold),
+  question("discrepancies", byDiscrepancy, discrepancyStatement, ofDiscrepancy),
+  question("tracking", byTracking, trackingStatement, ofTracking)
+]

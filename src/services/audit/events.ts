@@ -1,0 +1,457 @@
+import { Effect } from "effect"
+import { hash } from "node:crypto"
+import type { OutboxEvent } from "../../schema/Event.ts"
+import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { bucketOf, outboxBuckets } from "../LedgerStore.ts"
+import { arrays, parameter } from "../PostgresTypes.ts"
+import { type Ask, type Key, type Range, beginning, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Finding, finding } from "./Finding.ts"
+
+/**
+ * Invariant 4, and 7 of events: the outbox is read once, in the order of its buckets, and compared with the ledger.
+ *
+ * A ledger row and the event that tells of it are found by no index from one another. So both sides are summed up in a
+ * fixed number of cells (the row's digest says which one, and what is added), and only where a cell's two sums differ are
+ * its rows looked at one by one. What is compared is what was posted up to one moment, some seconds ago: a posting's id
+ * carries its time, so that both sides mean the same postings, whatever is posted meanwhile.
+ */
+
+const cells = 4_096
+/** Differing cells whose rows are looked at one by one in one go: about a sixty-fourth of all rows is held at most. */
+const cellsPerLook = 64
+/** Group rows of the outbox read at once. */
+const groupsPerRead = 32
+/** Items whose numbers are held at once; more are asked about in another pass over the outbox. */
+const itemsPerPass = 250_000
+/** Keys that wait for their broker and are remembered. */
+const waitingKeysMax = 100_000
+
+/** The postings that both sides are asked about: later than `after`, and not after `upTo`. Epoch milliseconds. */
+export interface Window {
+  readonly after: number | null
+  readonly upTo: number
+}
+
+const idAt = (at: number): string => {
+  const time = Math.max(0, at).toString(16).padStart(12, "0")
+  return `${time.slice(0, 8)}-${time.slice(8)}-0000-0000-000000000000`
+}
+/** The least id of a posting in the window, and the least one after it. */
+const boundsOf = ({ after, upTo }: Window) => ({
+  least: after === null ? nilUuid : idAt(after + 1),
+  beyond: idAt(upTo + 1)
+})
+
+interface Told {
+  readonly merchantId: string
+  readonly postingId: string
+  readonly stockId: string
+  readonly type: string
+  readonly onHandDelta: number
+  readonly reservedDelta: number
+  readonly unallocatableDelta: number
+}
+
+/** How a movement is written down on both sides. Ids hold no control characters. */
+const textOf = (told: Told): string =>
+  [
+    told.merchantId,
+    told.postingId,
+    told.stockId,
+    told.type,
+    told.onHandDelta,
+    told.reservedDelta,
+    told.unallocatableDelta
+  ].join("\u001f")
+const textInLedger = `concat_ws(E'\\x1f', l.merchant_id, l.posting_id, l.stock_id, l.type, l.on_hand_delta,
+      l.reserved_delta, l.unallocatable_delta)`
+
+/** The first three digits of the digest say which cell, the next eight what is added there. */
+const cellOf = (digest: string): number => Number.parseInt(digest.slice(0, 3), 16)
+const weightOf = (digest: string): number => Number.parseInt(digest.slice(3, 11), 16)
+const modulus = 2 ** 48
+
+/** Both sides of the comparison: what the ledger has, less what the outbox tells. */
+export class Comparison {
+  readonly counts = new Float64Array(cells)
+  readonly sums = new Float64Array(cells)
+
+  add(cell: number, count: number, sum: number): void {
+    this.counts[cell]! += count
+    this.sums[cell] = (((this.sums[cell]! + sum) % modulus) + modulus) % modulus
+  }
+
+  differing(): ReadonlyArray<number> {
+    const found: Array<number> = []
+    for (let cell = 0; cell < cells; cell++) {
+      if (this.counts[cell] !== 0 || this.sums[cell] !== 0) found.push(cell)
+    }
+    return found
+  }
+}
+
+const windowParameters = (window: Window) => {
+  const { beyond, least } = boundsOf(window)
+  return [parameter("text", least), parameter("text", beyond), parameter("timestamptz", window.upTo)]
+}
+/** A row that was forged may carry any posting: what was recorded by then counts by its own time. */
+const inWindow = `l.posting_id >= $10::text::uuid AND (l.posting_id < $11::text::uuid OR l.recorded_at <= $12)`
+
+// inventory_ledger_pkey, ledger_checkpoint_pkey
+const summedStatement = (range: Range) => `
+  SELECT ('x' || left(digest, 3))::bit(12)::int AS cell, count(*) AS count,
+         sum(('x' || substr(digest, 4, 8))::bit(32)::bigint)::bigint AS sum
+  FROM (
+    SELECT md5(${textInLedger}) AS digest
+    FROM inventory_ledger l
+    WHERE ${within(range, "uuid", "l", "stock_id")}
+      AND ${inWindow}
+  ) digested
+  GROUP BY 1`
+
+/** Adds a range of the ledger to a comparison. */
+export const sumLedger = Effect.fnUntraced(function* (
+  ask: Ask,
+  range: Range,
+  window: Window,
+  comparison: Comparison
+) {
+  const rows = yield* ask<{ cell: number; count: number; sum: number }>(summedStatement(range), [
+    ...rangeParameters(range),
+    ...windowParameters(window)
+  ])
+  for (const { cell, count, sum } of rows) comparison.add(cell, count, sum % modulus)
+})
+
+// inventory_ledger_pkey
+const rowsStatement = (range: Range) => `
+  SELECT l.merchant_id AS "merchantId", l.posting_id AS "postingId", l.stock_id AS "stockId", l.type,
+         l.on_hand_delta AS "onHandDelta", l.reserved_delta AS "reservedDelta",
+         l.unallocatable_delta AS "unallocatableDelta", l.sequence, l.recorded_at AS "recordedAt"
+  FROM inventory_ledger l
+  WHERE ${within(range, "uuid", "l", "stock_id")}
+    AND ${inWindow}
+    AND ('x' || left(md5(${textInLedger}), 3))::bit(12)::int = ANY ($13)`
+
+/** The movements of a few cells, one by one: in the ledger and not told (positive), or told and not there. */
+export class Look {
+  readonly cells: ReadonlySet<number>
+  readonly #left = new Map<string, { count: number; readonly told: Told; readonly row: object }>()
+
+  constructor(cells: ReadonlyArray<number>) {
+    this.cells = new Set(cells)
+  }
+
+  add(told: Told, count: number, row: object): void {
+    const text = textOf(told)
+    const known = this.#left.get(text)
+    const sum = (known?.count ?? 0) + count
+    if (sum === 0) this.#left.delete(text)
+    else this.#left.set(text, { count: sum, told, row: known?.row ?? row })
+  }
+
+  findings(): ReadonlyArray<Finding> {
+    return [...this.#left.values()].map(({ count, row, told }) =>
+      finding("movement-is-told", {
+        merchantId: told.merchantId,
+        stockId: told.stockId,
+        subject: `posting ${told.postingId} on stock ${told.stockId}`,
+        row: { ...told, ...row, untold: Math.max(0, count), unmoved: Math.max(0, -count) }
+      })
+    )
+  }
+}
+
+export const lookIntoLedger = Effect.fnUntraced(function* (
+  ask: Ask,
+  range: Range,
+  window: Window,
+  look: Look
+) {
+  const rows = yield* ask<Told & { sequence: number; recordedAt: number }>(rowsStatement(range), [
+    ...rangeParameters(range),
+    ...windowParameters(window),
+    arrays.int4([...look.cells])
+  ])
+  for (const { recordedAt, sequence, ...told } of rows) look.add(told, 1, { sequence, recordedAt })
+})
+
+interface GroupRow {
+  readonly position: number
+  readonly recorded_at: number
+  readonly sent: boolean
+  readonly events: string
+}
+
+// outbox_pkey
+const groupsStatement = `
+  SELECT position, recorded_at, sent_at IS NOT NULL AS sent, events
+  FROM outbox
+  WHERE bucket = $1 AND position > $2
+  ORDER BY position
+  LIMIT $3`
+
+/** Every event of the outbox, in the order of its buckets. */
+const readOutbox = Effect.fnUntraced(function* (
+  ask: Ask,
+  take: (event: OutboxEvent, group: GroupRow, bucket: number) => void
+) {
+  for (let bucket = 0; bucket < outboxBuckets; bucket++) {
+    let position = -1
+    for (;;) {
+      const rows = yield* ask<GroupRow>(groupsStatement, [
+        parameter("int4", bucket),
+        parameter("int8", position),
+        parameter("int4", groupsPerRead)
+      ])
+      for (const row of rows) {
+        for (const event of JSON.parse(row.events) as ReadonlyArray<OutboxEvent>) take(event, row, bucket)
+      }
+      if (rows.length < groupsPerRead) break
+      position = rows.at(-1)!.position
+    }
+  }
+})
+
+interface MovementTold {
+  readonly stockId: string
+  readonly type: string
+  readonly onHandDelta: number
+  readonly reservedDelta: number
+  readonly unallocatableDelta: number
+}
+
+const postingOf = (event: OutboxEvent): string => event.id.split(".")[0]!
+const isIn = (window: Window) => {
+  const { beyond, least } = boundsOf(window)
+  return (postingId: string): boolean => postingId >= least && postingId < beyond
+}
+
+const toldBy = (event: OutboxEvent): ReadonlyArray<Told> =>
+  ((event.data["movements"] ?? []) as ReadonlyArray<MovementTold>).map((movement) => ({
+    merchantId: event.merchantId,
+    postingId: postingOf(event),
+    stockId: movement.stockId,
+    type: movement.type,
+    onHandDelta: movement.onHandDelta,
+    reservedDelta: movement.reservedDelta,
+    unallocatableDelta: movement.unallocatableDelta
+  }))
+
+export interface Telling {
+  readonly findings: ReadonlyArray<Finding>
+  readonly events: number
+}
+
+interface ItemRow {
+  readonly merchant_id: string
+  readonly item_id: string
+  readonly event_sequence: number
+}
+
+// item_pkey
+const itemsStatement = (merchantId: string | undefined) => `
+  SELECT i.merchant_id, i.item_id, i.event_sequence
+  FROM item i
+  WHERE (i.merchant_id, i.item_id) > ($1::text, $2::text::uuid)
+    AND ${merchantId === undefined ? "$4::text IS NULL" : "i.merchant_id = $4::text"}
+  ORDER BY i.merchant_id, i.item_id
+  LIMIT $3`
+
+interface Numbered {
+  /** The item's own number, as it was before the outbox was read. */
+  readonly sequence: number
+  /** That of its last event. */
+  last: number | undefined
+}
+
+/** The items after a key, as many as are held at once. */
+const readItems = Effect.fnUntraced(function* (ask: Ask, from: Key, merchantId: string | undefined) {
+  const items = new Map<string, Numbered>()
+  let next: Key = from
+  for (;;) {
+    const rows = yield* ask<ItemRow>(itemsStatement(merchantId), [
+      parameter("text", next.merchantId),
+      parameter("text", next.id),
+      parameter("int4", itemsPerRead),
+      parameter("text", merchantId ?? null)
+    ])
+    for (const row of rows) {
+      items.set(`${row.merchant_id} ${row.item_id}`, { sequence: row.event_sequence, last: undefined })
+    }
+    const last = rows.at(-1)
+    if (last !== undefined) next = { merchantId: last.merchant_id, id: last.item_id }
+    if (rows.length < itemsPerRead) return { items, next: undefined }
+    if (items.size >= itemsPerPass) return { items, next }
+  }
+})
+const itemsPerRead = 10_000
+
+/**
+ * One pass over the outbox for some items: their numbers, and, in the first pass, all else that an event is asked about.
+ * What it finds is a suspicion while others write; what a second pass finds too is so.
+ */
+const pass = Effect.fnUntraced(function* (
+  ask: Ask,
+  options: {
+    readonly merchantId: string | undefined
+    readonly window: Window
+    readonly items: Map<string, Numbered>
+    readonly isWhole: boolean
+    readonly comparison: Comparison | undefined
+  }
+) {
+  const { comparison, isWhole, items, merchantId, window } = options
+  const found: Array<Finding> = []
+  const isAsked = isIn(window)
+  const { least } = boundsOf(window)
+  /** The first event of each key that is not SENT yet. */
+  const waiting = new Map<string, string>()
+  let events = 0
+  yield* readOutbox(ask, (event, { sent }, bucket) => {
+    if (merchantId !== undefined && event.merchantId !== merchantId) return
+    events += 1
+    const about = { merchantId: event.merchantId, subject: `event ${event.id}` }
+    const isNow = isAsked(postingOf(event))
+    if (comparison !== undefined && isNow) {
+      for (const told of toldBy(event)) {
+        const digest = hash("md5", textOf(told))
+        comparison.add(cellOf(digest), -1, -weightOf(digest))
+      }
+    }
+    if (comparison !== undefined) {
+      if (typeof event.key !== "string" || bucketOf(event.key) !== bucket) {
+        found.push(finding("event-in-its-bucket", { ...about, row: { key: event.key, bucket } }))
+      }
+      const earlier = waiting.get(event.key)
+      if (!sent && earlier === undefined && waiting.size < waitingKeysMax) waiting.set(event.key, event.id)
+      if (sent && earlier !== undefined) {
+        found.push(finding("sent-in-order", { ...about, row: { key: event.key, unsent: earlier } }))
+      }
+      if (event.data["merchantId"] !== event.merchantId) {
+        found.push(
+          finding("event-of-its-merchant", { ...about, row: { tells: event.data["merchantId"] ?? null } })
+        )
+      }
+    }
+    const itemId = event.data["itemId"]
+    if (typeof itemId !== "string") return
+    const item = items.get(`${event.merchantId} ${itemId}`)
+    if (item === undefined) {
+      if (isWhole && isNow) found.push(finding("event-of-its-merchant", { ...about, row: { itemId } }))
+      return
+    }
+    const sequence = event.data["sequence"]
+    if (typeof sequence !== "number") return
+    // Of what was removed by age, any part may be left.
+    const isFirst = item.last === undefined
+    const expected = isFirst ? (window.after === null ? 1 : sequence) : item.last! + 1
+    if (isNow && sequence !== expected) {
+      found.push(
+        finding("events-are-numbered", {
+          ...about,
+          itemId,
+          subject: `event ${event.id} of item ${itemId}`,
+          row: { sequence, sequenceExpected: expected }
+        })
+      )
+    }
+    if (postingOf(event) >= least) item.last = sequence
+  })
+  return { found, events }
+})
+
+/** An item's number is that of its last event, as far as one is kept. */
+const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Map<string, Numbered>, window: Window) {
+  const found: Array<Finding> = []
+  const told = (merchantId: string, itemId: string, sequence: number, last: number): unknown =>
+    found.push(
+      finding("last-event-is-told", {
+        merchantId,
+        itemId,
+        subject: `item ${itemId}`,
+        identity: "",
+        row: { sequence, sequenceTold: last }
+      })
+    )
+  /** More was told of them than the number that was read before: it has grown since, or was turned back. */
+  const grown: Array<readonly [string, string, number]> = []
+  for (const [key, { last, sequence }] of items) {
+    const [merchantId, itemId] = [key.slice(0, -37), key.slice(-36)]
+    if (last === undefined && window.after !== null) continue
+    if ((last ?? 0) < sequence) told(merchantId, itemId, sequence, last ?? 0)
+    else if (last !== undefined && last > sequence) grown.push([merchantId, itemId, last])
+  }
+  for (let index = 0; index < grown.length; index += itemsPerRead) {
+    const some = grown.slice(index, index + itemsPerRead)
+    const rows = yield* ask<ItemRow & { last: number }>(turnedBackStatement, [
+      arrays.text(some.map(([merchantId]) => merchantId)),
+      arrays.uuid(some.map(([, itemId]) => itemId)),
+      arrays.int8(some.map(([, , last]) => last))
+    ])
+    for (const row of rows) told(row.merchant_id, row.item_id, row.event_sequence, row.last)
+  }
+  return found
+})
+
+// item_pkey
+const turnedBackStatement = `
+  SELECT i.merchant_id, i.item_id, i.event_sequence, told.last
+  FROM unnest($1, $2, $3) AS told (merchant_id, item_id, last)
+  JOIN item i ON i.merchant_id = told.merchant_id AND i.item_id = told.item_id
+  WHERE i.event_sequence < told.last`
+
+/** All that the outbox is asked about by itself, and its side of the comparison with the ledger. */
+export const tell: (
+  ask: Ask,
+  options: {
+    readonly merchantId: string | undefined
+    readonly window: Window
+    readonly comparison: Comparison
+  }
+) => Effect.Effect<Telling, DatabaseUnavailable> = Effect.fnUntraced(function* (ask, options) {
+  const { merchantId, window } = options
+  const found: Array<Finding> = []
+  let events = 0
+  let from: Key | undefined = beginning(merchantId, nilUuid)
+  let comparison: Comparison | undefined = options.comparison
+  while (from !== undefined) {
+    const isFirst: boolean = comparison !== undefined
+    const { items, next }: { readonly items: Map<string, Numbered>; readonly next: Key | undefined } =
+      yield* readItems(ask, from, merchantId)
+    const told = yield* pass(ask, {
+      merchantId,
+      window,
+      items,
+      comparison,
+      isWhole: isFirst && next === undefined
+    })
+    found.push(...told.found, ...(yield* lastTold(ask, items, window)))
+    events = Math.max(events, told.events)
+    comparison = undefined
+    from = next
+  }
+  return { findings: found, events }
+})
+
+/** The outbox's side of a closer look. */
+export const lookIntoOutbox = (ask: Ask, merchantId: string | undefined, window: Window, look: Look) => {
+  const isAsked = isIn(window)
+  return readOutbox(ask, (event, group, bucket) => {
+    if ((merchantId !== undefined && event.merchantId !== merchantId) || !isAsked(postingOf(event))) return
+    for (const told of toldBy(event)) {
+      if (look.cells.has(cellOf(hash("md5", textOf(told))))) {
+        look.add(told, -1, { eventId: event.id, bucket, position: group.position })
+      }
+    }
+  })
+}
+
+export const looksOf = (comparison: Comparison): ReadonlyArray<Look> => {
+  const differing = comparison.differing()
+  const looks: Array<Look> = []
+  for (let index = 0; index < differing.length; index += cellsPerLook) {
+    looks.push(new Look(differing.slice(index, index + cellsPerLook)))
+  }
+  return looks
+}

@@ -3,6 +3,7 @@ import {
   Broker,
   BrokerUnavailable,
   type IncomingMessage,
+  type Lag,
   MessageRefused,
   type OutgoingMessage,
   messageBytesMax
@@ -65,6 +66,8 @@ export class MemoryCluster extends Context.Service<
     readonly refuse: (refused: (message: OutgoingMessage) => boolean) => Effect.Effect<void>
     /** How long every call takes. */
     readonly setDelay: (delayMs: number) => Effect.Effect<void>
+    /** How many messages of a topic a group has not committed, seen from outside. */
+    readonly lag: (group: string, topic: string) => Effect.Effect<number>
   }
 >()("holdfast/layers/MemoryCluster") {}
 
@@ -174,7 +177,8 @@ export const makeCluster = (options: MemoryBrokerOptions = {}): MemoryCluster["S
       }),
     setAnswersLost: (on) => Effect.sync(() => void (faults.answersLost = on)),
     refuse: (refused) => Effect.sync(() => void (faults.refused = refused)),
-    setDelay: (delayMs) => Effect.sync(() => void (faults.delayMs = delayMs))
+    setDelay: (delayMs) => Effect.sync(() => void (faults.delayMs = delayMs)),
+    lag: (group, topic) => Effect.sync(() => lagOf(log, group, topic).reduce((sum, { lag }) => sum + lag, 0))
   })
 }
 
@@ -329,15 +333,14 @@ const storeOf = (
         })
       )
     }),
-  lag: (group, topics) =>
-    call(() => {
-      const { offsets } = log.group(group)
-      return topics.flatMap((name) =>
-        log.topic(name).map(({ partitionId, topic, partition, messages, first }) => {
-          const end = first + messages.length
-          const committed = offsets.get(partitionId)?.committed ?? first
-          return { topic, partition, committed, end, lag: end - committed }
-        })
-      )
-    })
+  lag: (group, topics) => call(() => topics.flatMap((topic) => lagOf(log, group, topic)))
 })
+
+const lagOf = (log: MemoryLog, group: string, name: string): ReadonlyArray<Lag> => {
+  const { offsets } = log.group(group)
+  return log.topic(name).map(({ partitionId, topic, partition, messages, first }) => {
+    const end = first + messages.length
+    const committed = offsets.get(partitionId)?.committed ?? first
+    return { topic, partition, committed, end, lag: end - committed }
+  })
+}

@@ -1,0 +1,23 @@
+import { Effect } from "effect"
+import { PaymentSuccess } from "../schema/Message.ts"
+import { Orders } from "../services/Orders.ts"
+import { consumer } from "./Consumer.ts"
+
+/** A paid sale is a fact: it is always recorded, once per line (CONTRACTS section 5). */
+export const paymentSuccess = consumer({
+  topic: "payment.success",
+  payload: PaymentSuccess,
+  aggregate: ({ saleOrderId }) => saleOrderId,
+  handle: (caller, { items, saleOrderId }) =>
+    Effect.flatMap(Orders, (orders) =>
+      orders.recordSale(caller, {
+        orderId: saleOrderId,
+        lines: items.map(({ locationId, productVariantId, quantity, saleOrderItemId }) => ({
+          productVariantId,
+          quantity,
+          locationId: locationId ?? undefined,
+          saleOrderItemId: saleOrderItemId ?? undefined
+        }))
+      })
+    ).pipe(Effect.map(({ answer }) => (answer.applied + answer.changed > 0 ? "applied" : "repeated")))
+})

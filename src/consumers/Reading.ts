@@ -1,0 +1,145 @@
+import { Result, Schema, SchemaIssue } from "effect"
+import { hash } from "node:crypto"
+import { OutsideId } from "../schema/Identifier.ts"
+import { checkJson } from "../schema/JsonLimits.ts"
+import type { IncomingMessage } from "../services/Broker.ts"
+import type { Reason } from "../services/DeadLetters.ts"
+
+/**
+ * How a message is read before anything is asked of the books (CONTRACTS section 5): its JSON, its merchant and its
+ * identity. What cannot be read never can: each failure is the reason of a dead letter. A reason names fields and never
+ * shows what is in them.
+ */
+
+/** A value beyond this is not looked into: every payload of the contract fits many times. */
+export const valueBytesMax = 1024 * 1024
+
+export interface Defaults {
+  /** DEFAULT_MERCHANT_ID: whose a message is that names nobody. */
+  readonly merchantId: string | undefined
+}
+
+type Read<A> = Result.Result<A, Reason>
+type JsonObject = Readonly<Record<string, unknown>>
+
+const failed = (code: Reason["code"], detail: string): Result.Result<never, Reason> =>
+  Result.fail({ code, detail })
+
+const utf8 = new TextDecoder("utf-8", { fatal: true })
+const decodeJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
+/** Whole numbers past 2^53−1 as their own text: the parser would round them, and they may be ids. */
+const decodeExactJson = Schema.decodeUnknownResult(
+  Schema.fromJsonString(Schema.Unknown, {
+    reviver: ((_: string, value: unknown, context?: { readonly source?: string }) =>
+      typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
+        ? context!.source
+        : value) as never
+  })
+)
+
+/** The JSON object that a message is. */
+export const objectOf = (value: Uint8Array | null): Read<JsonObject> => objectWith(value, decodeJson)
+
+/** The same, without rounding anything: for records of captured tables, whose ids may be numbers. */
+export const exactObjectOf = (value: Uint8Array | null): Read<JsonObject> =>
+  objectWith(value, decodeExactJson)
+
+const objectWith = (value: Uint8Array | null, decode: typeof decodeJson): Read<JsonObject> => {
+  if (value === null || value.byteLength === 0) return failed("EMPTY", "there is no value")
+  if (value.byteLength > valueBytesMax) {
+    return failed("TOO_LARGE", `${value.byteLength} bytes are more than ${valueBytesMax}`)
+  }
+  let text: string
+  try {
+    text = utf8.decode(value)
+  } catch {
+    return failed("NOT_JSON", "is not UTF-8")
+  }
+  const defect = checkJson(text)
+  if (defect !== undefined) return failed("NOT_JSON", defect)
+  return Result.mapError(decode(text), () => ({
+    code: "NOT_JSON",
+    detail: "is not JSON"
+  })) as Read<JsonObject>
+}
+
+const own = (object: JsonObject, name: string): unknown =>
+  Object.hasOwn(object, name) ? object[name] : undefined
+export const isObject = (value: unknown): value is JsonObject =>
+  typeof value === "object" && value !== null && !Array.isArray(value)
+
+/**
+ * The payload: the object itself, or its `data`. A producer may use an envelope or not, and a field named `data` that we
+ * know nothing of is not taken for one.
+ */
+export const payloadOf = <A>(
+  body: JsonObject,
+  decode: (value: unknown) => Result.Result<A, Schema.SchemaError>
+): Read<A> => {
+  const plain = decode(body)
+  const data = own(body, "data")
+  const found = Result.isFailure(plain) && isObject(data) ? decode(data) : plain
+  return Result.mapError(found, (error) => invalid(error))
+}
+
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => (issue._tag === "MissingKey" ? "is required" : SchemaIssue.defaultLeafHook(issue))
+})
+const issuesShownMax = 10
+
+/** Each bad field with what is wrong with it. `under` is where the fields stand. */
+export const invalid = (error: Schema.SchemaError, under?: string): Reason => {
+  const { issues } = formatIssues(error.issue)
+  const shown = issues.slice(0, issuesShownMax).map(({ message, path }) => {
+    const at = [...(under === undefined ? [] : [under]), ...(path ?? [])]
+      .map((part) => String(typeof part === "object" ? part.key : part))
+      .join(".")
+    return at === "" ? message : `${at} ${message}`
+  })
+  const more = issues.length - shown.length
+  return { code: "INVALID", detail: [...shown, ...(more > 0 ? [`and ${more} more`] : [])].join("; ") }
+}
+
+const isMerchantId = Schema.is(OutsideId)
+
+/** `merchantId` at the top level or in `data`, or the header; two that differ are none. */
+export const merchantOf = (
+  body: JsonObject,
+  { headers }: IncomingMessage,
+  defaults: Defaults
+): Read<string> => {
+  const data = own(body, "data")
+  return oneMerchant(
+    [own(body, "merchantId"), isObject(data) ? own(data, "merchantId") : undefined, headers["x-merchant-id"]],
+    defaults
+  )
+}
+
+export const oneMerchant = (named: ReadonlyArray<unknown>, defaults: Defaults): Read<string> => {
+  const candidates = [...new Set(named.filter((value) => value !== undefined && value !== null))]
+  if (candidates.length > 1) return failed("MERCHANT_UNRESOLVED", "names merchants that differ")
+  const merchantId = candidates[0] ?? defaults.merchantId
+  if (merchantId === undefined)
+    return failed("MERCHANT_UNRESOLVED", "names no merchant, and there is no default")
+  return isMerchantId(merchantId)
+    ? Result.succeed(merchantId)
+    : failed("MERCHANT_UNRESOLVED", "merchantId is not an id (text of 1 to 128 characters)")
+}
+
+/** `id`, or the header `ce_id`, or the hash of a value that carries a timestamp: the same bytes are the same message. */
+export const identityOf = (body: JsonObject, { headers, value }: IncomingMessage): Read<string> => {
+  const data = own(body, "data")
+  const given = own(body, "id") ?? headers["ce_id"]
+  if (given !== undefined) {
+    return isMerchantId(given)
+      ? Result.succeed(given)
+      : failed("IDENTITY_UNRESOLVED", "id is not an id (text of 1 to 128 characters)")
+  }
+  const timestamp = own(body, "timestamp") ?? (isObject(data) ? own(data, "timestamp") : undefined)
+  return typeof timestamp === "string" && timestamp !== ""
+    ? Result.succeed(hash("sha256", value!))
+    : failed(
+        "IDENTITY_UNRESOLVED",
+        "has neither an id nor a timestamp by which it could be told from another"
+      )
+}

@@ -1,0 +1,27 @@
+import { capturedMerchant } from "./CapturedMerchant.ts"
+import { capturedProductVariant } from "./CapturedProductVariant.ts"
+import { confirmRequested } from "./ConfirmRequested.ts"
+import { orderReturned, returnProcessed } from "./ItemsReturned.ts"
+import { orderCreated } from "./OrderCreated.ts"
+import { orderCancelled, orderFraudulent, orderPaymentFailed } from "./OrderEnded.ts"
+import { paymentSuccess } from "./PaymentSuccess.ts"
+import { productVariantCreated } from "./ProductVariantCreated.ts"
+import { productVariantDeleted } from "./ProductVariantDeleted.ts"
+import { productVariantUpdated } from "./ProductVariantUpdated.ts"
+
+/** The topics that the role `consumers` consumes. */
+export const topics = [
+  paymentSuccess,
+  orderCreated,
+  orderCancelled,
+  orderPaymentFailed,
+  orderFraudulent,
+  orderReturned,
+  returnProcessed,
+  confirmRequested,
+  productVariantCreated,
+  productVariantUpdated,
+  productVariantDeleted,
+  capturedProductVariant,
+  capturedMerchant
+] as const

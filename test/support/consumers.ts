@@ -1,0 +1,88 @@
+import { Context, Effect, Exit, Layer, Scope } from "effect"
+import type { Consumer } from "../../src/consumers/Consumer.ts"
+import * as Runner from "../../src/consumers/Runner.ts"
+import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import * as Postgres from "../../src/layers/Postgres.ts"
+import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/Broker.ts"
+import { Db } from "../../src/services/Db.ts"
+import { DeadLetters } from "../../src/services/DeadLetters.ts"
+import { FailPoint } from "../../src/services/FailPoint.ts"
+import { timings } from "./brokers.ts"
+import { freshDatabase } from "./Postgres.ts"
+import { eventually } from "./service.ts"
+
+/** Consumers at work over a broker in memory, with its faults at hand, and a real database. */
+
+/** As large as a poisonous message may be. */
+const messageBytesMax = 8 * 1024 * 1024
+
+export const streams = Effect.gen(function* () {
+  const { url } = yield* freshDatabase
+  const cluster = makeCluster({ timings, messageBytesMax })
+  const { broker } = yield* cluster.connect
+  const db = Context.get(yield* Layer.build(Postgres.layer({ url })), Db)
+  const base = Context.make(Db, db)
+  const deadLettersOver = (over: Broker["Service"]) =>
+    Effect.map(
+      Layer.build(
+        DeadLetters.layer.pipe(Layer.provide(Layer.succeedContext(Context.add(base, Broker, over))))
+      ),
+      (context) => Context.get(context, DeadLetters)
+    )
+  const deadLetters = yield* deadLettersOver(broker)
+
+  /** Another process with these consumers, until it is stopped or crashes. */
+  const start = Effect.fnUntraced(function* <E, R>(
+    consumers: ReadonlyArray<Consumer<E, R>>,
+    context: Context.Context<R>,
+    options: Partial<Runner.RunnerOptions> & { readonly failPoint?: typeof FailPoint.Service } = {}
+  ) {
+    const replica = yield* cluster.connect
+    const scope = yield* Scope.make()
+    yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
+    const { failPoint, ...runner } = options
+    const layer = Runner.layer(consumers, { defaultMerchantId: undefined, ...runner }).pipe(
+      Layer.provide(
+        Layer.succeedContext(
+          Context.merge(base, context).pipe(
+            Context.add(Broker, replica.broker),
+            Context.add(DeadLetters, yield* deadLettersOver(replica.broker))
+          )
+        )
+      )
+    )
+    const build = Layer.buildWithScope(layer as Layer.Layer<never, never, never>, scope)
+    yield* failPoint === undefined ? build : Effect.provideService(build, FailPoint, failPoint)
+    return { ...replica, stop: Scope.close(scope, Exit.void) }
+  })
+
+  /** What the group of a topic has not committed. */
+  const lag = (topic: string) => cluster.lag(Runner.groupOf(topic), topic)
+
+  return {
+    url,
+    cluster,
+    broker,
+    db,
+    deadLetters,
+    start,
+    publish: (...messages: ReadonlyArray<OutgoingMessage>) => Effect.orDie(broker.publish(messages)),
+    lag,
+    untilDone: (topic: string) => eventually(lag(topic), (left) => left === 0),
+    /** All that lies in a topic. */
+    read: (topic: string, count: number) =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const subscription = yield* broker.subscribe({ group: `reader.${++readers}`, topics: [topic] })
+          const messages: Array<IncomingMessage> = []
+          while (messages.length < count) {
+            const polled = yield* subscription.poll(100)
+            messages.push(...polled)
+            yield* subscription.commit(polled)
+          }
+          return messages
+        })
+      ).pipe(Effect.orDie)
+  }
+})
+let readers = 0

@@ -92,6 +92,7 @@ describe("the rooms of src", () => {
 /** Tables that are not merchants' data. A table with merchant_id is never one of them. */
 const tablesWithoutMerchant: Readonly<Record<string, string>> = {
   outbox: "the dispatcher reads it for all merchants, by bucket and position; a row holds a group's events",
+  dead_letter: "messages that may name no merchant, or a wrong one: they are the operator's",
   dev_issuer_key: "one key pair of a development database",
   holdfast_migration: "which migrations were applied",
   retention_mark: "how far back each table's rows are kept, for all merchants"

@@ -1,6 +1,8 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer, Option, type Redacted, References, Schedule } from "effect"
 import { Otlp } from "effect/observability"
+import * as Runner from "../consumers/Runner.ts"
+import { topics } from "../consumers/topics.ts"
 import * as Operations from "../http/Operations.ts"
 import * as Server from "../http/Server.ts"
 import type * as Configuration from "../layers/Configuration.ts"
@@ -14,6 +16,7 @@ import { Authentication } from "../services/Authentication.ts"
 import { Availability } from "../services/Availability.ts"
 import { Catalog } from "../services/Catalog.ts"
 import { Db } from "../services/Db.ts"
+import { DeadLetters } from "../services/DeadLetters.ts"
 import { Discrepancies } from "../services/Discrepancies.ts"
 import { Health } from "../services/Health.ts"
 import { Movements } from "../services/Movements.ts"
@@ -65,6 +68,7 @@ const keyStatement = `SELECT private_jwk FROM dev_issuer_key WHERE id = 1`
 export const operations = Layer.mergeAll(
   Availability.layer,
   Catalog.layer,
+  DeadLetters.layer,
   Discrepancies.layer,
   Movements.layer,
   Orders.layer,
@@ -119,6 +123,9 @@ export const service = <E, R>(
     Layer.effectDiscard(onListening).pipe(Layer.provideMerge(server)),
     ProcessMetrics.layer,
     settings.roles.has("event-dispatcher") ? dispatcher : Layer.empty,
+    settings.roles.has("consumers")
+      ? Runner.layer(topics, { defaultMerchantId: Option.getOrUndefined(settings.defaultMerchantId) })
+      : Layer.empty,
     settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
   ).pipe(
     Layer.provide(Health.layer),

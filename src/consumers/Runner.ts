@@ -85,7 +85,7 @@ const retries = Metric.counter("holdfast_consumer_retries_total", {
 const lagMessages = Metric.gauge("holdfast_consumer_lag_messages", {
   description: "Messages of a topic that its group has not committed"
 })
-const oldestSeconds = Metric.gauge("holdfast_consumer_oldest_age_seconds", {
+const oldestSeconds = Metric.gauge("holdfast_consumer_oldest_seconds", {
   description: "Age of the oldest message of a topic that this process was given and has not committed"
 })
 const delaySeconds = Metric.histogram("holdfast_consumer_delay_seconds", {

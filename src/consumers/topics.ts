@@ -1,6 +1,10 @@
 import { capturedMerchant } from "./CapturedMerchant.ts"
 import { capturedProductVariant } from "./CapturedProductVariant.ts"
+import type { EnsureItem, PostingFailure, Refusal } from "../schema/Posting.ts"
+import type { Catalog } from "../services/Catalog.ts"
+import type { Orders } from "../services/Orders.ts"
 import { confirmRequested } from "./ConfirmRequested.ts"
+import type { Consumer } from "./Consumer.ts"
 import { orderReturned, returnProcessed } from "./ItemsReturned.ts"
 import { orderCreated } from "./OrderCreated.ts"
 import { orderCancelled, orderFraudulent, orderPaymentFailed } from "./OrderEnded.ts"
@@ -10,7 +14,7 @@ import { productVariantDeleted } from "./ProductVariantDeleted.ts"
 import { productVariantUpdated } from "./ProductVariantUpdated.ts"
 
 /** The topics that the role `consumers` consumes. */
-export const topics = [
+export const topics: ReadonlyArray<Consumer<Refusal<EnsureItem> | PostingFailure, Catalog | Orders>> = [
   paymentSuccess,
   orderCreated,
   orderCancelled,
@@ -24,4 +28,4 @@ export const topics = [
   productVariantDeleted,
   capturedProductVariant,
   capturedMerchant
-] as const
+]

@@ -1,7 +1,8 @@
 import { assert, layer } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Redacted } from "effect"
 import { globSync, readFileSync } from "node:fs"
 import path from "node:path"
+import { messagesAt } from "../support/messages.ts"
 import { Service, eventually, merchant } from "../support/service.ts"
 
 /** docs/metrics.md against the code and against /metrics of a program that has something to tell. */
@@ -89,6 +90,10 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("doc
       yield* shop.reserve("short", [["cup", 9]])
       yield* shop.reserve("expires", [["cup", 1]], { expiresIn: 1 })
       yield* service.call("GET", "/api/v1/inventory/cup", undefined, { token: "none" })
+      const { send } = yield* messagesAt(Redacted.make(service.databaseUrl))
+      const { merchantId } = shop
+      yield* send("product-variant.deleted", { merchantId, productVariantId: "saucer" })
+      yield* send("product-variant.deleted", { merchantId })
       const text = yield* eventually(
         Effect.map(service.call("GET", "/metrics"), (answer) => answer.text),
         (found) => always.every((name) => found.includes(`# TYPE ${name} `))

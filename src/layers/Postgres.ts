@@ -26,10 +26,10 @@ const silenceMs = 2_000
 const connectTimeoutMs = 2_000
 const keepAliveMs = 5_000
 /**
- * Every statement of the kernel looks a batch of keys up, each by an index. A plan made for tables that were small
+ * Every statement of the kernel and of readers looks keys up, each by an index. A plan made for tables that were small
  * would scan them, and is kept: a batch's reads took ten times as long on a new database until it was analyzed.
  */
-const kernelPlans = {
+export const plansByIndex = {
   plan_cache_mode: "force_generic_plan",
   enable_seqscan: "off",
   enable_hashjoin: "off",
@@ -242,6 +242,7 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
         {
           application_name: "holdfast reader",
           role: "holdfast_reader",
+          ...plansByIndex,
           statement_timeout: String(readerStatementTimeoutMs),
           idle_in_transaction_session_timeout: "5000"
         },
@@ -259,7 +260,7 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
       return Db.of({
         session: openSession(options, {
           application_name: "holdfast kernel",
-          ...kernelPlans,
+          ...plansByIndex,
           statement_timeout: String(kernelStatementTimeoutMs),
           idle_in_transaction_session_timeout: String(options.idleInTransactionMs ?? 300)
         }),

@@ -93,7 +93,7 @@ const books = Effect.gen(function* () {
     asked.length = 0
     const answer = yield* operation
     const nodes: Array<PlanNode> = []
-    for (const { parameters, statement } of [...asked]) {
+    for (const { parameters, statement } of asked) {
       const given = parameters.map((_, index) => `$${index + 1}`)
       const [{ types, values }] = (yield* sql.run<{ types: string; values: string }>(
         `SELECT concat_ws(', ', ${given.map((each) => `pg_typeof(${each})`).join(", ")}) AS types,

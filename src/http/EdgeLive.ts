@@ -14,10 +14,11 @@ import {
 } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApiError } from "effect/http-api"
+import { isUtf8 } from "node:buffer"
 import { hash } from "node:crypto"
 import { Authentication } from "../services/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
-import { CurrentCaller, Edge, RequiredPermission } from "./Contract.ts"
+import { CurrentCaller, Edge, RequiredPermission, maxLines } from "./Contract.ts"
 import { checkJson } from "../schema/JsonLimits.ts"
 import {
   type Failing,
@@ -36,6 +37,8 @@ export interface EdgeOptions {
 
 export const bodyLimitBytes = 1024 * 1024
 const idempotencyKeyLengthMax = 255
+/** Bodies with longer lists are not looked at. What a call takes is less, and refused by the name of its field. */
+const entriesMax = 2 * maxLines
 const requestIdPattern = /^[\x21-\x7e]{1,128}$/
 const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 
@@ -167,7 +170,9 @@ const bodyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServe
     return yield* new PayloadTooLarge({ limitBytes: bodyLimitBytes })
   }
   const text = yield* Effect.mapError(request.text, () => new PayloadTooLarge({ limitBytes: bodyLimitBytes }))
-  const defect = checkJson(text)
+  // What is not UTF-8 was decoded to this character: two ids that differ would become one.
+  const garbled = text.includes("\uFFFD") && !isUtf8(yield* Effect.orDie(request.arrayBuffer))
+  const defect = garbled ? "must be UTF-8" : checkJson(text, entriesMax)
   if (defect !== undefined) {
     return yield* new ValidationFailed({ errors: [{ path: "body", message: defect }] })
   }

@@ -233,6 +233,39 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad
     })
   )
 
+  it.effect("refuses what is not UTF-8, and not the character that stands for it", () =>
+    Effect.gen(function* () {
+      const { call, item, receive } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 5)
+      const reserve = (body: string | Buffer) =>
+        call("POST", "/api/v1/inventory/reserve", body, { headers: { "content-type": "application/json" } })
+      for (const bytes of ["ff", "c0af", "eda080", "f4908080", "e282"]) {
+        const [before, after] = bodyOf("a|b").split("|") as [string, string]
+        const answer = yield* reserve(
+          Buffer.concat([Buffer.from(before), Buffer.from(bytes, "hex"), Buffer.from(after)])
+        )
+        assertProblem(answer, 400, "VALIDATION_FAILED", {
+          errors: [{ path: "body", message: "must be UTF-8" }]
+        })
+      }
+      assert.strictEqual((yield* reserve(bodyOf("a\uFFFDb"))).status, 201)
+    })
+  )
+
+  it.effect("refuses a list so long that naming its faults would be work for seconds", () =>
+    Effect.gen(function* () {
+      const { post } = yield* merchant
+      const answer = yield* post(
+        "/api/v1/inventory/reserve",
+        `{"orderId":"o","items":[${"0,".repeat(399_999)}0]}`
+      )
+      assertProblem(answer, 400, "VALIDATION_FAILED", {
+        errors: [{ path: "body", message: "must not have more than 1000 entries in an object or a list" }]
+      })
+    })
+  )
+
   it.effect("refuses an Idempotency-Key that cannot be one", () =>
     Effect.gen(function* () {
       const { item, post, receive } = yield* merchant

@@ -7,6 +7,9 @@ import { checkJson, jsonDepthMax } from "../../src/schema/JsonLimits.ts"
 
 const nested = (depth: number): string => `${'{"a":['.repeat(depth / 2)}${"]}".repeat(depth / 2)}`
 
+const list = (length: number): string => JSON.stringify(Array.from({ length }, () => [1, 2, 3]))
+const members = (length: number): string => Array.from({ length }, (_, index) => `"k${index}":0`).join(",")
+
 /** The name, written with an escape for every character. */
 const escaped = (name: string): string =>
   `"${[...Array(name.length).keys()]
@@ -53,6 +56,30 @@ describe("checkJson", () => {
   it("refuses what is nested deeper than the limit", () => {
     assert.isUndefined(checkJson(nested(jsonDepthMax)))
     assert.match(checkJson(nested(jsonDepthMax + 2))!, /nested deeper/)
+  })
+
+  it("refuses an object with more members than it is told, and such a list where the outermost object has it", () => {
+    for (const text of [
+      `{"a":${list(50)}}`,
+      `{"a":${list(30)},"b":${list(50)}}`,
+      `{"a":{"b":${list(60)}}}`,
+      `{"a":[${list(60)}]}`,
+      `{${members(50)}}`,
+      `{"a":{${members(50)}},"b":{${members(50)}}}`
+    ]) {
+      assert.isUndefined(checkJson(text, 50), text)
+      assert.isUndefined(checkJson(text))
+    }
+    for (const text of [
+      `{"a":${list(51)}}`,
+      `{"a":${list(30)},"b":${list(51)}}`,
+      `{"a":[${",".repeat(50)}]}`,
+      `{${members(51)}}`,
+      `{"a":[[{${members(51)}}]]}`
+    ]) {
+      assert.match(checkJson(text, 50)!, /more than 50 entries/, text)
+      assert.isUndefined(checkJson(text))
+    }
   })
 
   it("refuses what is not an object", () => {

@@ -140,7 +140,7 @@ CREATE UNIQUE INDEX reservation_by_order ON reservation (merchant_id, order_id, 
 CREATE INDEX reservation_due ON reservation (expires_at) WHERE status = 'PENDING';
 
 -- quantity = open + sold + released; expired is the part of released that the order did not give back itself;
--- returned is what came back of what was sold.
+-- returned is what came back of what was sold; paid is what a payment has spoken of, so that it is not sold again.
 CREATE TABLE reservation_line (
   merchant_id text NOT NULL,
   reservation_id uuid NOT NULL,
@@ -154,10 +154,12 @@ CREATE TABLE reservation_line (
   released bigint NOT NULL DEFAULT 0,
   expired bigint NOT NULL DEFAULT 0,
   returned bigint NOT NULL DEFAULT 0,
+  paid bigint NOT NULL DEFAULT 0,
   PRIMARY KEY (merchant_id, reservation_id, line_number),
   CHECK (open >= 0 AND sold >= 0 AND released >= 0 AND quantity = open + sold + released),
   CHECK (expired >= 0 AND expired <= released),
-  CHECK (returned >= 0 AND returned <= sold)
+  CHECK (returned >= 0 AND returned <= sold),
+  CHECK (paid >= 0 AND paid <= sold)
 ) WITH (fillfactor = 80);
 -- "What holds this stock" (audit, invariant 2).
 CREATE INDEX reservation_line_open ON reservation_line (merchant_id, stock_id) WHERE open > 0;

@@ -93,6 +93,7 @@ describe("the rooms of src", () => {
 const tablesWithoutMerchant: Readonly<Record<string, string>> = {
   outbox: "the dispatcher reads it for all merchants, by bucket and position; a row holds a group's events",
   dead_letter: "messages that may name no merchant, or a wrong one: they are the operator's",
+  captured_variant: "whose a captured row is, asked before any merchant is known",
   dev_issuer_key: "one key pair of a development database",
   holdfast_migration: "which migrations were applied",
   retention_mark: "how far back each table's rows are kept, for all merchants"

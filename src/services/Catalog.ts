@@ -120,10 +120,10 @@ export class Catalog extends Context.Service<
       const followCaptured: Catalog["Service"]["followCaptured"] = Effect.fn("Catalog.followCaptured")(
         function* (caller, record) {
           const { rowId } = record
-          const [known] = yield* db.maintain<{ merchant_id: string }>(capturedStatement, [
+          const [known] = yield* db.maintain<{ owner_id: string }>(capturedStatement, [
             parameter("text", rowId)
           ])
-          const owner = known?.merchant_id
+          const owner = known?.owner_id
           const isGone = record._tag === "Deleted" || record.merchantId !== owner
           // A row that has changed hands is gone for the merchant that had it.
           if (owner !== undefined && isGone) {
@@ -164,7 +164,7 @@ export class Catalog extends Context.Service<
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
 
 // captured_variant_pkey. Before the merchant of the row is known, and so across all of them.
-const capturedStatement = `SELECT merchant_id FROM captured_variant WHERE row_id = $1`
+const capturedStatement = `SELECT owner_id FROM captured_variant WHERE row_id = $1`
 
 // item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
 // (statusOf): the one that is kept with the item is that of its last event.

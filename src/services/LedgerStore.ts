@@ -17,8 +17,11 @@ import {
   openKey
 } from "./decide/Books.ts"
 import { adjustmentKey } from "./decide/adjustments.ts"
-import { postingKey } from "./decide/decide.ts"
+import { deletedItemKey, initialStockKey } from "./decide/catalog.ts"
+import { hasOwnRow, postingKey } from "./decide/decide.ts"
+import { failedPaymentKey, receivedOrderKey, returnKey } from "./decide/orders.ts"
 import { cancelledOrderKey } from "./decide/reservations.ts"
+import { saleLineKey } from "./decide/sales.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
 /**
@@ -45,7 +48,8 @@ interface Needs {
   readonly discrepancies: Map<string, readonly [merchantId: string, discrepancyId: string]>
 }
 
-export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: ReadonlySet<string>): Needs => {
+/** `known`: merchants, and locations by `keyOf`, that are known to exist, so that nobody has to wait to create them. */
+export const needsOf = (postings: ReadonlyArray<Posting>, known: ReadonlySet<string>): Needs => {
   const needs: Needs = {
     locks: new Set(),
     orders: new Map(),
@@ -69,17 +73,16 @@ export const needsOf = (postings: ReadonlyArray<Posting>, knownMerchants: Readon
         : "sku" in ref
           ? pair(needs.skus, ref.sku, lock === undefined ? undefined : "sku")
           : pair(needs.items, ref.itemId)
-    if (!knownMerchants.has(merchantId)) {
+    if (!known.has(merchantId)) {
       needs.merchants.add(merchantId)
       needs.locks.add(`merchant ${merchantId}`)
     }
     if (caller.idempotency !== undefined) pair(needs.idempotency, caller.idempotency.key, "idempotency")
-    if (command._tag !== "ReserveStock" && command._tag !== "ExpireReservation")
-      pair(needs.tracking, postingKey(id))
+    if (hasOwnRow(command)) pair(needs.tracking, postingKey(id))
     for (const operation of operationsOf(command)) {
       if ("orderId" in operation && operation.orderId !== undefined)
         pair(needs.orders, operation.orderId, "order")
-      needsOfOperation(operation, { needs, merchantId, pair, item })
+      needsOfOperation(operation, { known, needs, merchantId, pair, item })
     }
   }
   return needs
@@ -99,6 +102,10 @@ export const weightOf = (command: Command): number => {
     case "AdjustStock":
     case "EnsureItem":
       return 2
+    case "RecordSale":
+    case "ReceiveOrder":
+    case "ReturnGoods":
+      return 2 * command.lines.length
     default:
       return "lines" in command ? command.lines.length : 1
   }
@@ -108,10 +115,12 @@ const needsOfOperation = (
   command: Operation,
   {
     item,
+    known,
     merchantId,
     needs,
     pair
   }: {
+    readonly known: ReadonlySet<string>
     readonly needs: Needs
     readonly merchantId: string
     readonly pair: (map: Map<string, readonly [string, string]>, value: string, lock?: string) => void
@@ -128,6 +137,7 @@ const needsOfOperation = (
       if (command.line !== undefined) item(command.line.item)
       return
     case "ConfirmReservation":
+    case "ConfirmOrder":
       pair(needs.tracking, cancelledOrderKey(command.orderId))
       return
     case "ExtendReservation":
@@ -143,10 +153,49 @@ const needsOfOperation = (
     case "EnsureItem":
       if (command.productVariantId !== undefined) item({ variantId: command.productVariantId }, "catalog")
       if (command.sku !== undefined) item({ sku: command.sku }, "catalog")
+      // Under the lock of the variant (or of the sku, where there is none).
+      if (command.productVariantId !== undefined)
+        pair(needs.tracking, deletedItemKey(command.productVariantId))
+      if (command.initialStock !== undefined) {
+        pair(needs.tracking, initialStockKey(command))
+        needs.merchants.add(merchantId)
+      }
+      if (command.capturedRow !== undefined) needs.locks.add(`captured ${command.capturedRow}`)
+      return
+    case "DeleteItem":
+      item({ variantId: command.productVariantId }, "catalog")
+      pair(needs.tracking, deletedItemKey(command.productVariantId))
+      return
+    case "EnsureMerchant":
       return
     case "EnsureLocation":
       needs.merchants.add(merchantId)
       needs.locks.add(`locations ${merchantId}`)
+      return
+    // What messages name may be new: the locks are those of who creates it. Keys that name an order are under its lock.
+    case "RecordSale":
+      needs.merchants.add(merchantId)
+      pair(needs.tracking, cancelledOrderKey(command.orderId))
+      for (const line of command.lines) {
+        item({ variantId: line.productVariantId }, "catalog")
+        pair(needs.tracking, saleLineKey(command.orderId, line))
+        if (line.locationId !== undefined && !known.has(keyOf(merchantId, line.locationId)))
+          needs.locks.add(`locations ${merchantId}`)
+      }
+      return
+    case "ReceiveOrder":
+      for (const line of command.lines) item({ variantId: line.productVariantId }, "catalog")
+      pair(needs.tracking, cancelledOrderKey(command.orderId))
+      pair(needs.tracking, receivedOrderKey(command.orderId))
+      return
+    case "CancelOrder":
+      pair(needs.tracking, cancelledOrderKey(command.orderId))
+      pair(needs.tracking, failedPaymentKey(command.orderId))
+      return
+    case "ReturnGoods":
+      needs.merchants.add(merchantId)
+      for (const line of command.lines) item({ variantId: line.productVariantId }, "catalog")
+      pair(needs.tracking, returnKey(command.messageId), "tracking")
       return
     case "ResolveDiscrepancy":
       pair(needs.discrepancies, command.discrepancyId, "discrepancy")
@@ -166,13 +215,13 @@ const columns = (pairs: Iterable<readonly [string, string]>) => {
 export const open = Effect.fnUntraced(function* (
   session: Session,
   postings: ReadonlyArray<Posting>,
-  knownMerchants: ReadonlySet<string>,
+  known: ReadonlySet<string>,
   at: number
 ) {
   const books = new Books()
-  const needs = needsOf(postings, knownMerchants)
+  const needs = needsOf(postings, known)
   for (const { caller } of postings) {
-    if (knownMerchants.has(caller.merchantId)) books.merchants.add(caller.merchantId)
+    if (known.has(caller.merchantId)) books.merchants.add(caller.merchantId)
   }
 
   const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
@@ -327,7 +376,7 @@ const readOrders = `
   SELECT r.merchant_id, r.reservation_id, r.order_id, r.kind, r.scope, r.status, r.request, r.metadata,
          r.expires_at, r.created_at, r.updated_at,
          l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.expired,
-         l.returned
+         l.returned, l.paid
   FROM unnest($1, $2) AS wanted (merchant_id, order_id)
   CROSS JOIN LATERAL (
     SELECT *
@@ -384,7 +433,8 @@ const takeOrderRow = (books: Books) => {
       books.addReservation(current)
     }
     if (row[11] !== null) {
-      const [lineNumber, itemId, stockId, quantity, open, sold, released, expired, returned] = row.slice(11)
+      const [lineNumber, itemId, stockId, quantity, open, sold, released, expired, returned, paid] =
+        row.slice(11)
       current.lines.push({
         merchantId,
         reservationId,
@@ -396,7 +446,8 @@ const takeOrderRow = (books: Books) => {
         sold,
         released,
         expired,
-        returned
+        returned,
+        paid
       } as LineRow)
     }
   }
@@ -656,6 +707,7 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
   insert(insertLocations, written.locations)
   update(updateLocations, changed.locations, written.locations)
   // Updates first: a name that one item gives up may be another's in the same batch.
+  insert(freeSkus, written.freedSkus)
   update(updateItems, changed.items, written.items)
   insert(insertItems, written.items)
   insert(insertStocks, written.stocks)
@@ -666,11 +718,15 @@ const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, 
   insert(insertReservations, written.reservations)
   insert(insertLines, written.lines)
   update(updateLines, changed.lines, written.lines)
+  insert(deleteTracking, written.forgotten)
   insert(insertTracking, written.tracking)
   insert(insertIdempotency, written.idempotency)
   insert(closeDiscrepancies, written.closings)
   update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
   insert(insertDiscrepancies, written.discrepancies)
+  // The last of several, since one statement writes a row once.
+  const captured = new Map(written.captured.map((row) => [row.rowId, row]))
+  insert(insertCaptured, captured.values())
   if (written.events.length > 0) {
     const groups = [...Map.groupBy(written.events, ({ key }) => bucketOf(key))]
     insert(
@@ -741,8 +797,9 @@ const insertItems: Write<ItemRow> = {
   statement: `
     INSERT INTO item (merchant_id, item_id, kind, product_variant_id, sku, product_id, name, unit, stocked,
       low_stock_threshold, safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable,
-      event_sequence, created_at, updated_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
+      event_sequence, created_at, updated_at, deleted_at)
+    SELECT *
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.itemId],
@@ -763,7 +820,20 @@ const insertItems: Write<ItemRow> = {
     ["int8", (row) => row.unallocatable],
     ["int8", (row) => row.eventSequence],
     ["timestamptz", (row) => row.createdAt],
-    ["timestamptz", (row) => row.updatedAt]
+    ["timestamptz", (row) => row.updatedAt],
+    ["timestamptz", (row) => row.deletedAt]
+  ]
+}
+
+/** In a statement of its own before the others: within one, a unique key does not pass from row to row. */
+const freeSkus: Write<ItemRow> = {
+  statement: `
+    UPDATE item i SET sku = NULL
+    FROM unnest($1, $2) AS u (merchant_id, item_id)
+    WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["uuid", (row) => row.itemId]
   ]
 }
 
@@ -926,8 +996,8 @@ const updateReservations: Write<ReservationRow> = {
 const insertLines: Write<LineRow> = {
   statement: `
     INSERT INTO reservation_line (merchant_id, reservation_id, line_number, item_id, stock_id, quantity, open, sold,
-      released, expired, returned)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+      released, expired, returned, paid)
+    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.reservationId],
@@ -939,7 +1009,8 @@ const insertLines: Write<LineRow> = {
     ["int8", (row) => row.sold],
     ["int8", (row) => row.released],
     ["int8", (row) => row.expired],
-    ["int8", (row) => row.returned]
+    ["int8", (row) => row.returned],
+    ["int8", (row) => row.paid]
   ]
 }
 
@@ -947,13 +1018,14 @@ const updateLines: Write<LineRow> = {
   statement: `
     WITH written AS (
       UPDATE reservation_line l
-      SET open = u.open, sold = u.sold, released = u.released, expired = u.expired, returned = u.returned
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-        AS u (merchant_id, reservation_id, line_number, open, sold, released, expired, returned)
+      SET open = u.open, sold = u.sold, released = u.released, expired = u.expired, returned = u.returned,
+          paid = u.paid
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
+        AS u (merchant_id, reservation_id, line_number, open, sold, released, expired, returned, paid)
       WHERE l.merchant_id = u.merchant_id AND l.reservation_id = u.reservation_id AND l.line_number = u.line_number
       RETURNING 1
     )
-    SELECT holdfast_expect(count(*), $9, 'reservation_line')::text FROM written`,
+    SELECT holdfast_expect(count(*), $10, 'reservation_line')::text FROM written`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.reservationId],
@@ -962,7 +1034,8 @@ const updateLines: Write<LineRow> = {
     ["int8", (row) => row.sold],
     ["int8", (row) => row.released],
     ["int8", (row) => row.expired],
-    ["int8", (row) => row.returned]
+    ["int8", (row) => row.returned],
+    ["int8", (row) => row.paid]
   ]
 }
 
@@ -976,6 +1049,30 @@ const insertTracking: Write<TrackingRow> = {
     ["uuid", (row) => row.postingId],
     ["text", (row) => row.answer],
     ["timestamptz", (row) => row.recordedAt]
+  ]
+}
+
+const deleteTracking: Write<{ readonly merchantId: string; readonly trackingKey: string }> = {
+  statement: `
+    DELETE FROM tracking t
+    USING unnest($1, $2) AS u (merchant_id, tracking_key)
+    WHERE t.merchant_id = u.merchant_id AND t.tracking_key = u.tracking_key`,
+  columns: [
+    ["text", (row) => row.merchantId],
+    ["text", (row) => row.trackingKey]
+  ]
+}
+
+/** The newest record of a row says whose it is. */
+const insertCaptured: Write<{ readonly rowId: string; readonly merchantId: string }> = {
+  statement: `
+    INSERT INTO captured_variant (row_id, owner_id)
+    SELECT row_id, owner_id FROM unnest($1, $2) AS u (row_id, owner_id)
+    ON CONFLICT (row_id) DO UPDATE SET owner_id = excluded.owner_id
+    WHERE captured_variant.owner_id <> excluded.owner_id`,
+  columns: [
+    ["text", (row) => row.rowId],
+    ["text", (row) => row.merchantId]
   ]
 }
 
@@ -1024,7 +1121,7 @@ const insertDiscrepancies: Write<DiscrepancyRow> = {
 
 const closeDiscrepancies: Write<{
   readonly merchantId: string
-  readonly stockId: string
+  readonly subject: string
   readonly kind: string
   readonly at: number
 }> = {
@@ -1035,7 +1132,7 @@ const closeDiscrepancies: Write<{
     WHERE d.merchant_id = u.merchant_id AND d.subject = u.subject AND d.kind = u.kind AND d.status = 'OPEN'`,
   columns: [
     ["text", (row) => row.merchantId],
-    ["text", (row) => row.stockId],
+    ["text", (row) => row.subject],
     ["text", (row) => row.kind],
     ["timestamptz", (row) => row.at]
   ]

@@ -117,11 +117,11 @@ const make = Effect.gen(function* () {
   const clock = yield* Clock.Clock
   const failPoint = yield* FailPoint
   const queue = yield* Queue.bounded<Entry>(queueMax)
-  const knownMerchants = new Set<string>()
+  const known = new Set<string>()
 
   const opening: Opening = { done: undefined }
   for (let lane = 0; lane < lanes; lane++) {
-    yield* Effect.forkScoped(runLane({ clock, db, failPoint, knownMerchants, opening, partitions, queue }))
+    yield* Effect.forkScoped(runLane({ clock, db, failPoint, known, opening, partitions, queue }))
   }
 
   const scope = yield* Effect.scope
@@ -162,7 +162,8 @@ interface Lane {
   readonly clock: Clock.Clock
   readonly db: Db["Service"]
   readonly failPoint: typeof FailPoint.Service
-  readonly knownMerchants: Set<string>
+  /** Merchants and locations (by `keyOf`) that are known to exist. Neither ever goes. */
+  readonly known: Set<string>
   readonly opening: Opening
   readonly partitions: Partitions["Service"]
   readonly queue: Queue.Queue<Entry>
@@ -335,7 +336,7 @@ const attemptBatch = Effect.fnUntraced(function* (
   const { books, transactionId } = yield* LedgerStore.open(
     session,
     entries.map(({ posting }) => posting),
-    lane.knownMerchants,
+    lane.known,
     startedAt
   ).pipe(Effect.tapError((failure) => abandon(holder, failure)))
   // A bug in deciding must not leave the transaction open with its locks.
@@ -353,7 +354,8 @@ const attemptBatch = Effect.fnUntraced(function* (
     )
     yield* lane.failPoint("afterCommitBeforeReply")
   }
-  for (const merchantId of books.merchants) lane.knownMerchants.add(merchantId)
+  for (const merchantId of books.merchants) lane.known.add(merchantId)
+  for (const location of books.locations.keys()) lane.known.add(location)
   yield* measure(clock, entries, verdicts, startedAt)
   yield* countReservations(books)
   return verdicts

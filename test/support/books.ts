@@ -42,6 +42,7 @@ export class MemoryStore {
   readonly idempotency = new Map<string, IdempotencyRow>()
   readonly discrepancies = new Map<string, Stored<DiscrepancyRow>>()
   readonly events: Array<EventRow> = []
+  readonly captured = new Map<string, string>()
 
   copy(): MemoryStore {
     const copy = new MemoryStore()
@@ -56,6 +57,7 @@ export class MemoryStore {
     copyRows(this.discrepancies, copy.discrepancies)
     copy.ledger.push(...this.ledger)
     copy.events.push(...this.events)
+    for (const [rowId, merchant] of this.captured) copy.captured.set(rowId, merchant)
     return copy
   }
 
@@ -154,15 +156,17 @@ export class MemoryStore {
       (row) => row.reservationId
     )
     write(this.lines, written.lines, changed.lines, (row) => `${row.reservationId} ${row.lineNumber}`)
+    for (const row of written.forgotten) this.tracking.delete(keyOf(row.merchantId, row.trackingKey))
     write(this.tracking, new Set(written.tracking), new Set(), (row) => row.trackingKey)
     for (const row of written.idempotency) {
       this.idempotency.set(keyOf(row.merchantId, row.idempotencyKey), { ...row })
     }
-    for (const { at, kind, merchantId: merchant, stockId } of written.closings) {
+    for (const { rowId, merchantId: merchant } of written.captured) this.captured.set(rowId, merchant)
+    for (const { at, kind, merchantId: merchant, subject } of written.closings) {
       for (const row of this.discrepancies.values()) {
         if (
           row.merchantId === merchant &&
-          row.subject === stockId &&
+          row.subject === subject &&
           row.kind === kind &&
           row.status === "OPEN"
         ) {
@@ -219,6 +223,7 @@ export class MemoryStore {
         line
       )
       expect(returned >= 0 && returned <= sold, "what is returned was sold", line)
+      expect(line.paid >= 0 && line.paid <= sold, "what is paid was sold", line)
     }
   }
 }

@@ -82,6 +82,8 @@ export interface LineRow {
   /** The part of `released` that the order did not give back itself. */
   expired: number
   returned: number
+  /** The part of `sold` that a payment has spoken of (RecordSale). */
+  paid: number
 }
 export interface LocationRow {
   readonly merchantId: string
@@ -189,8 +191,14 @@ export class Books {
     tracking: [] as Array<TrackingRow>,
     idempotency: [] as Array<IdempotencyRow>,
     discrepancies: new Set<DiscrepancyRow>(),
-    /** Balance discrepancies whose condition has ended, by stock and kind. */
-    closings: [] as Array<{ merchantId: string; stockId: string; kind: DiscrepancyKind; at: number }>,
+    /** Tracking keys that are no longer to be known. */
+    forgotten: [] as Array<{ merchantId: string; trackingKey: string }>,
+    /** Items that have given up their sku, which another item of the same batch may take. */
+    freedSkus: new Set<ItemRow>(),
+    /** The merchants of captured rows. */
+    captured: [] as Array<{ rowId: string; merchantId: string }>,
+    /** Discrepancies whose condition has ended, by subject and kind. */
+    closings: [] as Array<{ merchantId: string; subject: string; kind: DiscrepancyKind; at: number }>,
     events: [] as Array<EventRow>
   }
   readonly changed = {
@@ -272,6 +280,24 @@ export class Books {
     this.#journal.push(() => target.pop())
   }
 
+  track(row: TrackingRow): void {
+    this.insert(this.written.tracking, row)
+    this.index(this.tracking, keyOf(row.merchantId, row.trackingKey), row)
+  }
+
+  forget(row: TrackingRow): void {
+    const { merchantId, trackingKey } = row
+    const rows = this.written.tracking
+    const place = rows.indexOf(row)
+    if (place < 0) this.insert(this.written.forgotten, { merchantId, trackingKey })
+    else {
+      // One of this very batch is not written in the first place.
+      rows.splice(place, 1)
+      this.#journal.push(() => rows.splice(place, 0, row))
+    }
+    this.unindex(this.tracking, keyOf(merchantId, trackingKey))
+  }
+
   findItem(merchantId: string, ref: ItemRef): ItemRow | undefined {
     const item =
       "variantId" in ref
@@ -333,14 +359,15 @@ export class DerivedIds {
   }
 }
 
+export const isExpired = ({ lotExpiresAt }: StockRow, at: number): boolean =>
+  lotExpiresAt !== null && lotExpiresAt <= at
+
 /**
  * What can be sold of a stock at a time: `max(0, onHand − reserved − unallocatable)`, and nothing of a lot past its
  * expiry (CONTRACTS section 1: one formula everywhere).
  */
 export const sellable = (stock: StockRow, at: number): number =>
-  stock.lotExpiresAt !== null && stock.lotExpiresAt <= at
-    ? 0
-    : Math.max(0, stock.onHand - stock.reserved - stock.unallocatable)
+  isExpired(stock, at) ? 0 : Math.max(0, stock.onHand - stock.reserved - stock.unallocatable)
 
 export const sellableOf = (stocks: ReadonlyArray<StockRow>, at: number): number => {
   let sum = 0
@@ -350,6 +377,15 @@ export const sellableOf = (stocks: ReadonlyArray<StockRow>, at: number): number 
 
 /** What would be sellable if no lot ever expired: views show the difference as unallocatable (CONTRACTS section 1). */
 const freeOf = (stocks: ReadonlyArray<StockRow>): number => sellableOf(stocks, Number.NEGATIVE_INFINITY)
+
+const hasStock = (stocks: ReadonlyArray<StockRow>): boolean =>
+  stocks.some(({ onHand, reserved, unallocatable }) => onHand !== 0 || reserved !== 0 || unallocatable !== 0)
+
+/** Whether an item is sold no more although there is stock of it: a discrepancy is open for as long as it is so. */
+export const isStranded = (books: Books, item: ItemRow): boolean =>
+  item.discontinued && hasStock(books.stocksOf(item))
+
+export const isEmpty = (books: Books, item: ItemRow): boolean => !hasStock(books.stocksOf(item))
 
 export const statusOf = (
   item: Pick<ItemRow, "discontinued" | "initialized" | "lowStockThreshold">,

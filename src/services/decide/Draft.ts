@@ -16,6 +16,7 @@ import {
   type LedgerRow,
   type LocationRow,
   type StockRow,
+  isStranded,
   keyOf,
   openKey,
   sellableOf,
@@ -44,6 +45,7 @@ interface Touched {
   readonly quantityBefore: number
   readonly availableBefore: number
   readonly statusBefore: ItemStatus
+  readonly strandedBefore: boolean
   readonly movements: Array<{
     readonly row: LedgerRow
     readonly stock: StockRow
@@ -90,6 +92,7 @@ export class Draft {
         quantityBefore: item.onHand,
         availableBefore: sellableOf(this.books.stocksOf(item), this.at),
         statusBefore: item.status,
+        strandedBefore: isStranded(this.books, item),
         movements: [],
         notices: []
       }
@@ -189,14 +192,35 @@ export class Draft {
     return stock
   }
 
+  /** The stock of an item at a location in a lot (by default the unnamed one), opened if it is not there yet. */
+  stockIn(
+    item: ItemRow,
+    location: LocationRow,
+    lotNumber = "",
+    lotExpiresAt: number | null = null
+  ): StockRow {
+    return (
+      this.books
+        .stocksOf(item)
+        .find((stock) => stock.locationId === location.locationId && stock.lotNumber === lotNumber) ??
+      this.openStock(item, location, lotNumber, lotExpiresAt)
+    )
+  }
+
   /** Opens a discrepancy. One that is open already for the same subject and kind stays as it is (one open per pair). */
   openDiscrepancy(
     kind: DiscrepancyKind,
-    about: { readonly item: ItemRow; readonly stock?: StockRow; readonly orderId?: string | undefined },
+    about: {
+      readonly item: ItemRow
+      readonly stock?: StockRow
+      readonly orderId?: string | undefined
+      /** What there is one of, where it is neither the stock nor the order nor the item. */
+      readonly subject?: string
+    },
     detail: Readonly<Record<string, unknown>>
   ): void {
     const { books } = this
-    const subject = about.stock?.stockId ?? about.orderId ?? about.item.itemId
+    const subject = about.subject ?? about.stock?.stockId ?? about.orderId ?? about.item.itemId
     const key = openKey(this.merchantId, subject, kind)
     if (books.open.has(key)) return
     books.index(books.open, key, true as const)
@@ -229,6 +253,7 @@ export class Draft {
   finish(): void {
     for (const [item, touched] of this.#touched) {
       const { books } = this
+      this.#followStranding(item, touched.strandedBefore)
       const available = sellableOf(books.stocksOf(item), this.at)
       const status = statusOf(item, available)
       const names = {
@@ -341,17 +366,31 @@ export class Draft {
     }
     for (const kind of before) {
       if (after.includes(kind)) continue
-      this.#close(stock, kind)
+      this.#close(stock.stockId, kind)
       this.notify(item, "DiscrepancyClosed", { kind, stockId: stock.stockId })
     }
   }
 
+  /** Stock of an item that is discontinued: sold off, or sold again, it is no discrepancy any more. */
+  #followStranding(item: ItemRow, before: boolean): void {
+    const after = isStranded(this.books, item)
+    if (after === before) return
+    const kind = "DISCONTINUED_WITH_STOCK"
+    if (after) {
+      const { onHand, reserved, unallocatable } = item
+      this.openDiscrepancy(kind, { item }, { onHand, reserved, unallocatable })
+    } else {
+      this.#close(item.itemId, kind)
+      this.notify(item, "DiscrepancyClosed", { kind, stockId: null })
+    }
+  }
+
   /** One that this very batch opened is written as closed; any other is closed where it stands. */
-  #close(stock: StockRow, kind: DiscrepancyKind): void {
-    const { books } = this
-    books.unindex(books.open, openKey(stock.merchantId, stock.stockId, kind))
+  #close(subject: string, kind: DiscrepancyKind): void {
+    const { books, merchantId } = this
+    books.unindex(books.open, openKey(merchantId, subject, kind))
     for (const row of books.written.discrepancies) {
-      if (isOpen(row, stock, kind)) {
+      if (isOpen(row, merchantId, subject, kind)) {
         books.change(books.changed.discrepancies, row, {
           status: "CLOSED",
           closedAt: this.at,
@@ -360,16 +399,12 @@ export class Draft {
         return
       }
     }
-    const { merchantId, stockId } = stock
-    books.insert(books.written.closings, { merchantId, stockId, kind, at: this.at })
+    books.insert(books.written.closings, { merchantId, subject, kind, at: this.at })
   }
 }
 
-const isOpen = (row: DiscrepancyRow, stock: StockRow, kind: DiscrepancyKind): boolean =>
-  row.status === "OPEN" &&
-  row.kind === kind &&
-  row.stockId === stock.stockId &&
-  row.merchantId === stock.merchantId
+const isOpen = (row: DiscrepancyRow, merchantId: string, subject: string, kind: DiscrepancyKind): boolean =>
+  row.status === "OPEN" && row.kind === kind && row.subject === subject && row.merchantId === merchantId
 
 const balanceDiscrepancies = (stock: StockRow): ReadonlyArray<DiscrepancyKind> => {
   const kinds: Array<DiscrepancyKind> = []

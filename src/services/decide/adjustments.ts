@@ -8,18 +8,11 @@ import {
   StockNotFound,
   VersionMismatch
 } from "../../schema/Failure.ts"
-import type { AdjustStock, AnyRefusal, Answers } from "../../schema/Posting.ts"
-import {
-  type ItemRow,
-  type LocationRow,
-  type ReservationRow,
-  type StockRow,
-  itemFigures,
-  keyOf,
-  stockFigures
-} from "./Books.ts"
+import type { AdjustStock, AnyRefusal, Answers, MovementSource } from "../../schema/Posting.ts"
+import { type ItemRow, type StockRow, itemFigures, keyOf, stockFigures } from "./Books.ts"
+import { locationOf } from "./catalog.ts"
 import { type Decision, type Draft, type MovementNotes, answered, refused } from "./Draft.ts"
-import { addLine, allocate, nameOf, sellFromLine, settle, shortLine } from "./reservations.ts"
+import { addLine, allocate, nameOf, saleOf, sellFromLine, settle, shortLine } from "./reservations.ts"
 
 /** Changes of stock outside the life of a reservation (CONTRACTS 4.2, `adjust-stock`). */
 
@@ -87,9 +80,7 @@ const once = (
   const trackingKey = adjustmentKey(command)
   if (trackingKey !== undefined) {
     if (books.tracking.has(keyOf(merchantId, trackingKey))) return adjusted(draft, item, false, [])
-    const row = { merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: draft.at }
-    books.insert(books.written.tracking, row)
-    books.index(books.tracking, keyOf(merchantId, trackingKey), row)
+    books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: draft.at })
   }
   const unexpected = unexpectedVersion(draft, item, command)
   if (unexpected !== undefined) return unexpected
@@ -131,13 +122,17 @@ const sell = (draft: Draft, command: AdjustStock, item: ItemRow): Decision<Answe
   if (orderId === undefined) {
     return once(draft, command, item, () => sellDirectly(draft, command, item, quantity))
   }
-  const reservations = books.reservationsOf(merchantId, orderId).filter(({ kind }) => kind !== "SALE")
+  const ofOrder = books.reservationsOf(merchantId, orderId)
+  const reservations = ofOrder.filter(({ kind }) => kind !== "SALE")
   const lines = reservations.flatMap((reservation) =>
     reservation.lines.filter(({ itemId }) => itemId === item.itemId).map((line) => ({ line, reservation }))
   )
   const held = lines.filter(({ line }) => line.open > 0)
   if (held.length === 0) {
-    return lines.some(({ line }) => line.sold > 0)
+    const isPaid = ofOrder.some((one) =>
+      one.lines.some((line) => line.itemId === item.itemId && line.paid > 0)
+    )
+    return isPaid || lines.some(({ line }) => line.sold > 0)
       ? adjusted(draft, item, false, [])
       : once(draft, command, item, () => sellDirectly(draft, command, item, quantity))
   }
@@ -166,7 +161,7 @@ const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantit
   const { at, books } = draft
   if (!item.stocked) {
     if (command.orderId !== undefined)
-      addLine(draft, saleOf(draft, command.orderId, item, quantity), item, null, quantity, {
+      addLine(draft, saleOf(draft, command.orderId, [[item.itemId, quantity]]), item, null, quantity, {
         open: 0,
         sold: quantity
       })
@@ -182,7 +177,8 @@ const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantit
   const { picks, short } = allocate(stocks, quantity, at)
   if (short > 0)
     return refused(new InsufficientStock({ items: [shortLine(item, quantity, quantity - short)] }))
-  const sale = command.orderId === undefined ? undefined : saleOf(draft, command.orderId, item, quantity)
+  const sale =
+    command.orderId === undefined ? undefined : saleOf(draft, command.orderId, [[item.itemId, quantity]])
   for (const pick of picks) {
     if (sale !== undefined)
       addLine(draft, sale, item, pick.stock, pick.quantity, { open: 0, sold: pick.quantity })
@@ -200,34 +196,18 @@ const sellDirectly = (draft: Draft, command: AdjustStock, item: ItemRow, quantit
   return { moved: picks.map(({ stock }) => stock) }
 }
 
-/** The document of a sale without reservation: what an order was sold, for returns and for "sold once". */
-const saleOf = (draft: Draft, orderId: string, item: ItemRow, quantity: number): ReservationRow => {
-  const { at, books, merchantId } = draft
-  const sale: ReservationRow = {
-    merchantId,
-    reservationId: draft.nextId(),
-    orderId,
-    kind: "SALE",
-    scope: item.itemId,
-    status: "CONFIRMED",
-    request: JSON.stringify([[item.itemId, quantity, null]]),
-    metadata: null,
-    expiresAt: at,
-    createdAt: at,
-    updatedAt: at,
-    lines: []
-  }
-  books.insert(books.written.reservations, sale)
-  books.append(books.reservationsOfOrder, keyOf(merchantId, orderId), sale)
-  return sale
-}
-
 /**
  * A return is a fact. With an order it goes back to the stocks it was sold from; what exceeds that goes where returns
  * without an order go, and a discrepancy says so.
  */
-const takeBack = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => {
+export const takeBack = (
+  draft: Draft,
+  command: AdjustStock,
+  item: ItemRow,
+  source?: MovementSource
+): Effect => {
   const { books, merchantId } = draft
+  const notes = { ...notesOf(command), ...(source === undefined ? {} : { source }) }
   const moved: Array<StockRow> = []
   let open = command.quantity
   if (command.orderId !== undefined) {
@@ -244,7 +224,7 @@ const takeBack = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => 
           "RETURN",
           { onHand: quantity },
           {
-            ...notesOf(command),
+            ...notes,
             reservationId: reservation.reservationId
           }
         )
@@ -257,7 +237,7 @@ const takeBack = (draft: Draft, command: AdjustStock, item: ItemRow): Effect => 
     if ("refusal" in stock) return stock
     draft.touch(item)
     initialize(draft, item)
-    draft.move(stock.found, "RETURN", { onHand: open }, notesOf(command))
+    draft.move(stock.found, "RETURN", { onHand: open }, notes)
     moved.push(stock.found)
     if (command.orderId !== undefined) {
       draft.openDiscrepancy("RETURN_EXCEEDS_SALE", { item, orderId: command.orderId }, { quantity: open })
@@ -334,7 +314,7 @@ const stockFor = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
   const lotExpiresAt = command.lotExpiresAt ?? null
   const existing = stockAt(draft, item, command)
   if (existing === undefined) {
-    return { found: draft.openStock(item, locationFor(draft, command.locationId), lotNumber, lotExpiresAt) }
+    return { found: draft.openStock(item, locationOf(draft, command.locationId), lotNumber, lotExpiresAt) }
   }
   if (lotExpiresAt !== null && existing.lotExpiresAt !== lotExpiresAt) {
     return refused(
@@ -353,19 +333,9 @@ const foundAt = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
 }
 
 const stockAt = (draft: Draft, item: ItemRow, command: AdjustStock): StockRow | undefined => {
-  const { locationId } = locationFor(draft, command.locationId)
+  const { locationId } = locationOf(draft, command.locationId)
   const lotNumber = command.lotNumber ?? ""
   return draft.books
     .stocksOf(item)
     .find((stock) => stock.locationId === locationId && stock.lotNumber === lotNumber)
-}
-
-const locationFor = (draft: Draft, locationId: string | undefined): LocationRow => {
-  const { books, merchantId } = draft
-  if (locationId !== undefined) return books.locations.get(keyOf(merchantId, locationId))!
-  for (const location of books.locations.values()) {
-    if (location.merchantId === merchantId && location.isDefault) return location
-  }
-  // Every merchant is given its default location in the posting that first names it.
-  throw new Error(`merchant ${merchantId} has no default location`)
 }

@@ -1,13 +1,14 @@
 import { DiscrepancyNotFound, DiscrepancyPersists, ItemConflict } from "../../schema/Failure.ts"
 import type {
   Answers,
+  DeleteItem,
   EnsureItem,
   EnsureLocation,
   ItemAnswer,
   LocationAnswer,
   ResolveDiscrepancy
 } from "../../schema/Posting.ts"
-import { type Books, type ItemRow, type LocationRow, itemFigures, keyOf, openKey } from "./Books.ts"
+import { type Books, type ItemRow, type LocationRow, isEmpty, itemFigures, keyOf, openKey } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 
 /** What is stocked and where: items, locations, merchants, and the work list of discrepancies. */
@@ -32,16 +33,40 @@ export const ensureMerchant = (draft: Draft): void => {
   books.index(books.locations, keyOf(merchantId, defaultLocationId), location)
 }
 
+/** That a product variant was deleted: what messages say of it may be older. */
+export const deletedItemKey = (productVariantId: string): string =>
+  ["ITEM_DELETED", productVariantId].join("\u001f")
+
+/** The initial stock of an item, under the name by which it is told. */
+export const initialStockKey = ({ productVariantId, sku }: EnsureItem): string =>
+  ["INITIAL_STOCK", ...(productVariantId === undefined ? ["sku", sku] : ["variant", productVariantId])].join(
+    "\u001f"
+  )
+
 /**
  * *ensureInventoryItem*: finds the item by product variant or sku, adopts one that was known by its sku alone, or
  * creates it. Attributes that are not given stay as they are.
  */
 export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers["EnsureItem"]> => {
   const { at, books, merchantId, posting } = draft
-  const { productVariantId, sku } = command
+  const { productVariantId } = command
   const byVariant =
     productVariantId === undefined ? undefined : books.itemsByVariant.get(keyOf(merchantId, productVariantId))
-  const bySku = sku === undefined ? undefined : books.itemsBySku.get(keyOf(merchantId, sku))
+  const deletion =
+    productVariantId === undefined
+      ? undefined
+      : books.tracking.get(keyOf(merchantId, deletedItemKey(productVariantId)))
+  const isRevived = deletion !== undefined && command.keepsDeletion !== true
+  if (isRevived) books.forget(deletion)
+  const isDeleted = deletion !== undefined && !isRevived
+  // Its sku may be another's by now.
+  const sku = isDeleted ? undefined : command.sku
+  const named = sku === undefined ? undefined : books.itemsBySku.get(keyOf(merchantId, sku))
+  // An item that is deleted needs its sku no longer: product variants come and go, skus stay.
+  const isFree =
+    named !== undefined && named !== byVariant && named.deletedAt !== null && productVariantId !== undefined
+  if (isFree) renameSku(draft, named, null)
+  const bySku = isFree ? undefined : named
   const conflict =
     byVariant !== undefined && bySku !== undefined
       ? byVariant !== bySku
@@ -59,54 +84,135 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
     stocked: command.stocked,
     lowStockThreshold: command.lowStockThreshold,
     safetyStock: command.safetyStock,
-    discontinued: command.discontinued
+    discontinued: command.discontinued ?? (isRevived ? false : undefined)
   })
-  if (known === undefined) {
-    const item: ItemRow = {
-      merchantId,
-      itemId: posting.id,
-      kind: command.kind,
-      productVariantId: null,
-      sku: null,
-      productId: null,
-      name: null,
-      unit: "each",
-      stocked: true,
-      lowStockThreshold: 0,
-      safetyStock: 0,
-      discontinued: false,
-      initialized: false,
-      ...given,
-      status: command.discontinued === true ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK",
-      onHand: 0,
-      reserved: 0,
-      unallocatable: 0,
-      eventSequence: 0,
-      createdAt: at,
-      updatedAt: at,
-      deletedAt: null
-    }
-    books.insert(books.written.items, item)
-    books.index(books.items, keyOf(merchantId, item.itemId), item)
-    indexNames(books, item)
-    return answered({ at, created: true, item: itemAnswer(draft, item) })
+  const item = known ?? createItem(draft, posting.id, { kind: command.kind, ...given })
+  if (known !== undefined) changeItem(draft, known, given)
+  if (command.initialStock !== undefined) receiveInitialStock(draft, command, item, command.initialStock)
+  if (isDeleted) bury(draft, item)
+  else if (item.deletedAt !== null)
+    books.change(books.changed.items, item, { deletedAt: null, updatedAt: Math.max(item.updatedAt, at) })
+  if (command.capturedRow !== undefined)
+    books.insert(books.written.captured, { rowId: command.capturedRow, merchantId })
+  return answered({ at, created: item.itemId === posting.id, item: itemAnswer(draft, item) })
+}
+
+type ItemAttributes = { [K in Exclude<keyof EnsureItem, "_tag">]?: Exclude<EnsureItem[K], undefined> }
+
+const createItem = (draft: Draft, itemId: string, given: ItemAttributes): ItemRow => {
+  const { at, books, merchantId } = draft
+  const item: ItemRow = {
+    merchantId,
+    itemId,
+    kind: "PRODUCT",
+    productVariantId: null,
+    sku: null,
+    productId: null,
+    name: null,
+    unit: "each",
+    stocked: true,
+    lowStockThreshold: 0,
+    safetyStock: 0,
+    discontinued: false,
+    initialized: false,
+    ...given,
+    status: given.discontinued === true ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK",
+    onHand: 0,
+    reserved: 0,
+    unallocatable: 0,
+    eventSequence: 0,
+    createdAt: at,
+    updatedAt: at,
+    deletedAt: null
   }
-  const created = known.itemId === posting.id
-  const patch = Object.fromEntries(
-    Object.entries({ ...given, ...(known.deletedAt === null ? {} : { deletedAt: null }) }).filter(
-      ([field, value]) => known[field as keyof ItemRow] !== value
-    )
-  ) as Partial<ItemRow>
-  if (Object.keys(patch).length > 0) {
-    // Touched first: a new threshold or a discontinuation changes the status, and that is told.
-    draft.touch(known)
-    // A sku that is given up is free for another item of the same batch.
-    if (patch.sku !== undefined && known.sku !== null)
-      books.unindex(books.itemsBySku, keyOf(merchantId, known.sku))
-    books.change(books.changed.items, known, { ...patch, updatedAt: Math.max(known.updatedAt, at) })
-    indexNames(books, known)
+  books.insert(books.written.items, item)
+  books.index(books.items, keyOf(merchantId, item.itemId), item)
+  indexNames(books, item)
+  return item
+}
+
+const changeItem = (draft: Draft, item: ItemRow, given: ItemAttributes): void => {
+  const { at, books } = draft
+  const patch: ItemAttributes = Object.fromEntries(
+    Object.entries(given).filter(([field, value]) => item[field as keyof ItemRow] !== value)
+  )
+  if (Object.keys(patch).length === 0) return
+  // Touched first: a new threshold or a discontinuation changes the status, and that is told.
+  draft.touch(item)
+  if (patch.sku !== undefined) renameSku(draft, item, patch.sku)
+  books.change(books.changed.items, item, { ...patch, updatedAt: Math.max(item.updatedAt, at) })
+  indexNames(books, item)
+}
+
+/** A sku that is given up is free for another item of the same batch. */
+const renameSku = ({ books, merchantId }: Draft, item: ItemRow, sku: string | null): void => {
+  if (item.sku !== null) {
+    books.unindex(books.itemsBySku, keyOf(merchantId, item.sku))
+    if (!books.written.items.has(item)) books.insert(books.written.freedSkus, item)
   }
-  return answered({ at, created, item: itemAnswer(draft, known) })
+  books.change(books.changed.items, item, { sku })
+}
+
+/** Goods that an item came with: a fact, once for the item. None is an answer too: then it is out of stock. */
+const receiveInitialStock = (draft: Draft, command: EnsureItem, item: ItemRow, quantity: number): void => {
+  const { at, books, merchantId, posting } = draft
+  const trackingKey = initialStockKey(command)
+  if (books.tracking.has(keyOf(merchantId, trackingKey))) return
+  books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
+  draft.touch(item)
+  if (!item.initialized) books.change(books.changed.items, item, { initialized: true })
+  if (quantity === 0 || !item.stocked) return
+  const stock = draft.stockIn(item, locationOf(draft, undefined))
+  draft.move(stock, "RECEIPT", { onHand: quantity }, { source: "CATALOG" })
+}
+
+export const deleteItem = (draft: Draft, command: DeleteItem): Decision<Answers["DeleteItem"]> => {
+  const { at, books, merchantId, posting } = draft
+  const { productVariantId } = command
+  const trackingKey = deletedItemKey(productVariantId)
+  if (!books.tracking.has(keyOf(merchantId, trackingKey))) {
+    books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
+  }
+  const known = books.itemsByVariant.get(keyOf(merchantId, productVariantId))
+  // Remembered as an item that is deleted, so that a fact about it finds it so.
+  const item = known ?? createItem(draft, posting.id, { productVariantId })
+  bury(draft, item)
+  const outcome = known === undefined ? "REMEMBERED" : item.deletedAt === null ? "DISCONTINUED" : "DELETED"
+  return answered({ at, outcome })
+}
+
+/** What a deletion leaves of an item: nothing, or, while there is stock of it, one that is sold no more. */
+export const bury = (draft: Draft, item: ItemRow): void => {
+  const { at, books } = draft
+  draft.touch(item)
+  if (isEmpty(books, item)) {
+    if (item.deletedAt === null)
+      books.change(books.changed.items, item, { deletedAt: at, updatedAt: Math.max(item.updatedAt, at) })
+  } else if (item.deletedAt !== null || !item.discontinued) {
+    books.change(books.changed.items, item, {
+      deletedAt: null,
+      discontinued: true,
+      updatedAt: Math.max(item.updatedAt, at)
+    })
+  }
+}
+
+/** The item that a message speaks of: created when it is first named, and found although it was deleted. */
+export const itemOfMessage = (draft: Draft, productVariantId: string): ItemRow =>
+  draft.books.itemsByVariant.get(keyOf(draft.merchantId, productVariantId)) ??
+  createItem(draft, draft.nextId(), { productVariantId })
+
+/** The location that is named, created when a message is the first to do so; the default one where none is. */
+export const locationOf = (draft: Draft, locationId: string | undefined): LocationRow => {
+  const { books, merchantId } = draft
+  if (locationId !== undefined) {
+    return books.locations.get(keyOf(merchantId, locationId)) ?? createLocation(draft, locationId, null)
+  }
+  for (const location of books.locations.values()) {
+    if (location.merchantId === merchantId && location.isDefault) return location
+  }
+  // Every merchant is given its default location in the posting that first names it.
+  throw new Error(`merchant ${merchantId} has no default location`)
 }
 
 const indexNames = (books: Books, item: ItemRow): void => {
@@ -149,22 +255,27 @@ export const ensureLocation = (
     }
     return answered({ at, created: false, location: locationAnswer(known) })
   }
+  const location = createLocation(draft, command.locationId, command.name ?? null)
+  return answered({ at, created: true, location: locationAnswer(location) })
+}
+
+const createLocation = (draft: Draft, locationId: string, name: string | null): LocationRow => {
+  const { at, books, merchantId } = draft
   let position = 0
   for (const other of books.locations.values()) {
     if (other.merchantId === merchantId) position = Math.max(position, other.position + 1)
   }
-  const location = {
-    merchantId,
-    locationId: command.locationId,
-    name: command.name ?? null,
-    isDefault: false,
-    position,
-    createdAt: at
-  }
+  const location = { merchantId, locationId, name, isDefault: false, position, createdAt: at }
   books.insert(books.written.locations, location)
-  books.index(books.locations, keyOf(merchantId, command.locationId), location)
-  return answered({ at, created: true, location: locationAnswer(location) })
+  books.index(books.locations, keyOf(merchantId, locationId), location)
+  return location
 }
+
+const closesItself: ReadonlySet<string> = new Set([
+  "NEGATIVE_STOCK",
+  "OVERCOMMITTED",
+  "DISCONTINUED_WITH_STOCK"
+])
 
 /** Resolves by hand, with a reason. One whose condition lasts closes itself when the books are right, not before. */
 export const resolveDiscrepancy = (
@@ -176,9 +287,7 @@ export const resolveDiscrepancy = (
   const row = books.discrepancies.get(keyOf(merchantId, discrepancyId))
   if (row === undefined) return refused(new DiscrepancyNotFound({ discrepancyId }))
   if (row.status !== "OPEN") return answered({ at, discrepancyId, resolved: false })
-  if (row.kind === "NEGATIVE_STOCK" || row.kind === "OVERCOMMITTED") {
-    return refused(new DiscrepancyPersists({ discrepancyId }))
-  }
+  if (closesItself.has(row.kind)) return refused(new DiscrepancyPersists({ discrepancyId }))
   books.unindex(books.open, openKey(merchantId, row.subject, row.kind))
   books.change(books.changed.discrepancies, row, {
     status: "RESOLVED",

@@ -3,9 +3,11 @@ import type { AnyRefusal, Answers, Command, Posting } from "../../schema/Posting
 import { adjust } from "./adjustments.ts"
 import { type Books, keyOf } from "./Books.ts"
 import { bulk } from "./bulk.ts"
-import { ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
-import { type Decision, Draft, refused } from "./Draft.ts"
+import { deleteItem, ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
+import { type Decision, Draft, answered, refused } from "./Draft.ts"
+import { cancelOrder, confirmOrder, receiveOrder, returnGoods } from "./orders.ts"
 import { confirm, expire, extend, release, reserve } from "./reservations.ts"
+import { recordSale } from "./sales.ts"
 
 /** What became of one posting of a batch. */
 export type Verdict =
@@ -13,6 +15,13 @@ export type Verdict =
   | { readonly refusal: AnyRefusal }
 
 export const postingKey = (postingId: string): string => `POSTING|${postingId}`
+
+/**
+ * Whether a posting keeps its answer in a row of its own, for its own second run. Some need none: a reservation and the
+ * lines of a sale carry the posting's id themselves, and expiry is harmless to repeat.
+ */
+export const hasOwnRow = ({ _tag }: Command): boolean =>
+  _tag !== "ReserveStock" && _tag !== "ExpireReservation" && _tag !== "RecordSale"
 
 /**
  * Decides one posting over the books: its answer, with the books changed accordingly, or a typed refusal, with the
@@ -81,13 +90,20 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
     case "ResolveDiscrepancy":
       return resolveDiscrepancy(draft, command)
     case "EnsureMerchant":
+      // Done for every posting, before it is decided.
+      return answered({ at: draft.at })
     case "DeleteItem":
+      return deleteItem(draft, command)
     case "RecordSale":
+      return recordSale(draft, command)
     case "ReceiveOrder":
+      return receiveOrder(draft, command)
     case "ConfirmOrder":
+      return confirmOrder(draft, command)
     case "CancelOrder":
+      return cancelOrder(draft, command)
     case "ReturnGoods":
-      throw new Error(`${command._tag} is not decided yet`)
+      return returnGoods(draft, command)
     case "Bulk":
       return bulk(draft, command, perform)
   }
@@ -100,7 +116,7 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
 const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
   const { at, books, merchantId, posting } = draft
   const { idempotency } = posting.caller
-  const tracked = posting.command._tag !== "ReserveStock" && posting.command._tag !== "ExpireReservation"
+  const tracked = hasOwnRow(posting.command)
   if (!tracked && idempotency === undefined) return
   const answer = JSON.stringify(given)
   if (tracked) {

@@ -27,11 +27,12 @@ import {
   type ReservationRow,
   type StockRow,
   byPick,
+  isExpired,
   itemFigures,
   keyOf,
   sellable
 } from "./Books.ts"
-import { type Decision, type Draft, answered, refused } from "./Draft.ts"
+import { type Decision, type Draft, type MovementNotes, answered, refused } from "./Draft.ts"
 
 /** The life of a reservation (CONTRACTS section 2): reserve → confirm, release or expire. */
 
@@ -372,6 +373,9 @@ export const confirm = (
   const confirmed = reservations.find(({ status }) => status === "CONFIRMED")
   if (confirmed !== undefined)
     return answered({ at, confirmed: false, reservationId: confirmed.reservationId })
+  // A payment is the last word on what the order is sold: what it did not take is not taken by a confirmation.
+  if (ofOrder.some(({ lines }) => lines.some(({ paid }) => paid > 0)))
+    return answered({ at, confirmed: false, reservationId: last.reservationId })
   // One that the order has reserved anew after its expiry is over for good, whatever became of the newer one.
   const isNewest = ({ kind, reservationId, scope }: ReservationRow): boolean =>
     ofOrder.findLast((other) => other.kind === kind && other.scope === scope)?.reservationId === reservationId
@@ -476,7 +480,7 @@ export const expire = (draft: Draft, command: ExpireReservation): Decision<Answe
 }
 
 /** Gives back all that a reservation still holds, and ends it. Returns how much that was. */
-const giveBack = (
+export const giveBack = (
   draft: Draft,
   reservation: ReservationRow,
   reason: "RELEASED" | "CANCELLED" | "EXPIRED"
@@ -546,7 +550,7 @@ export const sellFromLine = (
   reservation: ReservationRow,
   line: LineRow,
   quantity: number,
-  notes: { readonly reference?: string | undefined; readonly reason?: string | undefined } = {}
+  notes: Omit<MovementNotes, "source" | "orderId" | "reservationId"> = {}
 ): void => {
   const { books } = draft
   books.change(books.changed.lines, line, { open: line.open - quantity, sold: line.sold + quantity })
@@ -564,7 +568,7 @@ export const sellFromLine = (
       reservationId
     }
   )
-  if (stock.lotExpiresAt !== null && stock.lotExpiresAt <= draft.at) {
+  if (isExpired(stock, draft.at)) {
     const item = books.items.get(keyOf(line.merchantId, line.itemId))!
     draft.openDiscrepancy(
       "EXPIRED_LOT_SOLD",
@@ -572,6 +576,32 @@ export const sellFromLine = (
       { quantity, lotNumber: stock.lotNumber }
     )
   }
+}
+
+/** The document of a sale without reservation: what an order was sold, for returns and for "sold once". */
+export const saleOf = (
+  draft: Draft,
+  orderId: string,
+  wants: ReadonlyArray<readonly [itemId: string, quantity: number]>
+): ReservationRow => {
+  const { at, books, merchantId } = draft
+  const sale: ReservationRow = {
+    merchantId,
+    reservationId: draft.nextId(),
+    orderId,
+    kind: "SALE",
+    scope: wants.length === 1 ? wants[0]![0] : "",
+    status: "CONFIRMED",
+    request: JSON.stringify(wants.map(([itemId, quantity]): Asked => [itemId, quantity, null])),
+    metadata: null,
+    expiresAt: at,
+    createdAt: at,
+    updatedAt: at,
+    lines: []
+  }
+  books.insert(books.written.reservations, sale)
+  books.append(books.reservationsOfOrder, keyOf(merchantId, orderId), sale)
+  return sale
 }
 
 export const addLine = (
@@ -593,7 +623,8 @@ export const addLine = (
     ...state,
     released: 0,
     expired: 0,
-    returned: 0
+    returned: 0,
+    paid: 0
   }
   books.insert(books.written.lines, line)
   books.insert(reservation.lines, line)

@@ -789,6 +789,11 @@ const freeIn = (stock: Stock): number => Math.max(0, stock.onHand - stock.reserv
 export const sellableNow = (stock: Stock, at: number): number =>
   stock.expiresAt !== null && at >= stock.expiresAt ? 0 : freeIn(stock)
 
+/** Nobody can buy what is there. */
+export const isStranded = ({ stocks }: World, { discontinued, id }: Item): boolean =>
+  discontinued &&
+  stocks.some(({ damaged, item, onHand, reserved }) => item === id && (onHand || reserved || damaged) !== 0)
+
 export const statusNow = (item: Item, available: number): string => {
   if (item.discontinued) return "DISCONTINUED"
   if (!item.initialized) return "AWAITING_INITIAL_STOCK"

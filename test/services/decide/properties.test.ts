@@ -14,7 +14,15 @@ import {
   play,
   sale
 } from "./histories.ts"
-import { type Outcome, type World, sellableNow, statusNow, stockName, stockText } from "./model.ts"
+import {
+  type Outcome,
+  type World,
+  isStranded,
+  sellableNow,
+  statusNow,
+  stockName,
+  stockText
+} from "./model.ts"
 
 // Goal: whatever is asked in whatever order, the kernel does what CONTRACTS sections 1, 2 and 4 say. Method: random
 // histories of batches over tables in memory, which each batch reads back as the database would hand them over; beside
@@ -388,6 +396,9 @@ const expectedBooks = (world: World): ReturnType<typeof booksOf> => {
     ),
     discrepancies: [
       ...impossible,
+      ...world.items
+        .filter((item) => isStranded(world, item))
+        .map(({ id }) => `DISCONTINUED_WITH_STOCK ${id}`),
       ...world.flags.filter(({ open }) => open).map(({ kind, subject }) => `${kind} ${subject}`)
     ].sort()
   }

@@ -353,19 +353,21 @@ describe("a paid sale", () => {
   })
 })
 
+/** Ten in stock, and an order that holds, held or never reserved three of them. */
+const begin = (state: "held" | "expired" | "never reserved"): Desk => {
+  const desk = deskWith()
+  desk.post(receipt(10))
+  if (state === "held") desk.post(reserving({ v: 3 }))
+  if (state === "expired") reserveAndExpire(desk, 3)
+  return desk
+}
+
 describe("an order line is sold once, whichever of the ways sells it", () => {
   const ways = {
     confirm: (desk: Desk) => desk.verdict(confirming),
     "inventory.confirm_requested": (desk: Desk) => desk.verdict(asked()),
     "payment.success": (desk: Desk) => desk.verdict(paid(line(3))),
     "adjust-stock SALE": (desk: Desk) => desk.verdict(saleByHand(3))
-  }
-  const begin = (isHeld: "held" | "expired" | "never reserved"): Desk => {
-    const desk = deskWith()
-    desk.post(receipt(10))
-    if (isHeld === "held") desk.post(reserving({ v: 3 }))
-    if (isHeld === "expired") reserveAndExpire(desk, 3)
-    return desk
   }
   for (const state of ["held", "expired", "never reserved"] as const) {
     for (const [first, sells] of Object.entries(ways)) {

@@ -358,7 +358,7 @@ export interface Answers {
     readonly discrepancyId: string
     readonly resolved: boolean
   }
-  readonly EnsureMerchant: { readonly at: number }
+  readonly EnsureMerchant: { readonly at: number; readonly created: boolean }
   readonly DeleteItem: {
     readonly at: number
     /** REMEMBERED: it was not known, and will be deleted when it is. */

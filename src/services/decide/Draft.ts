@@ -64,6 +64,8 @@ export class Draft {
   readonly at: number
   /** The stock whose balance would pass 2^53−1, if any: the posting is then refused as a whole. */
   overflow: StockRow | undefined
+  /** Whether this posting is the first to name its merchant. */
+  isNewMerchant = false
   #touched = new Map<ItemRow, Touched>()
   readonly #ids: DerivedIds
   #events = 0

@@ -19,6 +19,7 @@ export const defaultLocationId = "default"
 export const ensureMerchant = (draft: Draft): void => {
   const { at, books, merchantId } = draft
   if (books.merchants.has(merchantId)) return
+  draft.isNewMerchant = true
   books.insert(books.merchants, merchantId)
   books.insert(books.written.merchants, merchantId)
   const location = {

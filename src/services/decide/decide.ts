@@ -91,7 +91,7 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
       return resolveDiscrepancy(draft, command)
     case "EnsureMerchant":
       // Done for every posting, before it is decided.
-      return answered({ at: draft.at })
+      return answered({ at: draft.at, created: draft.isNewMerchant })
     case "DeleteItem":
       return deleteItem(draft, command)
     case "RecordSale":

@@ -5,7 +5,8 @@ export default defineConfig({
     include: ["test/faults/**/*.test.ts"],
     globalSetup: ["test/support/Postgres.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],
-    testTimeout: 180_000,
+    // A busy machine takes several times as long as a quiet one.
+    testTimeout: 300_000,
     hookTimeout: 60_000,
     pool: "forks",
     // What is measured under a fault must not be another test's load.

@@ -124,34 +124,71 @@ describe("1,000 answers cut off after the commit", () => {
 })
 
 describe("the same Idempotency-Key 50 times at once over two processes", () => {
-  it.live("has one effect and one body", () =>
+  it.live("has one effect and one body, and one more when it is older than a day", () =>
     withServices(2, (services, { sql }) =>
       Effect.gen(function* () {
         yield* stocked(services[0]!)
         const desks = yield* Effect.forEach(services, (service) => merchantAt(service, merchantId))
-        let replayed = 0
-        for (let round = 0; round < 10; round++) {
+        /** Asks; checks that one of them had the effect and all have its answer. Returns the answer. */
+        const askAtOnce = Effect.fnUntraced(function* (key: string, quantity = 1) {
           const answers = yield* Effect.forEach(
             Array.from({ length: 50 }, (_, index) => desks[index % 2]!),
             (desk) =>
               desk.post(
                 "/api/v1/inventory/adjust-stock",
-                { productVariantId: "cup", changeType: "DAMAGE", quantity: 1 },
-                { headers: { "idempotency-key": `key-${round}` } }
+                { productVariantId: "cup", changeType: "DAMAGE", quantity },
+                { headers: { "idempotency-key": key } }
               ),
             { concurrency: "unbounded" }
           )
           for (const answer of answers) assert.strictEqual(answer.status, 200, answer.text)
-          assert.strictEqual(new Set(answers.map(({ text }) => text)).size, 1)
+          const [text, ...others] = new Set(answers.map((answer) => answer.text))
+          assert.deepStrictEqual(others, [])
           const replays = answers.filter(({ headers }) => headers["idempotency-replayed"] === "true").length
           assert.strictEqual(replays, 49)
-          replayed += replays
-        }
-        assert.deepStrictEqual(
-          yield* sql.run("SELECT unallocatable FROM item WHERE product_variant_id = 'cup'"),
-          [{ unallocatable: 10 }]
+          return text!
+        })
+        const damaged = Effect.map(
+          sql.run<{ unallocatable: number }>(
+            "SELECT unallocatable FROM item WHERE product_variant_id = 'cup'"
+          ),
+          ([row]) => row!.unallocatable
         )
-        report("one key at once", { replayed })
+        const keys = Array.from({ length: 10 }, (_, round) => `key-${round}`)
+        const first = yield* Effect.forEach(keys, (key) => askAtOnce(key))
+        assert.strictEqual(yield* damaged, 10)
+
+        // A minute before a day has passed each is still what it was; a minute after, it is new, whatever it asks for.
+        const age = (by: string) =>
+          sql.run<{ count: number }>(
+            `WITH aged AS (
+               UPDATE idempotency SET created_at = created_at - interval '${by}' RETURNING 1
+             )
+             SELECT count(*) AS count FROM aged`
+          )
+        assert.deepStrictEqual(yield* age("23 hours 59 minutes"), [{ count: 10 }])
+        const replayed = yield* desks[1]!.post(
+          "/api/v1/inventory/adjust-stock",
+          { productVariantId: "cup", changeType: "DAMAGE", quantity: 1 },
+          { headers: { "idempotency-key": keys[0]! } }
+        )
+        assert.strictEqual(replayed.text, first[0])
+        assert.strictEqual(yield* damaged, 10)
+        yield* age("2 minutes")
+        const second = yield* Effect.forEach(keys, (key, index) => askAtOnce(key, index % 2 === 0 ? 1 : 2))
+        assert.strictEqual(new Set([...first, ...second]).size, 20)
+        assert.strictEqual(yield* damaged, 25)
+        // And it is kept for a day again.
+        assert.strictEqual(
+          (yield* desks[0]!.post(
+            "/api/v1/inventory/adjust-stock",
+            { productVariantId: "cup", changeType: "DAMAGE", quantity: 1 },
+            { headers: { "idempotency-key": keys[0]! } }
+          )).text,
+          second[0]
+        )
+        assert.strictEqual(yield* damaged, 25)
+        report("one key at once", { keys: keys.length, pastItsAge: second.length })
       })
     )
   )

@@ -3,9 +3,10 @@ import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effe
 import { Command } from "effect/cli"
 import { createRequire } from "node:module"
 import { audit } from "./cli/audit.ts"
-import { groups, migrate, outbox, publish, tail, token } from "./cli/commands.ts"
+import { backup, groups, migrate, outbox, publish, tail, token } from "./cli/commands.ts"
 import { dlq } from "./cli/dlq.ts"
 import { doctor } from "./cli/doctor.ts"
+import { ledger } from "./cli/ledger.ts"
 import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
 
@@ -14,7 +15,20 @@ const { version } = createRequire(import.meta.url)("../package.json") as { reado
 
 const holdfast = Command.make("holdfast", {}, () => program).pipe(
   Command.withDescription("The inventory service that never oversells"),
-  Command.withSubcommands([serve, migrate, doctor, token, publish, tail, groups, outbox, dlq, audit])
+  Command.withSubcommands([
+    serve,
+    migrate,
+    doctor,
+    token,
+    publish,
+    tail,
+    groups,
+    outbox,
+    dlq,
+    audit,
+    ledger,
+    backup
+  ])
 )
 
 /** 0 when it did what it was asked or was told to stop; otherwise what the failure says of itself, or 1. */

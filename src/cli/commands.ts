@@ -1,6 +1,7 @@
 import { Clock, Console, Effect, Layer, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import * as Configuration from "../layers/Configuration.ts"
+import * as EmbeddedPostgres from "../layers/EmbeddedPostgres.ts"
 import { migrate as applyMigrations } from "../layers/Migrations.ts"
 import { Broker } from "../services/Broker.ts"
 import { DevIssuer } from "../services/Jwks.ts"
@@ -20,6 +21,25 @@ export const migrate = Command.make("migrate", {}, () =>
     yield* Console.log("The database is up to date.")
   }).pipe(Effect.scoped)
 ).pipe(Command.withDescription("Bring the database up to date"))
+
+export const backup = Command.make(
+  "backup",
+  { folder: Argument.String("folder").pipe(Argument.withDescription("Where to; it must not exist yet")) },
+  ({ folder }) =>
+    Effect.gen(function* () {
+      const settings = yield* Configuration.load
+      if (Option.isSome(settings.databaseUrl)) {
+        return yield* Effect.fail(
+          new Error("this is for the embedded database: back up DATABASE_URL with pg_basebackup or pg_dump")
+        )
+      }
+      const url = yield* commandDatabase(settings)
+      const made = yield* EmbeddedPostgres.backUp(settings.dataDirectory, url, folder)
+      yield* Console.log(
+        `${(made.bytes / 2 ** 20).toFixed(1)} MiB in ${made.folder}. To run it: HOLDFAST_DATA_DIR=${made.folder}`
+      )
+    }).pipe(Effect.scoped)
+).pipe(Command.withDescription("Copy the embedded database into a folder, while it works"))
 
 export const token = Command.make(
   "token",

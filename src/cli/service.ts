@@ -1,5 +1,5 @@
 import { NodeHttpClient } from "@effect/platform-node"
-import { Effect, Layer, Option, type Redacted, References, Schedule } from "effect"
+import { type Duration, Effect, Layer, Option, type Redacted, References, Schedule } from "effect"
 import { Otlp } from "effect/observability"
 import * as Runner from "../consumers/Runner.ts"
 import { topics } from "../consumers/topics.ts"
@@ -26,6 +26,7 @@ import { Partitions } from "../services/Partitions.ts"
 import { Policies } from "../services/Policies.ts"
 import { parameter } from "../services/PostgresTypes.ts"
 import { Reservations } from "../services/Reservations.ts"
+import { Retention } from "../services/Retention.ts"
 import { Stocks } from "../services/Stocks.ts"
 import { StockLedger } from "../services/StockLedger.ts"
 
@@ -77,17 +78,7 @@ export const operations = Layer.mergeAll(
   Stocks.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
 
-/** How long what was sent stays in the outbox. */
-const sentAgeMs = 7 * 24 * 60 * 60 * 1000
-
-const dispatcher = Layer.effectDiscard(
-  Effect.gen(function* () {
-    const { dispatch, removeSent } = yield* Outbox
-    yield* Effect.forkScoped(dispatch)
-    const cleanUp = Effect.ignoreCause(removeSent(sentAgeMs), { log: "Warn" })
-    yield* Effect.forkScoped(Effect.repeat(cleanUp, Schedule.spaced("1 hour")))
-  })
-)
+const dispatcher = Layer.effectDiscard(Effect.flatMap(Outbox, ({ dispatch }) => Effect.forkScoped(dispatch)))
 
 const sweeper = (intervalMs: number) =>
   Layer.effectDiscard(
@@ -100,6 +91,24 @@ const sweeper = (intervalMs: number) =>
       yield* Effect.forkScoped(Effect.repeat(sweep, Schedule.spaced(intervalMs)))
     })
   )
+
+/** Makes partitions long before they are needed, and removes what is past its age. */
+const housekeeper = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { prepare } = yield* Partitions
+    const { measureSnapshots, removeExpired } = yield* Retention
+    const every = <A, E>(task: Effect.Effect<A, E>, interval: Duration.Input) =>
+      task.pipe(
+        Effect.catch((failure) => Effect.logWarning("housekeeping is put off", failure)),
+        Effect.catchCause((cause) => Effect.logError("housekeeping died", cause)),
+        Effect.repeat(Schedule.spaced(interval)),
+        Effect.forkScoped
+      )
+    yield* every(prepare, "1 hour")
+    yield* every(removeExpired, "1 hour")
+    yield* every(measureSnapshots, "15 seconds")
+  })
+)
 
 /** `onListening` runs once HTTP does. */
 export const service = <E, R>(
@@ -126,7 +135,12 @@ export const service = <E, R>(
     settings.roles.has("consumers")
       ? Runner.layer(topics, { defaultMerchantId: Option.getOrUndefined(settings.defaultMerchantId) })
       : Layer.empty,
-    settings.roles.has("sweeper") ? sweeper(settings.sweepIntervalMs) : Layer.empty
+    settings.roles.has("sweeper")
+      ? Layer.mergeAll(
+          sweeper(settings.sweepIntervalMs),
+          housekeeper.pipe(Layer.provide(Retention.layer(settings.retention)))
+        )
+      : Layer.empty
   ).pipe(
     Layer.provide(Health.layer),
     Layer.provide(operations),

@@ -25,10 +25,13 @@ export interface Settings {
   readonly requestTimeoutMs: number
   readonly sweepIntervalMs: number
   readonly idleInTransactionMs: number
+  readonly retention: { readonly outboxMs: number; readonly brokerMs: number }
   readonly logLevel: (typeof logLevels)[keyof typeof logLevels]
   /** None: nothing is exported. */
   readonly otlpEndpoint: Option.Option<string>
 }
+
+const hourMs = 60 * 60 * 1000
 
 /** What LOG_LEVEL may say. */
 const logLevels = { debug: "Debug", info: "Info", warning: "Warn", error: "Error" } as const
@@ -125,6 +128,18 @@ export const variables = {
     "300",
     "after which PostgreSQL ends a kernel transaction whose process froze"
   ),
+  outboxRetentionHours: variable(
+    "OUTBOX_RETENTION_HOURS",
+    atLeast(1, 87_600),
+    "168",
+    "how long events are kept after they were sent"
+  ),
+  brokerRetentionHours: variable(
+    "BROKER_RETENTION_HOURS",
+    atLeast(1, 87_600),
+    "168",
+    "how long the broker in PostgreSQL keeps messages that every group has committed"
+  ),
   logLevel: variable(
     "LOG_LEVEL",
     text,
@@ -206,6 +221,10 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
     sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,
     idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300,
+    retention: {
+      outboxMs: ((yield* read(variables.outboxRetentionHours)) ?? 168) * hourMs,
+      brokerMs: ((yield* read(variables.brokerRetentionHours)) ?? 168) * hourMs
+    },
     logLevel: logLevels[logLevel as keyof typeof logLevels],
     otlpEndpoint: Option.fromUndefinedOr(yield* read(variables.otlpEndpoint))
   }

@@ -2,6 +2,7 @@ import { Effect, Redacted, Schedule, type Scope } from "effect"
 import { createHash } from "node:crypto"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
+import { type Backup, backUp as copyCluster } from "./embedded/Backup.ts"
 import { findBinaries } from "./embedded/Binaries.ts"
 import {
   configurationName,
@@ -130,13 +131,25 @@ export const running: (
 ) => Effect.Effect<Redacted.Redacted<string> | undefined, EmbeddedPostgresError> = Effect.fn(
   "EmbeddedPostgres.running"
 )(function* (dataDir) {
-  const named = (yield* readOptional(path.join(path.resolve(dataDir), "postgres.home")))?.trim()
-  const cluster = path.join(named ?? path.join(path.resolve(dataDir), "postgres"), "cluster")
+  const cluster = yield* clusterOf(dataDir)
   const dataDirectory = path.join(cluster, "data")
   const postmaster = yield* readPostmaster(dataDirectory)
   if (postmaster === undefined || !(yield* serves(postmaster.pid, dataDirectory))) return undefined
   const password = (yield* readOptional(path.join(cluster, "password")))?.trim()
   return Redacted.make(`postgres://${roleName}:${password}@127.0.0.1:${postmaster.port}/${databaseName}`)
+})
+
+/** Copies what is served under `dataDir` into a data folder of its own, while it works (see `embedded/Backup.ts`). */
+export const backUp = (
+  dataDir: string,
+  url: Redacted.Redacted<string>,
+  target: string
+): Effect.Effect<Backup, EmbeddedPostgresError> =>
+  Effect.flatMap(clusterOf(dataDir), (cluster) => copyCluster(cluster, url, target))
+
+const clusterOf = Effect.fnUntraced(function* (dataDir: string) {
+  const named = (yield* readOptional(path.join(path.resolve(dataDir), "postgres.home")))?.trim()
+  return path.join(named ?? path.join(path.resolve(dataDir), "postgres"), "cluster")
 })
 
 /**

@@ -66,10 +66,11 @@ export class Outbox extends Context.Service<
           for (;;) {
             const batch = yield* count(removeSentStatement, [
               parameter("timestamptz", before),
-              parameter("int4", removeBatch)
+              parameter("int4", removeBatch),
+              parameter("int4", outboxBuckets)
             ])
             removed += batch
-            if (batch < removeBatch) return removed
+            if (batch === 0) return removed
           }
         })
       })
@@ -83,7 +84,8 @@ const groupsPerRead = 64
 const refusalsMax = 3
 /** Notifications wake the dispatcher; this is the backstop, and how soon another's buckets are taken over. */
 const pollEvery = "500 millis"
-const removeBatch = 1_000
+/** Group rows of a bucket that one statement removes at most. */
+const removeBatch = 500
 const waitOut = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
 /** The first half of the advisory locks that buckets are held by; the second is the bucket. */
 const bucketLocks = 0x686f6c64
@@ -434,12 +436,20 @@ const depthStatement = `
   FROM outbox
   WHERE sent_at IS NULL`
 
+// outbox_pkey: positions of a bucket grow with time, so that what is old enough is at its beginning. What waits there
+// still is passed over.
 const removeSentStatement = `
   WITH old AS (
-    SELECT bucket, position, recorded_at
-    FROM outbox
-    WHERE sent_at < $1
-    LIMIT $2
+    SELECT earliest.bucket, earliest.position, earliest.recorded_at
+    FROM generate_series(0, $3 - 1) AS b (bucket)
+    CROSS JOIN LATERAL (
+      SELECT o.bucket, o.position, o.recorded_at, o.sent_at
+      FROM outbox o
+      WHERE o.bucket = b.bucket
+      ORDER BY o.position
+      LIMIT $2
+    ) earliest
+    WHERE earliest.sent_at < $1
   ), removed AS (
     DELETE FROM outbox o
     USING old

@@ -1,7 +1,19 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, Effect, Layer, Schedule } from "effect"
 import { DatabaseUnavailable } from "../schema/Failure.ts"
 import { Db, StatementFailed } from "./Db.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
+
+export type PartitionedTable = "inventory_ledger" | "outbox"
+
+/** One month of a table. Times are epoch milliseconds; rows are PostgreSQL's estimate. */
+export interface Partition {
+  readonly name: string
+  readonly from: number
+  readonly until: number
+  readonly attached: boolean
+  readonly rows: number
+  readonly bytes: number
+}
 
 /** The monthly partitions of the ledger and the outbox: there before they are written to. */
 export class Partitions extends Context.Service<
@@ -11,6 +23,13 @@ export class Partitions extends Context.Service<
     readonly ensure: (at: number) => Effect.Effect<void, StatementFailed>
     /** Makes those of this month and the months ahead, long before any posting asks. Returns how many were missing. */
     readonly prepare: Effect.Effect<number, DatabaseUnavailable>
+    /**
+     * Takes a partition out of its table while readers and writers go on, whose old snapshots it waits for: asked again
+     * after a failure, it goes on where it was. The rows stay, in a table of the partition's name.
+     */
+    readonly detach: (parent: PartitionedTable, partition: string) => Effect.Effect<void, DatabaseUnavailable>
+    /** All that were ever made and are still there, oldest first, detached ones too. */
+    readonly list: (parent: PartitionedTable) => Effect.Effect<ReadonlyArray<Partition>, DatabaseUnavailable>
     /** Which of these are missing at a time, by name. */
     readonly missing: (at: number) => Effect.Effect<ReadonlyArray<string>, DatabaseUnavailable>
   }
@@ -49,7 +68,37 @@ export class Partitions extends Context.Service<
           ]),
           (rows) => rows.map(({ name }) => name)
         )
+      const list = (parent: PartitionedTable) =>
+        Effect.map(
+          db.maintain<PartitionRow>(listStatement, [parameter("text", `^${parent}_[0-9]{6}$`)]),
+          (rows) =>
+            rows.map(({ attached, bytes, name, rows }): Partition => {
+              const year = Number(name.slice(-6, -2))
+              const month = Number(name.slice(-2)) - 1
+              const [from, until] = [Date.UTC(year, month, 1), Date.UTC(year, month + 1, 1)]
+              return { name, from, until, attached, rows, bytes }
+            })
+        )
+      const detach = Effect.fn("Partitions.detach")(
+        function* (parent: PartitionedTable, partition: string) {
+          if (!new RegExp(`^${parent}_\\d{6}$`).test(partition)) {
+            return yield* Effect.die(new Error(`${partition} is no partition of ${parent}`))
+          }
+          const [row] = yield* db.maintain<{ pending: boolean }>(stateStatement, [
+            parameter("text", partition)
+          ])
+          if (row === undefined) return
+          yield* db.maintain(
+            `ALTER TABLE ${parent} DETACH PARTITION ${partition} ${row.pending ? "FINALIZE" : "CONCURRENTLY"}`,
+            []
+          )
+        },
+        // A statement that waited for an old snapshot until its time-out has begun the work: the next one ends it.
+        Effect.retry({ times: detachRetriesMax, schedule: Schedule.spaced("1 second") })
+      )
       return Partitions.of({
+        detach,
+        list,
         prepare: Effect.withSpan(prepare, "Partitions.prepare"),
         missing,
         ensure: (at) => {
@@ -61,7 +110,31 @@ export class Partitions extends Context.Service<
   )
 }
 
-const partitioned = ["inventory_ledger", "outbox"]
+const partitioned: ReadonlyArray<PartitionedTable> = ["inventory_ledger", "outbox"]
+const detachRetriesMax = 5
+
+interface PartitionRow {
+  readonly name: string
+  readonly attached: boolean
+  readonly rows: number
+  readonly bytes: number
+}
+
+// pg_class_relname_nsp_index, pg_inherits_relid_seqno_index
+const listStatement = `
+  SELECT c.relname::text AS name, i.inhrelid IS NOT NULL AS attached, GREATEST(c.reltuples, 0)::bigint AS rows,
+         pg_total_relation_size(c.oid) AS bytes
+  FROM pg_class c
+  LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+  WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r' AND c.relname ~ $1
+  ORDER BY c.relname`
+
+const stateStatement = `
+  SELECT i.inhdetachpending AS pending
+  FROM pg_inherits i
+  JOIN pg_class c ON c.oid = i.inhrelid
+  WHERE c.relname = $1 AND c.relnamespace = current_schema()::regnamespace`
+
 /** A service that prepares nothing for this long is still not in need of it. */
 export const monthsAhead = 3
 const retryAfterSeconds = 1

@@ -92,18 +92,20 @@ const sweeper = (intervalMs: number) =>
     })
   )
 
+/** Again and again, whatever becomes of it. */
+const every = <A, E>(task: Effect.Effect<A, E>, interval: Duration.Input) =>
+  task.pipe(
+    Effect.catch((failure) => Effect.logWarning("housekeeping is put off", failure)),
+    Effect.catchCause((cause) => Effect.logError("housekeeping died", cause)),
+    Effect.repeat(Schedule.spaced(interval)),
+    Effect.forkScoped
+  )
+
 /** Makes partitions long before they are needed, and removes what is past its age. */
 const housekeeper = Layer.effectDiscard(
   Effect.gen(function* () {
     const { prepare } = yield* Partitions
     const { measureSnapshots, removeExpired } = yield* Retention
-    const every = <A, E>(task: Effect.Effect<A, E>, interval: Duration.Input) =>
-      task.pipe(
-        Effect.catch((failure) => Effect.logWarning("housekeeping is put off", failure)),
-        Effect.catchCause((cause) => Effect.logError("housekeeping died", cause)),
-        Effect.repeat(Schedule.spaced(interval)),
-        Effect.forkScoped
-      )
     yield* every(prepare, "1 hour")
     yield* every(removeExpired, "1 hour")
     yield* every(measureSnapshots, "15 seconds")

@@ -236,6 +236,16 @@ describe("partitions", { timeout: 60_000 }, () => {
   )
 })
 
+const closings = (sql: Sql) =>
+  sql.run(
+    `SELECT i.product_variant_id AS variant, c.sequence, c.on_hand, c.reserved, c.unallocatable, c.recorded_at AS at
+     FROM ledger_checkpoint c
+     JOIN stock s USING (merchant_id, stock_id)
+     JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
+     WHERE c.kind = 'CLOSING'
+     ORDER BY c.recorded_at, variant`
+  )
+
 describe("detaching months of the ledger", { timeout: 120_000 }, () => {
   const may = Date.UTC(2026, 4, 31, 8)
   const june = Date.UTC(2026, 5, 1, 8)
@@ -256,16 +266,6 @@ describe("detaching months of the ledger", { timeout: 120_000 }, () => {
     yield* receive("cup", 1)
     return shop
   })
-  const closings = (sql: Sql) =>
-    sql.run(
-      `SELECT i.product_variant_id AS variant, c.sequence, c.on_hand, c.reserved, c.unallocatable, c.recorded_at AS at
-       FROM ledger_checkpoint c
-       JOIN stock s USING (merchant_id, stock_id)
-       JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
-       WHERE c.kind = 'CLOSING'
-       ORDER BY c.recorded_at, variant`
-    )
-
   it.effect("leaves the balance of each stock that moved in them, and the rows in tables of their own", () =>
     Effect.gen(function* () {
       const { available, history, item, receive, sql } = yield* years

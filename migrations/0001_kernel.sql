@@ -31,6 +31,8 @@ CREATE TABLE item (
   stocked boolean NOT NULL DEFAULT true,
   low_stock_threshold bigint NOT NULL DEFAULT 0,
   safety_stock bigint NOT NULL DEFAULT 0,
+  -- How far a count may differ from the books before it opens a discrepancy.
+  count_tolerance bigint NOT NULL DEFAULT 0,
   discontinued boolean NOT NULL DEFAULT false,
   initialized boolean NOT NULL DEFAULT false,
   status text NOT NULL CHECK (status IN

@@ -1,4 +1,5 @@
 import { HttpApi, OpenApi } from "effect/http-api"
+import { BulkApi } from "./BulkApi.ts"
 import { CatalogApi } from "./CatalogApi.ts"
 import { Edge } from "./Contract.ts"
 import { OrdersApi } from "./OrdersApi.ts"
@@ -11,6 +12,7 @@ export class Api extends HttpApi.make("holdfast")
   .add(VariantsApi)
   .add(WarehouseApi)
   .add(CatalogApi)
+  .add(BulkApi)
   .middleware(Edge)
   // Every bad field is named, not only the first one.
   .annotate(HttpApi.ParseOptions, { errors: "all" })

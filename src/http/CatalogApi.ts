@@ -25,6 +25,12 @@ const attributes = {
       description:
         "What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale"
     })
+  ),
+  countTolerance: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "How far a count may differ from the books, in base units, before it opens a discrepancy (0: any difference does)"
+    })
   )
 }
 
@@ -55,6 +61,7 @@ export const ItemView = Schema.Struct({
     description:
       "How much is missing until safetyStock is available; 0 for what is discontinued or made to order"
   }),
+  countTolerance: Count,
   status: ItemStatus,
   quantity: Balance,
   reservedQuantity: Balance,

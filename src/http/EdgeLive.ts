@@ -9,7 +9,6 @@ import {
   Option,
   Random,
   References,
-  SchemaIssue,
   Tracer
 } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -27,6 +26,7 @@ import {
   PayloadTooLarge,
   UnsupportedMediaType,
   ValidationFailed,
+  badFields,
   isFailing,
   problemOf
 } from "./Problem.ts"
@@ -193,10 +193,6 @@ const idempotencyOf = Effect.fnUntraced(function* (
   return { key, fingerprint: hash("sha256", `${request.method} ${request.url}\n${body}`) }
 })
 
-const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1({
-  leafHook: (issue) => (issue._tag === "MissingKey" ? "is required" : SchemaIssue.defaultLeafHook(issue))
-})
-
 const failureOf = (cause: Cause.Cause<unknown>): Failing | undefined => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (isFailing(error)) return error
@@ -209,13 +205,7 @@ const failureOf = (cause: Cause.Cause<unknown>): Failing | undefined => {
       error.kind as "Params"
     ]
     return new ValidationFailed({
-      errors: formatIssues(error.cause.issue).issues.map((issue) => ({
-        path: [
-          slot,
-          ...(issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part))
-        ].join("."),
-        message: issue.message
-      }))
+      errors: badFields(error.cause.issue, slot)
     })
   }
   return undefined

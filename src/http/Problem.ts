@@ -1,4 +1,4 @@
-import { Schema, SchemaTransformation } from "effect"
+import { Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { HttpApiSchema } from "effect/http-api"
 import * as Failure from "../schema/Failure.ts"
 import { InvalidCursor } from "../schema/Page.ts"
@@ -17,6 +17,17 @@ export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { pe
 export class ValidationFailed extends Schema.TaggedError<ValidationFailed>()("ValidationFailed", {
   errors: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String }))
 }) {}
+
+const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1({
+  leafHook: (issue) => (issue._tag === "MissingKey" ? "is required" : SchemaIssue.defaultLeafHook(issue))
+})
+
+/** An entry for each bad field; `slot` is the part of the request that they are in. */
+export const badFields = (issue: SchemaIssue.Issue, slot: string): ValidationFailed["errors"] =>
+  formatIssues(issue).issues.map(({ message, path }) => ({
+    path: [slot, ...(path ?? []).map((part) => String(typeof part === "object" ? part.key : part))].join("."),
+    message
+  }))
 
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
   limitBytes: Schema.Int
@@ -47,6 +58,7 @@ interface Kind<F> {
 const classes = {
   AmbiguousStock: Failure.AmbiguousStock,
   BalanceOverflow: Failure.BalanceOverflow,
+  CountMismatch: Failure.CountMismatch,
   DatabaseUnavailable: Failure.DatabaseUnavailable,
   DiscrepancyNotFound: Failure.DiscrepancyNotFound,
   DiscrepancyPersists: Failure.DiscrepancyPersists,
@@ -72,6 +84,7 @@ const classes = {
   ReservationFailed: Failure.ReservationFailed,
   ReservationNotFound: Failure.ReservationNotFound,
   RouteNotFound,
+  RowRefused: Failure.RowRefused,
   StockNotFound: Failure.StockNotFound,
   Unauthenticated,
   UnsupportedMediaType,
@@ -94,6 +107,13 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     code: "BALANCE_OVERFLOW",
     title: "The balance would be too large",
     detail: () => "A balance may not pass 2^53−1 base units: use a larger base unit."
+  },
+  CountMismatch: {
+    status: 409,
+    code: "VERSION_MISMATCH",
+    title: "Counted stocks have moved meanwhile",
+    detail: ({ counts }) =>
+      `${counts.length === 1 ? "One count is" : `${counts.length} counts are`} of a stock that has moved: look at it again and repeat with its version or quantity (see counts). Nothing was changed.`
   },
   DatabaseUnavailable: {
     status: 503,
@@ -264,6 +284,12 @@ const kinds: { readonly [Tag in keyof Classes]: Kind<InstanceType<Classes[Tag]>>
     title: "No such route",
     detail: () => "There is nothing at this path: see /docs."
   },
+  RowRefused: {
+    status: 422,
+    code: "ROW_REFUSED",
+    title: "One operation was refused",
+    detail: ({ index }) => `Operation ${index} was refused, and with it all of them. Nothing was changed.`
+  },
   StockNotFound: {
     status: 404,
     code: "NOT_FOUND",
@@ -314,6 +340,9 @@ export const isFailing = (failure: unknown): failure is Failing =>
 
 /** What a failure looks like on the wire. */
 export const problemOf = (failure: Failing, instance?: string): Problem => {
+  if (failure._tag === "RowRefused" && isFailing(failure.failure)) {
+    return rowProblemOf(failure.index, failure.failure, instance)
+  }
   const kind = kinds[failure._tag] as Kind<Failing>
   const members: Record<string, unknown> = {}
   for (const field of Object.keys(classes[failure._tag].fields)) {
@@ -329,6 +358,48 @@ export const problemOf = (failure: Failing, instance?: string): Problem => {
     ...members
   }
 }
+
+/**
+ * All were refused because of one: its own problem, and which one it is. The request itself was found and understood,
+ * so that it is a conflict or cannot be processed, whatever the one would have been told alone.
+ */
+const rowProblemOf = (index: number, failure: Failing, instance: string | undefined): Problem => {
+  const { status, ...problem } = problemOf(failure, instance)
+  return {
+    ...problem,
+    status: status === 409 ? 409 : 422,
+    detail: `Operation ${index} was refused, and with it all of them: ${problem.detail}`,
+    index
+  }
+}
+
+/** The schemas of those problems. */
+export const rowProblem = (status: 409 | 422) =>
+  Schema.StructWithRest(
+    Schema.Struct({
+      type: Schema.String,
+      title: Schema.String,
+      status: Schema.Literal(status),
+      detail: Schema.String,
+      instance: Schema.optionalKey(Schema.String.annotate({ description: "The request id" })),
+      code: Schema.String.annotate({ description: "The code of the operation's own failure" }),
+      index: Schema.Int.annotate({ description: "The place of the operation in the request, from 0" })
+    }),
+    [Schema.Record(Schema.String, Schema.Unknown)]
+  )
+    .annotate({ identifier: `RowRefused${status}Problem`, description: kinds.RowRefused.title })
+    .pipe(
+      Schema.decodeTo(
+        Schema.toType(Failure.RowRefused),
+        SchemaTransformation.transform({
+          decode: ({ index, ...failure }) =>
+            new Failure.RowRefused({ index, failure: { ...failure, _tag: failure.code } }),
+          encode: (failure) => problemOf(failure) as never
+        })
+      ),
+      HttpApiSchema.status(status),
+      HttpApiSchema.asJson({ contentType: "application/problem+json" })
+    )
 
 /** The schema of a failure's problem, for the contract and for typed clients. */
 export const problem = <Tag extends keyof Classes>(tag: Tag) => {

@@ -10,6 +10,7 @@ import {
 import { HttpApiBuilder } from "effect/http-api"
 import { nextUuid } from "../services/Uuid.ts"
 import { Api } from "./Api.ts"
+import { BulkHandlers } from "./BulkHandlers.ts"
 import { CatalogHandlers } from "./CatalogHandlers.ts"
 import { DrainingServer } from "./DrainingServer.ts"
 import * as EdgeLive from "./EdgeLive.ts"
@@ -42,7 +43,7 @@ const farewellMs = 500
 const maxParamLength = 128 * 12
 
 const api = HttpApiBuilder.layer(Api).pipe(
-  Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers])
+  Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers, BulkHandlers])
 )
 
 const contractOf = (options: ServerOptions) => {

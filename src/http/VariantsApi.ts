@@ -90,9 +90,8 @@ export const ReleasedVariant = Schema.Struct({
 })
 
 /** `quantitySold` is the name that the document gives to the quantity of a sale. */
-export const AdjustStock = Schema.Struct({
+export const adjustment = {
   productVariantId: OutsideId,
-  changeType: Schema.Literals(["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"]),
   quantity: Schema.optionalKey(Count),
   quantitySold: Schema.optionalKey(Quantity),
   orderId: Schema.optionalKey(OutsideId),
@@ -103,18 +102,25 @@ export const AdjustStock = Schema.Struct({
   reference: Schema.optionalKey(Text),
   occurredAt: Schema.optionalKey(Instant),
   expectedVersion: Schema.optionalKey(Count)
-}).check(
-  Schema.makeFilter(({ changeType, quantity, quantitySold }) => {
-    const given = quantity ?? quantitySold
-    if (given === undefined) return { path: ["quantity"], issue: "quantity (or quantitySold) is required" }
-    if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
-      return { path: ["quantitySold"], issue: "must equal quantity where both are given" }
-    }
-    return given === 0 && changeType !== "CORRECTION"
-      ? { path: ["quantity"], issue: "must be from 1 to 1000000000000 (only a CORRECTION may count 0)" }
-      : undefined
-  })
-)
+}
+/** What is wrong with the quantity of an adjustment, if anything. */
+export const checkQuantity = (
+  { quantity, quantitySold }: { readonly quantity?: number; readonly quantitySold?: number },
+  mayBeZero: boolean
+) => {
+  const given = quantity ?? quantitySold
+  if (given === undefined) return { path: ["quantity"], issue: "quantity (or quantitySold) is required" }
+  if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
+    return { path: ["quantitySold"], issue: "must equal quantity where both are given" }
+  }
+  return given === 0 && !mayBeZero
+    ? { path: ["quantity"], issue: "must be from 1 to 1000000000000 (only a CORRECTION may count 0)" }
+    : undefined
+}
+export const AdjustStock = Schema.Struct({
+  ...adjustment,
+  changeType: Schema.Literals(["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"])
+}).check(Schema.makeFilter((given) => checkQuantity(given, given.changeType === "CORRECTION")))
 export const AdjustedStock = Schema.Struct({
   applied: Schema.Boolean.annotate({ description: "false: it had been applied before, nothing changed" }),
   ...figures,

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { MomentInFuture } from "../schema/Failure.ts"
+import type { AdjustStock as AdjustCommand, Answers, ChangeType } from "../schema/Posting.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Availability, type ItemThen, type ItemView, type StockView } from "../services/Availability.ts"
 import { type Movement, Movements } from "../services/Movements.ts"
@@ -11,6 +12,7 @@ import { CurrentCaller } from "./Contract.ts"
 import { defaultExpiresIn } from "./OrdersApi.ts"
 import { ValidationFailed } from "./Problem.ts"
 import {
+  type AdjustStock,
   AdjustedStock,
   type Batch,
   MovementList,
@@ -66,19 +68,10 @@ export const VariantsHandlers = HttpApiBuilder.group(
           lines: [{ item: { variantId: productVariantId }, quantity: payload.quantity }],
           expiresInSeconds: payload.expiresIn ?? defaultExpiresIn
         })
-        const { created, reservation } = posted.answer
-        return answer(
-          ReservedVariant,
-          {
-            reservationId: reservation.reservationId,
-            orderId: reservation.orderId,
-            productVariantId,
-            quantity: payload.quantity,
-            status: reservation.status,
-            expiresAt: timestamp(reservation.expiresAt)
-          },
-          { status: created ? 201 : 200, replayed: posted.replayed }
-        )
+        return answer(ReservedVariant, reservedVariant(posted.answer, productVariantId, payload.quantity), {
+          status: posted.answer.created ? 201 : 200,
+          replayed: posted.replayed
+        })
       }),
 
       releaseVariant: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
@@ -87,32 +80,17 @@ export const VariantsHandlers = HttpApiBuilder.group(
           line: { item: { variantId: productVariantId }, quantity: payload.quantity },
           reason: "RELEASED"
         })
-        const { item, quantity, released } = posted.answer
-        const { itemId: _, ...figures } = item!
-        return answer(
-          ReleasedVariant,
-          { orderId: payload.orderId, released, releasedQuantity: quantity, ...figures },
-          { replayed: posted.replayed }
-        )
+        return answer(ReleasedVariant, releasedVariant(posted.answer, payload.orderId), {
+          replayed: posted.replayed
+        })
       }),
 
       adjustStock: Effect.fnUntraced(function* ({ payload }) {
-        const posted = yield* movements.adjust(yield* CurrentCaller, {
-          changeType: payload.changeType,
-          item: { variantId: payload.productVariantId },
-          quantity: payload.quantity ?? payload.quantitySold!,
-          orderId: payload.orderId,
-          locationId: payload.locationId,
-          lotNumber: payload.lotNumber,
-          lotExpiresAt: payload.expiresAt,
-          reason: payload.reason,
-          reference: payload.reference,
-          occurredAt: payload.occurredAt,
-          expectedVersion: payload.expectedVersion
-        })
-        const { applied, item, stocks } = posted.answer
-        const { itemId: _, ...figures } = item
-        return answer(AdjustedStock, { applied, ...figures, stocks }, { replayed: posted.replayed })
+        const posted = yield* movements.adjust(
+          yield* CurrentCaller,
+          adjustmentOf(payload, payload.changeType)
+        )
+        return answer(AdjustedStock, adjustedStock(posted.answer), { replayed: posted.replayed })
       }),
 
       listMovements: Effect.fnUntraced(function* ({ params, query }) {
@@ -134,6 +112,52 @@ const notAhead = <A, E, R>(effect: Effect.Effect<A, E | MomentInFuture, R>) =>
         errors: [{ path: "query.at", message: "must not lie in the future: nothing is recorded there yet" }]
       })
   )
+
+/* What a single call asks and answers, and its row in a bulk. */
+
+export const adjustmentOf = (
+  given: Omit<typeof AdjustStock.Type, "changeType">,
+  changeType: ChangeType
+): Omit<AdjustCommand, "_tag"> => ({
+  changeType,
+  item: { variantId: given.productVariantId },
+  quantity: given.quantity ?? given.quantitySold!,
+  orderId: given.orderId,
+  locationId: given.locationId,
+  lotNumber: given.lotNumber,
+  lotExpiresAt: given.expiresAt,
+  reason: given.reason,
+  reference: given.reference,
+  occurredAt: given.occurredAt,
+  expectedVersion: given.expectedVersion
+})
+
+export const adjustedStock = ({
+  applied,
+  item: { itemId: _, ...figures },
+  stocks
+}: Answers["AdjustStock"]): typeof AdjustedStock.Encoded => ({ applied, ...figures, stocks })
+
+export const reservedVariant = (
+  { reservation }: Answers["ReserveStock"],
+  productVariantId: string,
+  quantity: number
+): typeof ReservedVariant.Encoded => ({
+  reservationId: reservation.reservationId,
+  orderId: reservation.orderId,
+  productVariantId,
+  quantity,
+  status: reservation.status,
+  expiresAt: timestamp(reservation.expiresAt)
+})
+
+export const releasedVariant = (
+  { item, quantity, released }: Answers["ReleaseReservation"],
+  orderId: string
+): typeof ReleasedVariant.Encoded => {
+  const { itemId: _, ...figures } = item!
+  return { orderId, released, releasedQuantity: quantity, ...figures }
+}
 
 const view = (item: ItemView): typeof VariantView.Encoded => ({
   ...figuresView(item),

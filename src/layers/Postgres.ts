@@ -47,12 +47,14 @@ const conflicts = new Set(["25P02", "40001", "40P01", "23505", "55P03", "57014",
 const unavailable = /^(08|28|53|57P|58|25P03|25P04|25006|XX)/
 
 const failedWith = (error: SqlError.SqlError): StatementFailed => {
-  const cause = error.reason.cause as { readonly code?: unknown } | undefined
+  const cause = error.reason.cause as { readonly code?: unknown; readonly syscall?: unknown } | undefined
+  // The socket's own failure: its code may look like a SQLSTATE (EPIPE) but is none.
+  const isSocket = cause?.syscall !== undefined
   const sqlState =
-    typeof cause?.code === "string" && /^[0-9A-Z]{5}$/.test(cause.code) ? cause.code : undefined
+    !isSocket && typeof cause?.code === "string" && /^[0-9A-Z]{5}$/.test(cause.code) ? cause.code : undefined
   const disposition =
     sqlState === undefined
-      ? error.reason._tag === "ConnectionError" || error.reason._tag === "AuthenticationError"
+      ? isSocket || error.reason._tag === "ConnectionError" || error.reason._tag === "AuthenticationError"
         ? "UNAVAILABLE"
         : "DEFECT"
       : conflicts.has(sqlState)

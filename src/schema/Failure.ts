@@ -72,6 +72,22 @@ export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("Vers
   quantity: Balance
 }) {}
 
+/** Counted stocks have moved since the caller looked at them: names each with its figures. Nothing changed. */
+export class CountMismatch extends Schema.TaggedError<CountMismatch>()("CountMismatch", {
+  counts: Schema.Array(
+    Schema.Struct({
+      /** Its place in the request, from 0. */
+      index: Count,
+      productVariantId: Schema.NullOr(OutsideId),
+      sku: Schema.NullOr(OutsideId),
+      expectedVersion: Schema.optionalKey(Count),
+      expectedQuantity: Schema.optionalKey(Balance),
+      version: Count,
+      quantity: Balance
+    })
+  )
+}) {}
+
 /** The item has several stocks and the request does not say which one is meant. */
 export class AmbiguousStock extends Schema.TaggedError<AmbiguousStock>()("AmbiguousStock", {
   stocks: Schema.Array(

@@ -1,6 +1,7 @@
 import type {
   AmbiguousStock,
   BalanceOverflow,
+  CountMismatch,
   DatabaseUnavailable,
   DiscrepancyNotFound,
   DiscrepancyPersists,
@@ -59,6 +60,7 @@ export type DiscrepancyKind =
   | "CANCELLED_AFTER_SALE"
   | "SALE_LINE_CHANGED"
   | "DISCONTINUED_WITH_STOCK"
+  | "COUNT_DIFFERENCE"
 
 /**
  * What a posting asks for. Each command is decided whole: some documents change state and some stocks move, or
@@ -129,6 +131,8 @@ export interface EnsureItem {
   readonly stocked?: boolean | undefined
   readonly lowStockThreshold?: number | undefined
   readonly safetyStock?: number | undefined
+  /** How far a count may differ from the books, in base units, before it opens a discrepancy. */
+  readonly countTolerance?: number | undefined
   readonly discontinued?: boolean | undefined
   /** Received once for the item, whatever else came in already. 0 says that there is none; without it nothing is said. */
   readonly initialStock?: number | undefined
@@ -221,6 +225,22 @@ export interface ReturnGoods {
   readonly occurredAt?: number | undefined
 }
 /**
+ * Counted quantities: a fact that the books follow, all rows or none. Expectations are of the books before any of it, and
+ * make a row compare-and-set; of a stock that is not there yet they are 0.
+ */
+export interface CountStock {
+  readonly _tag: "CountStock"
+  readonly counts: ReadonlyArray<{
+    readonly item: ItemRef
+    readonly lotNumber?: string | undefined
+    readonly quantity: number
+    readonly expectedVersion?: number | undefined
+    readonly expectedQuantity?: number | undefined
+  }>
+  readonly locationId?: string | undefined
+  readonly reason?: string | undefined
+}
+/**
  * Many operations in one posting and one transaction, decided in order, each as a posting of its own. `atomic`: the first
  * that is refused refuses all. `continueOnFailure`: each for itself; an operation that is an atomic `Bulk` is a group
  * that stands or falls together.
@@ -252,6 +272,7 @@ export type Command =
   | EnsureMerchant
   | DeleteItem
   | ResolveDiscrepancy
+  | CountStock
   | RecordSale
   | ReceiveOrder
   | ConfirmOrder
@@ -396,11 +417,24 @@ export interface Answers {
     readonly released: number
   }
   readonly ReturnGoods: { readonly at: number; readonly applied: boolean }
+  readonly CountStock: {
+    readonly at: number
+    /** In the order of the counts. */
+    readonly counts: ReadonlyArray<CountedStock>
+  }
   readonly Bulk: {
     readonly at: number
     /** In the order of the operations. */
     readonly rows: ReadonlyArray<BulkRow>
   }
+}
+export interface CountedStock extends StockFigures {
+  readonly productVariantId: string | null
+  readonly sku: string | null
+  /** What was counted less what the books said. */
+  readonly difference: number
+  /** Whether that is more than the item's tolerance, and so a discrepancy. */
+  readonly discrepancy: boolean
 }
 /** What became of one operation. */
 export type BulkRow =
@@ -423,6 +457,7 @@ export interface ItemAnswer extends ItemFigures {
   readonly stocked: boolean
   readonly lowStockThreshold: number
   readonly safetyStock: number
+  readonly countTolerance: number
   readonly createdAt: number
   readonly updatedAt: number
 }
@@ -471,6 +506,7 @@ export interface Refusals {
   readonly ConfirmOrder: never
   readonly CancelOrder: never
   readonly ReturnGoods: never
+  readonly CountStock: CountMismatch | ItemNotFound | LocationNotFound | RowRefused
   readonly Bulk: RowRefused
 }
 

@@ -170,7 +170,7 @@ const capturedStatement = `SELECT owner_id FROM captured_variant WHERE row_id = 
 // (statusOf): the one that is kept with the item is that of its last event.
 const itemsStatement = `
   SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
-         i.low_stock_threshold, i.safety_stock, now.status, i.on_hand, i.reserved,
+         i.low_stock_threshold, i.safety_stock, i.count_tolerance, now.status, i.on_hand, i.reserved,
          i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available
   FROM item i
   CROSS JOIN LATERAL (
@@ -213,6 +213,7 @@ interface ItemRow {
   readonly stocked: boolean
   readonly low_stock_threshold: number
   readonly safety_stock: number
+  readonly count_tolerance: number
   readonly status: ItemStatus
   readonly on_hand: number
   readonly reserved: number
@@ -233,6 +234,7 @@ const itemAnswer = (row: ItemRow): ItemAnswer => ({
   stocked: row.stocked,
   lowStockThreshold: row.low_stock_threshold,
   safetyStock: row.safety_stock,
+  countTolerance: row.count_tolerance,
   status: row.status,
   quantity: row.on_hand,
   reservedQuantity: row.reserved,

@@ -107,7 +107,7 @@ export const weightOf = (command: Command): number => {
     case "ReturnGoods":
       return 2 * command.lines.length
     default:
-      return "lines" in command ? command.lines.length : 1
+      return "lines" in command ? command.lines.length : "counts" in command ? command.counts.length : 1
   }
 }
 
@@ -196,6 +196,10 @@ const needsOfOperation = (
       needs.merchants.add(merchantId)
       for (const line of command.lines) item({ variantId: line.productVariantId }, "catalog")
       pair(needs.tracking, returnKey(command.messageId), "tracking")
+      return
+    case "CountStock":
+      for (const count of command.counts) item(count.item)
+      needs.merchants.add(merchantId)
       return
     case "ResolveDiscrepancy":
       pair(needs.discrepancies, command.discrepancyId, "discrepancy")
@@ -322,7 +326,7 @@ export const open = Effect.fnUntraced(function* (
 
 /**
  * What the batch may open a discrepancy about that no balance tells: a lot that was sold past its expiry, a return that
- * exceeds the sale. Hardly ever anything.
+ * exceeds the sale, a count that differs. Hardly ever anything.
  */
 const subjectsOf = (
   postings: ReadonlyArray<Posting>,
@@ -331,6 +335,13 @@ const subjectsOf = (
   const subjects: Array<readonly [string, string]> = []
   for (const { at, caller, command } of postings) {
     for (const operation of operationsOf(command)) {
+      if (operation._tag === "CountStock") {
+        for (const count of operation.counts) {
+          const item = books.findItem(caller.merchantId, count.item)
+          if (item === undefined) continue
+          for (const { merchantId, stockId } of books.stocksOf(item)) subjects.push([merchantId, stockId])
+        }
+      }
       if (!("orderId" in operation) || operation.orderId === undefined) continue
       if (operation._tag === "AdjustStock" && operation.changeType === "RETURN") {
         subjects.push([caller.merchantId, operation.orderId])
@@ -546,7 +557,7 @@ const lockItems = `
   WITH wanted AS MATERIALIZED (${wantedItems})
   SELECT i.merchant_id, i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
          i.low_stock_threshold, i.safety_stock, i.discontinued, i.initialized, i.status, i.on_hand, i.reserved,
-         i.unallocatable, i.event_sequence, i.created_at, i.updated_at, i.deleted_at
+         i.unallocatable, i.event_sequence, i.created_at, i.updated_at, i.deleted_at, i.count_tolerance
   FROM wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.item_id = wanted.item_id
   ORDER BY i.merchant_id, i.item_id
@@ -578,7 +589,8 @@ const itemRow = (row: ReadonlyArray<unknown>): ItemRow => {
     eventSequence,
     createdAt: row[18],
     updatedAt: row[19],
-    deletedAt: row[20]
+    deletedAt: row[20],
+    countTolerance: row[21]
   } as ItemRow
 }
 
@@ -797,9 +809,9 @@ const insertItems: Write<ItemRow> = {
   statement: `
     INSERT INTO item (merchant_id, item_id, kind, product_variant_id, sku, product_id, name, unit, stocked,
       low_stock_threshold, safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable,
-      event_sequence, created_at, updated_at, deleted_at)
+      event_sequence, created_at, updated_at, deleted_at, count_tolerance)
     SELECT *
-    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`,
+    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.itemId],
@@ -821,7 +833,8 @@ const insertItems: Write<ItemRow> = {
     ["int8", (row) => row.eventSequence],
     ["timestamptz", (row) => row.createdAt],
     ["timestamptz", (row) => row.updatedAt],
-    ["timestamptz", (row) => row.deletedAt]
+    ["timestamptz", (row) => row.deletedAt],
+    ["int8", (row) => row.countTolerance]
   ]
 }
 
@@ -846,15 +859,16 @@ const updateItems: Write<ItemRow> = {
           unit = u.unit, stocked = u.stocked, low_stock_threshold = u.low_stock_threshold,
           safety_stock = u.safety_stock, discontinued = u.discontinued, initialized = u.initialized,
           status = u.status, on_hand = u.on_hand, reserved = u.reserved, unallocatable = u.unallocatable,
-          event_sequence = u.event_sequence, updated_at = u.updated_at, deleted_at = u.deleted_at
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+          event_sequence = u.event_sequence, updated_at = u.updated_at, deleted_at = u.deleted_at,
+          count_tolerance = u.count_tolerance
+      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
         AS u (merchant_id, item_id, product_variant_id, sku, product_id, name, unit, stocked, low_stock_threshold,
           safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable, event_sequence,
-          updated_at, deleted_at)
+          updated_at, deleted_at, count_tolerance)
       WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id
       RETURNING 1
     )
-    SELECT holdfast_expect(count(*), $20, 'item')::text FROM written`,
+    SELECT holdfast_expect(count(*), $21, 'item')::text FROM written`,
   columns: [
     ["text", (row) => row.merchantId],
     ["uuid", (row) => row.itemId],
@@ -874,7 +888,8 @@ const updateItems: Write<ItemRow> = {
     ["int8", (row) => row.unallocatable],
     ["int8", (row) => row.eventSequence],
     ["timestamptz", (row) => row.updatedAt],
-    ["timestamptz", (row) => row.deletedAt]
+    ["timestamptz", (row) => row.deletedAt],
+    ["int8", (row) => row.countTolerance]
   ]
 }
 

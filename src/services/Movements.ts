@@ -2,7 +2,16 @@ import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../schema/Failure.ts"
 import { type InvalidCursor, type Page, cursorOf, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
-import type { AdjustStock, Caller, MovementType, Posted, PostingFailure, Refusal } from "../schema/Posting.ts"
+import type {
+  AdjustStock,
+  Bulk,
+  Caller,
+  CountStock,
+  MovementType,
+  Posted,
+  PostingFailure,
+  Refusal
+} from "../schema/Posting.ts"
 import { Db } from "./Db.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 import { StockLedger } from "./StockLedger.ts"
@@ -49,6 +58,16 @@ export class Movements extends Context.Service<
       caller: Caller,
       command: Omit<AdjustStock, "_tag">
     ) => Effect.Effect<Posted<AdjustStock>, Refusal<AdjustStock> | PostingFailure>
+    /** Counted quantities, all or none: the books follow them, and what differs beyond the tolerance is a discrepancy. */
+    readonly count: (
+      caller: Caller,
+      command: Omit<CountStock, "_tag">
+    ) => Effect.Effect<Posted<CountStock>, Refusal<CountStock> | PostingFailure>
+    /** Many operations in one transaction: all or none, or an answer for each. */
+    readonly bulk: (
+      caller: Caller,
+      command: Omit<Bulk, "_tag">
+    ) => Effect.Effect<Posted<Bulk>, Refusal<Bulk> | PostingFailure>
     /**
      * The movements of all stocks of an item, newest first, also of one that was deleted. With `types`, a page may be
      * shorter than its limit while there are more (`nextCursor`): how many movements it looks through is bounded.
@@ -128,6 +147,8 @@ export class Movements extends Context.Service<
 
       return Movements.of({
         adjust: (caller, command) => ledger.post(caller, { ...command, _tag: "AdjustStock" }),
+        count: (caller, command) => ledger.post(caller, { ...command, _tag: "CountStock" }),
+        bulk: (caller, command) => ledger.post(caller, { ...command, _tag: "Bulk" }),
         ofVariant,
         ofStock
       })

@@ -27,6 +27,7 @@ const itemView = (change: Readonly<Record<string, unknown>>) => ({
   lowStockThreshold: 0,
   safetyStock: 0,
   safetyStockShortfall: 0,
+  countTolerance: 0,
   status: "AWAITING_INITIAL_STOCK",
   quantity: 0,
   reservedQuantity: 0,

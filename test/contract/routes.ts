@@ -200,6 +200,87 @@ export const routes: ReadonlyArray<Route> = [
     permission: "inventory:read"
   },
   {
+    name: "bulk.bulk",
+    method: "POST",
+    path: () => `${orders}/bulk`,
+    permission: "inventory:adjust",
+    body: ({ locationId, variantId }) => ({
+      mode: "atomic",
+      operations: [
+        {
+          type: "receipt",
+          productVariantId: variantId,
+          quantity: 1,
+          locationId,
+          lotNumber: "L",
+          expiresAt: "2999-01-01T00:00:00Z",
+          reason: "r",
+          reference: fresh("reference"),
+          occurredAt: "2026-01-01T00:00:00Z"
+        },
+        {
+          type: "reserve",
+          orderId: fresh("order"),
+          items: [{ productId: "p", variantId, quantity: 1 }],
+          expiresIn: 600,
+          locationId,
+          metadata: { channel: "web" }
+        },
+        { type: "sale", productVariantId: variantId, quantity: 1, orderId: fresh("order") }
+      ]
+    }),
+    fields: {
+      mode: "choice",
+      operations: "lines",
+      "operations.0.productVariantId": "id",
+      "operations.0.quantity": "quantity",
+      "operations.0.locationId": "id",
+      "operations.0.lotNumber": "id",
+      "operations.0.expiresAt": "moment",
+      "operations.0.reason": "text",
+      "operations.0.reference": "text",
+      "operations.0.occurredAt": "moment",
+      "operations.1.orderId": "id",
+      "operations.1.items": "lines",
+      "operations.1.items.0.variantId": "id",
+      "operations.1.items.0.quantity": "quantity",
+      "operations.1.expiresIn": "seconds",
+      "operations.1.locationId": "id",
+      "operations.1.metadata": "metadata",
+      "operations.2.orderId": "id"
+    },
+    required: ["mode", "operations", "operations.0.type", "operations.0.quantity", "operations.1.orderId"]
+  },
+  {
+    name: "bulk.count",
+    method: "POST",
+    path: () => `${orders}/count`,
+    permission: "inventory:adjust",
+    body: ({ locationId, variantId }) => ({
+      locationId,
+      counts: [
+        {
+          productVariantId: variantId,
+          lotNumber: "counted",
+          quantity: 0,
+          expectedVersion: 0,
+          expectedQuantity: 0
+        }
+      ],
+      reason: "yearly"
+    }),
+    fields: {
+      locationId: "id",
+      counts: "lines",
+      "counts.0.productVariantId": "id",
+      "counts.0.lotNumber": "id",
+      "counts.0.quantity": "count",
+      "counts.0.expectedVersion": "count",
+      reason: "text"
+    },
+    required: ["counts", "counts.0.productVariantId", "counts.0.quantity"]
+  },
+  {
     name: "warehouse.reserveSkus",
     method: "POST",
     path: () => "/inventory/reserve",
@@ -246,7 +327,8 @@ export const routes: ReadonlyArray<Route> = [
       productId: "p",
       stocked: true,
       lowStockThreshold: 1,
-      safetyStock: 1
+      safetyStock: 1,
+      countTolerance: 1
     }),
     fields: {
       productVariantId: "newId",
@@ -255,7 +337,8 @@ export const routes: ReadonlyArray<Route> = [
       productId: "id",
       stocked: "flag",
       lowStockThreshold: "count",
-      safetyStock: "count"
+      safetyStock: "count",
+      countTolerance: "count"
     }
   },
   {
@@ -270,7 +353,8 @@ export const routes: ReadonlyArray<Route> = [
       productId: "id",
       stocked: "flag",
       lowStockThreshold: "count",
-      safetyStock: "count"
+      safetyStock: "count",
+      countTolerance: "count"
     }
   },
   {

@@ -29,6 +29,24 @@ const twoMerchants = Effect.gen(function* () {
   return { ...shop, db: Context.get(shop.context, Db) }
 })
 
+describe("the kernel's connection", () => {
+  it.effect("that the server has ended is unavailable, not a defect, however its loss shows", () =>
+    Effect.gen(function* () {
+      const { db, sql } = yield* twoMerchants
+      // The server's word comes first, the socket's own failure (EPIPE, ECONNRESET) while it is written to.
+      for (const length of [1, 1_000_000, 20_000_000]) {
+        const session = yield* db.session
+        const [[pid]] = (yield* session.run("SELECT pg_backend_pid()", [])) as unknown as [[number]]
+        yield* sql.run("SELECT pg_terminate_backend($1)", [parameter("int4", pid)])
+        const write = session.run("SELECT length($1)", [parameter("text", "x".repeat(length))])
+        for (let time = 0; time < 3; time++) {
+          assert.strictEqual((yield* Effect.flip(write)).disposition, "UNAVAILABLE")
+        }
+      }
+    })
+  )
+})
+
 describe("a reading connection", () => {
   it.effect("sees the rows of its merchant only, even where a statement asks for all or for another's", () =>
     Effect.gen(function* () {

@@ -27,6 +27,7 @@ export interface ItemRow {
   stocked: boolean
   lowStockThreshold: number
   safetyStock: number
+  countTolerance: number
   discontinued: boolean
   initialized: boolean
   status: ItemStatus

@@ -255,7 +255,7 @@ const notesOf = (command: AdjustStock): MovementNotes => ({
 })
 
 /** From its first count or receipt on, an item has stock to speak of. */
-const initialize = (draft: Draft, item: ItemRow): void => {
+export const initialize = (draft: Draft, item: ItemRow): void => {
   const { books } = draft
   if (!item.initialized) books.change(books.changed.items, item, { initialized: true })
 }
@@ -282,14 +282,35 @@ const unexpectedVersion = (
 
 type Found = { readonly found: StockRow } | { readonly refusal: AnyRefusal }
 
+/** Where a stock is, as far as the request says. */
+export interface Place {
+  readonly locationId?: string | undefined
+  readonly lotNumber?: string | undefined
+  readonly lotExpiresAt?: number | undefined
+}
+
 /** The one stock that is meant: of the given location and lot, where that leaves no choice. */
 const theStock = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
+  const meant = stockMeant(draft, item, command)
+  if ("refusal" in meant) return meant
+  if (meant.found !== undefined) return { found: meant.found }
+  return command.changeType === "CORRECTION" && command.expectedVersion === undefined
+    ? stockFor(draft, item, command)
+    : refused(new StockNotFound({ item: nameOf(command.item) }))
+}
+
+/** The same, or none: the item is not there yet. */
+export const stockMeant = (
+  draft: Draft,
+  item: ItemRow,
+  place: Place
+): { readonly found: StockRow | undefined } | { readonly refusal: AnyRefusal } => {
   const matching = draft.books
     .stocksOf(item)
     .filter(
       (stock) =>
-        (command.locationId === undefined || stock.locationId === command.locationId) &&
-        (command.lotNumber === undefined || stock.lotNumber === command.lotNumber)
+        (place.locationId === undefined || stock.locationId === place.locationId) &&
+        (place.lotNumber === undefined || stock.lotNumber === place.lotNumber)
     )
   if (matching.length > 1) {
     return refused(
@@ -302,19 +323,16 @@ const theStock = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
       })
     )
   }
-  if (matching[0] !== undefined) return { found: matching[0] }
-  return command.changeType === "CORRECTION" && command.expectedVersion === undefined
-    ? stockFor(draft, item, command)
-    : refused(new StockNotFound({ item: nameOf(command.item) }))
+  return { found: matching[0] }
 }
 
 /** The stock of the given (or default) location and (or unnamed) lot, opened if it is not there yet. */
-const stockFor = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
-  const lotNumber = command.lotNumber ?? ""
-  const lotExpiresAt = command.lotExpiresAt ?? null
-  const existing = stockAt(draft, item, command)
+export const stockFor = (draft: Draft, item: ItemRow, place: Place): Found => {
+  const lotNumber = place.lotNumber ?? ""
+  const lotExpiresAt = place.lotExpiresAt ?? null
+  const existing = stockAt(draft, item, place)
   if (existing === undefined) {
-    return { found: draft.openStock(item, locationOf(draft, command.locationId), lotNumber, lotExpiresAt) }
+    return { found: draft.openStock(item, locationOf(draft, place.locationId), lotNumber, lotExpiresAt) }
   }
   if (lotExpiresAt !== null && existing.lotExpiresAt !== lotExpiresAt) {
     return refused(
@@ -332,9 +350,9 @@ const foundAt = (draft: Draft, item: ItemRow, command: AdjustStock): Found => {
   return found === undefined ? refused(new StockNotFound({ item: nameOf(command.item) })) : { found }
 }
 
-const stockAt = (draft: Draft, item: ItemRow, command: AdjustStock): StockRow | undefined => {
-  const { locationId } = locationOf(draft, command.locationId)
-  const lotNumber = command.lotNumber ?? ""
+const stockAt = (draft: Draft, item: ItemRow, place: Place): StockRow | undefined => {
+  const { locationId } = locationOf(draft, place.locationId)
+  const lotNumber = place.lotNumber ?? ""
   return draft.books
     .stocksOf(item)
     .find((stock) => stock.locationId === locationId && stock.lotNumber === lotNumber)

@@ -85,6 +85,7 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
     stocked: command.stocked,
     lowStockThreshold: command.lowStockThreshold,
     safetyStock: command.safetyStock,
+    countTolerance: command.countTolerance,
     discontinued: command.discontinued ?? (isRevived ? false : undefined)
   })
   const item = known ?? createItem(draft, posting.id, { kind: command.kind, ...given })
@@ -114,6 +115,7 @@ const createItem = (draft: Draft, itemId: string, given: ItemAttributes): ItemRo
     stocked: true,
     lowStockThreshold: 0,
     safetyStock: 0,
+    countTolerance: 0,
     discontinued: false,
     initialized: false,
     ...given,
@@ -232,6 +234,7 @@ const itemAnswer = (draft: Draft, item: ItemRow): ItemAnswer => ({
   stocked: item.stocked,
   lowStockThreshold: item.lowStockThreshold,
   safetyStock: item.safetyStock,
+  countTolerance: item.countTolerance,
   createdAt: item.createdAt,
   updatedAt: item.updatedAt
 })

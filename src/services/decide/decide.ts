@@ -6,6 +6,7 @@ import { bulk } from "./bulk.ts"
 import { deleteItem, ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
 import { type Decision, Draft, answered, refused } from "./Draft.ts"
 import { cancelOrder, confirmOrder, receiveOrder, returnGoods } from "./orders.ts"
+import { count } from "./count.ts"
 import { confirm, expire, extend, release, reserve } from "./reservations.ts"
 import { recordSale } from "./sales.ts"
 
@@ -104,6 +105,9 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
       return cancelOrder(draft, command)
     case "ReturnGoods":
       return returnGoods(draft, command)
+      throw new Error(`${command._tag} is not decided yet`)
+    case "CountStock":
+      return count(draft, command)
     case "Bulk":
       return bulk(draft, command, perform)
   }

@@ -105,7 +105,6 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
       return cancelOrder(draft, command)
     case "ReturnGoods":
       return returnGoods(draft, command)
-      throw new Error(`${command._tag} is not decided yet`)
     case "CountStock":
       return count(draft, command)
     case "Bulk":

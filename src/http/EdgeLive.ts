@@ -40,7 +40,7 @@ const idempotencyKeyLengthMax = 255
 /** Bodies with longer lists are not looked at. What a call takes is less, and refused by the name of its field. */
 const entriesMax = 2 * maxLines
 const requestIdPattern = /^[\x21-\x7e]{1,128}$/
-const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+const traceparentPattern = /^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/
 
 const requestSeconds = Metric.histogram("http_server_request_duration_seconds", {
   description: "Time from a request's arrival to its answer, by route and status",
@@ -72,11 +72,11 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
           const clock = fiber.getRef(Clock.Clock)
           const startedAt = clock.currentTimeMillisUnsafe()
           const requestId = givenRequestId(request) ?? uuidV7(startedAt, fiber.getRef(Random.Random))
-          const traceparent = request.headers["traceparent"]
-          const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
-          const annotate = (name: string, value: string): void => {
-            if (span?._tag === "Span") span.attribute(name, value)
-          }
+          // There is a span only where spans are exported.
+          const parent = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+          const span = parent?._tag === "Span" ? parent : undefined
+          const annotate = (name: string, value: string): void => span?.attribute(name, value)
+          const traceparent = span === undefined ? givenTraceparent(request) : traceparentOf(span)
           annotate("http.route", endpoint.path)
           annotate("holdfast.request_id", requestId)
           let merchant: string | undefined
@@ -98,7 +98,7 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
                 actor: principal.subject,
                 requestId,
                 deadline: startedAt + options.requestTimeoutMs,
-                ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {}),
+                ...(traceparent === undefined ? {} : { traceparent }),
                 ...(idempotency === undefined ? {} : { idempotency })
               }
             )
@@ -132,6 +132,14 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
 export const givenRequestId = (request: HttpServerRequest.HttpServerRequest): string | undefined => {
   const given = request.headers["x-request-id"]
   return given !== undefined && requestIdPattern.test(given) ? given : undefined
+}
+
+/** What the events of a request continue: its own span, which continues the caller's, or the caller's itself. */
+const traceparentOf = ({ sampled, spanId, traceId }: Tracer.Span): string =>
+  `00-${traceId}-${spanId}-${sampled ? "01" : "00"}`
+const givenTraceparent = (request: HttpServerRequest.HttpServerRequest): string | undefined => {
+  const given = request.headers["traceparent"]
+  return given !== undefined && traceparentPattern.test(given) ? given : undefined
 }
 
 /** Metrics with their attributes, made once each: by route and status they are few. */

@@ -95,7 +95,7 @@ describe("over OTLP", { timeout }, () => {
          WHERE e.event ->> 'requestId' = '${requestId}'`
         )
         assert.isAbove(events.length, 0)
-        for (const { event } of events) assert.include(event, `00-${traceId}-`)
+        for (const { event } of events) assert.include(event, `00-${traceId}-${span.spanId}-01`)
       }).pipe(Effect.scoped)
   )
 

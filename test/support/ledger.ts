@@ -8,6 +8,7 @@ import { Catalog } from "../../src/services/Catalog.ts"
 import { Db } from "../../src/services/Db.ts"
 import { Discrepancies } from "../../src/services/Discrepancies.ts"
 import { Movements } from "../../src/services/Movements.ts"
+import { Orders } from "../../src/services/Orders.ts"
 import { Partitions } from "../../src/services/Partitions.ts"
 import { Reservations } from "../../src/services/Reservations.ts"
 import { StockLedger } from "../../src/services/StockLedger.ts"
@@ -25,6 +26,7 @@ export type Services =
   | Catalog
   | Discrepancies
   | Movements
+  | Orders
   | Partitions
   | Reservations
   | StockLedger
@@ -35,6 +37,7 @@ export const services: Layer.Layer<Services, never, Db> = Layer.mergeAll(
   Catalog.layer,
   Discrepancies.layer,
   Movements.layer,
+  Orders.layer,
   Reservations.layer,
   Stocks.layer
 ).pipe(Layer.provideMerge(StockLedger.layer), Layer.provideMerge(Partitions.layer))
@@ -117,6 +120,7 @@ export const shopOf = (context: Context.Context<Services>) => {
   const movements = Context.get(context, Movements)
   const availability = Context.get(context, Availability)
   const discrepancies = Context.get(context, Discrepancies)
+  const orders = Context.get(context, Orders)
   const stocks = Context.get(context, Stocks)
   const adjust = Effect.fnUntraced(function* (
     command: Parameters<Movements["Service"]["adjust"]>[1],
@@ -130,6 +134,7 @@ export const shopOf = (context: Context.Context<Services>) => {
     movements,
     availability,
     discrepancies,
+    orders,
     stocks,
     adjust,
     item: Effect.fnUntraced(function* (

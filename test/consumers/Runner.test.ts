@@ -256,7 +256,8 @@ describe("the runner", () => {
   it.live("stops the work on a partition that has become another's", () =>
     Effect.gen(function* () {
       const { publish, start, untilDone } = yield* streams
-      const told = recorded(() => Effect.never)
+      const gate = Latch.makeUnsafe()
+      const told = recorded(() => gate.await)
       const stuck = yield* start([told.consumer], nothing)
       yield* publish(...range(64).map((number) => told.message(number)))
       yield* eventually(
@@ -270,12 +271,16 @@ describe("the runner", () => {
       yield* untilDone(told.topic)
       assert.sameMembers(other.numbers(), range(64))
       yield* stuck.plug
-      yield* publish(...range(64).map((number) => told.message(100 + number)))
-      // Each takes its share again, and the first is not stuck with what it was given before.
+      // Once it is back it takes its share again, and is not stuck with what it was given before.
+      let number = 100
       yield* eventually(
-        Effect.sync(() => told.calls.filter(({ number }) => number >= 100).length),
-        (count) => count > 0
+        Effect.map(
+          Effect.suspend(() => publish(told.message(number++))),
+          () => told.calls.filter(({ number }) => number >= 100)
+        ),
+        (calls) => calls.length > 0
       )
+      gate.openUnsafe()
     })
   )
 

@@ -79,6 +79,13 @@ const expected: Readonly<Record<string, unknown>> = {
   "transaction.BEGIN": []
 }
 
+const changed = (change: (value: { after: Record<string, unknown> }) => void): IncomingMessage => {
+  const sample = sampled("plain/product_variant.c")
+  const value = JSON.parse(sample.value!) as { after: Record<string, unknown> }
+  change(value)
+  return incoming({ ...sample, value: JSON.stringify(value) })
+}
+
 describe("records of captured tables", () => {
   for (const kind of ["plain", "wrapped"]) {
     for (const file of readdirSync(path.join(folder, kind)).sort()) {
@@ -91,13 +98,6 @@ describe("records of captured tables", () => {
         else assert.deepStrictEqual(calls, expected[name])
       })
     }
-  }
-
-  const changed = (change: (value: { after: Record<string, unknown> }) => void): IncomingMessage => {
-    const sample = sampled("plain/product_variant.c")
-    const value = JSON.parse(sample.value!) as { after: Record<string, unknown> }
-    change(value)
-    return incoming({ ...sample, value: JSON.stringify(value) })
   }
 
   it("a value that did not change, an empty one and none say nothing", () => {

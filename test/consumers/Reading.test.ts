@@ -26,6 +26,27 @@ const message = (
 const codeOf = (read: Result.Result<unknown, Reason>): string =>
   Result.isFailure(read) ? read.failure.code : `read ${JSON.stringify(read.success)}`
 
+const merchantOf = (
+  body: Record<string, unknown>,
+  headers: Record<string, string> = {},
+  merchantId?: string
+) => {
+  const read = Reading.merchantOf(body, message(body, { headers }), { merchantId })
+  return Result.isSuccess(read) ? read.success : read.failure.code
+}
+
+const identityOf = (body: Record<string, unknown>, headers: Record<string, string> = {}) => {
+  const read = Reading.identityOf(body, message(body, { headers }))
+  return Result.isSuccess(read) ? read.success : read.failure.code
+}
+
+const readAs = (topic: string, value: unknown) =>
+  codeOf(
+    topics
+      .find((consumer) => consumer.topic === topic)!
+      .read(message(value, { topic }), { merchantId: "acme" })
+  )
+
 describe("the value of a message", () => {
   const cases: ReadonlyArray<readonly [string, Uint8Array | string | null, string]> = [
     ["a tombstone", null, "EMPTY"],
@@ -76,15 +97,6 @@ describe("the value of a message", () => {
 })
 
 describe("the merchant of a message", () => {
-  const merchantOf = (
-    body: Record<string, unknown>,
-    headers: Record<string, string> = {},
-    merchantId?: string
-  ) => {
-    const read = Reading.merchantOf(body, message(body, { headers }), { merchantId })
-    return Result.isSuccess(read) ? read.success : read.failure.code
-  }
-
   it("is named at the top level", () => assert.strictEqual(merchantOf({ merchantId: "a" }), "a"))
   it("or in data", () => assert.strictEqual(merchantOf({ data: { merchantId: "a" } }), "a"))
   it("else by the header", () => assert.strictEqual(merchantOf({}, { "x-merchant-id": "a" }), "a"))
@@ -114,11 +126,6 @@ describe("the merchant of a message", () => {
 })
 
 describe("the identity of a message that has no natural key", () => {
-  const identityOf = (body: Record<string, unknown>, headers: Record<string, string> = {}) => {
-    const read = Reading.identityOf(body, message(body, { headers }))
-    return Result.isSuccess(read) ? read.success : read.failure.code
-  }
-
   it("is its id", () => assert.strictEqual(identityOf({ id: "a" }, { ce_id: "b" }), "a"))
   it("else the header ce_id", () => assert.strictEqual(identityOf({}, { ce_id: "b" }), "b"))
   it("else the hash of a value with a timestamp", () => {
@@ -133,12 +140,6 @@ describe("the identity of a message that has no natural key", () => {
 })
 
 describe("a payload", () => {
-  const readAs = (topic: string, value: unknown) =>
-    codeOf(
-      topics
-        .find((consumer) => consumer.topic === topic)!
-        .read(message(value, { topic }), { merchantId: "acme" })
-    )
   const line = { productVariantId: "cup", quantity: 1 }
   const bad: ReadonlyArray<readonly [string, string, unknown]> = [
     ["payment.success", "no order", { items: [line] }],

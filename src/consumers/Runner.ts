@@ -18,6 +18,7 @@ import {
 } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { groupOf } from "../schema/Topic.ts"
 import {
   Broker,
   type BrokerUnavailable,
@@ -43,11 +44,7 @@ import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"
 export interface RunnerOptions {
   /** Whose a message is that names no merchant. */
   readonly defaultMerchantId: string | undefined
-  readonly groupOf?: ((topic: string) => string) | undefined
 }
-
-/** Each topic has a group of its own: one that waits for its topic, or lags, holds up no other. */
-export const groupOf = (topic: string): string => `holdfast.${topic}`
 
 /** Messages that one consumer takes in at once, and has in hand: enough to fill both lanes of the group commit. */
 const pollMax = 512
@@ -165,7 +162,7 @@ interface Member<E, R> {
 const consume = <E, R>(shared: Shared, consumer: Consumer<E, R>): Effect.Effect<void, never, R> =>
   Effect.gen(function* () {
     const { topic } = consumer
-    const group = (shared.options.groupOf ?? groupOf)(topic)
+    const group = groupOf(topic)
     // A topic that has to be waited for holds up no other, and not the start either.
     const subscription = yield* waitOut(shared.broker.subscribe({ group, topics: [topic] }))
     const member: Member<E, R> = {

@@ -6,13 +6,21 @@ import { DevTokenRequest } from "../schema/DevToken.ts"
 import { DevIssuer } from "../services/Jwks.ts"
 import { Health } from "../services/Health.ts"
 import { Api } from "./Api.ts"
+import { asyncApi } from "./AsyncApi.ts"
 import { bodyLimitBytes, problemResponse, responseOf } from "./EdgeLive.ts"
 import { PayloadTooLarge, ValidationFailed } from "./Problem.ts"
 import { nextUuid } from "../services/Uuid.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
 
-export const paths = ["/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"] as const
+export const paths = [
+  "/health/live",
+  "/health/ready",
+  "/metrics",
+  "/openapi.json",
+  "/asyncapi.json",
+  "/docs"
+] as const
 
 const health = HttpRouter.use((router) =>
   Effect.gen(function* () {
@@ -37,6 +45,11 @@ const documentation = Layer.mergeAll(
     "GET",
     "/openapi.json",
     Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
+  ),
+  HttpRouter.add(
+    "GET",
+    "/asyncapi.json",
+    Effect.sync(() => HttpServerResponse.jsonUnsafe(asyncApi))
   ),
   HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
 )

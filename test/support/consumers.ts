@@ -3,6 +3,7 @@ import type { Consumer } from "../../src/consumers/Consumer.ts"
 import * as Runner from "../../src/consumers/Runner.ts"
 import { makeCluster } from "../../src/layers/MemoryBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
+import { groupOf } from "../../src/schema/Topic.ts"
 import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/Broker.ts"
 import { Db } from "../../src/services/Db.ts"
 import { DeadLetters } from "../../src/services/DeadLetters.ts"
@@ -57,7 +58,7 @@ export const streams = Effect.gen(function* () {
   })
 
   /** What the group of a topic has not committed. */
-  const lag = (topic: string) => cluster.lag(Runner.groupOf(topic), topic)
+  const lag = (topic: string) => cluster.lag(groupOf(topic), topic)
 
   return {
     url,

@@ -2,6 +2,7 @@ import { OpenApi } from "effect/http-api"
 import { readFile, writeFile } from "node:fs/promises"
 import path from "node:path"
 import { Api } from "../../src/http/Api.ts"
+import { asyncApi } from "../../src/http/AsyncApi.ts"
 import { variables } from "../../src/layers/Configuration.ts"
 
 /** Files that are made from the code are checked in and proven current: `--check` fails when one is not, `--write` mends it. */
@@ -29,6 +30,7 @@ const betweenMarkers = (text: string, content: string): string =>
 
 const generated: ReadonlyArray<{ readonly file: string; readonly make: (current: string) => string }> = [
   { file: "openapi.json", make: () => `${JSON.stringify(OpenApi.fromApi(Api), undefined, 2)}\n` },
+  { file: "asyncapi.json", make: () => `${JSON.stringify(asyncApi, undefined, 2)}\n` },
   { file: "docs/configuration.md", make: (current) => betweenMarkers(current, configurationTable()) }
 ]
 

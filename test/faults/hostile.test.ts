@@ -287,84 +287,81 @@ const processorMsOf = (pid: number): number => {
 
 describe("hostile requests", () => {
   it.live("are refused with a 4xx or closed, change nothing, and harm nobody who behaves", () =>
-    withServices(
-      1,
-      ([service], { sql }) =>
-        Effect.gen(function* () {
-          const { pid, port } = service!
-          const shop = yield* stocked(service!)
-          const prepared = prepare(shop.token)
-          const rows = sql.run(everything)
-          const before = yield* rows
+    withServices(1, ([service], { sql }) =>
+      Effect.gen(function* () {
+        const { pid, port } = service!
+        const shop = yield* stocked(service!)
+        const prepared = prepare(shop.token)
+        const rows = sql.run(everything)
+        const before = yield* rows
 
-          // One after the other: each does what is said of it.
-          const seen = new Map<string, Set<number>>()
-          for (const attack of prepared) {
-            const statuses = yield* Effect.promise(() => commit(port, attack))
-            seen.set(attack.name, new Set(statuses.length === 0 ? [0] : statuses))
-          }
-          const wrong = attacks.flatMap(({ name, statuses }) =>
-            [...seen.get(name)!]
-              .filter((status) => !statuses.includes(status))
-              .map((status) => `${name}: ${status}`)
-          )
-          assert.deepStrictEqual(wrong, [])
-          assert.deepStrictEqual(yield* rows, before)
+        // One after the other: each does what is said of it.
+        const seen = new Map<string, Set<number>>()
+        for (const attack of prepared) {
+          const statuses = yield* Effect.promise(() => commit(port, attack))
+          seen.set(attack.name, new Set(statuses.length === 0 ? [0] : statuses))
+        }
+        const wrong = attacks.flatMap(({ name, statuses }) =>
+          [...seen.get(name)!]
+            .filter((status) => !statuses.includes(status))
+            .map((status) => `${name}: ${status}`)
+        )
+        assert.deepStrictEqual(wrong, [])
+        assert.deepStrictEqual(yield* rows, before)
 
-          // All of them again, several at once, beside a client that behaves.
-          let orders = 0
-          const behave = (sample: Array<number>) =>
+        // All of them again, several at once, beside a client that behaves.
+        let orders = 0
+        const behave = (sample: Array<number>) =>
+          Effect.gen(function* () {
+            const since = performance.now()
+            const answer = yield* shop.reserve(`good-${orders++}`, [["cup", 1]])
+            assert.strictEqual(answer.status, 201, answer.text)
+            sample.push(performance.now() - since)
+            yield* Effect.sleep("5 millis")
+          })
+        const memory = [residentMb(pid)]
+        const rounds: Array<{ alone: number; beside: number; attacks: number }> = []
+        const spent: Array<number> = []
+        while (rounds.length < roundsMax && !rounds.some(holds)) {
+          const alone: Array<number> = []
+          for (let index = 0; index < samples; index++) yield* behave(alone)
+          const beside: Array<number> = []
+          let committed = 0
+          const cpuBefore = processorMsOf(pid)
+          const attacker = (from: number) =>
             Effect.gen(function* () {
-              const since = performance.now()
-              const answer = yield* shop.reserve(`good-${orders++}`, [["cup", 1]])
-              assert.strictEqual(answer.status, 201, answer.text)
-              sample.push(performance.now() - since)
-              yield* Effect.sleep("5 millis")
-            })
-          const memory = [residentMb(pid)]
-          const rounds: Array<{ alone: number; beside: number; attacks: number }> = []
-          const spent: Array<number> = []
-          while (rounds.length < roundsMax && !rounds.some(holds)) {
-            const alone: Array<number> = []
-            for (let index = 0; index < samples; index++) yield* behave(alone)
-            const beside: Array<number> = []
-            let committed = 0
-            const cpuBefore = processorMsOf(pid)
-            const attacker = (from: number) =>
-              Effect.gen(function* () {
-                for (let index = from; beside.length < samples; index++) {
-                  const attack = prepared[index % prepared.length]!
-                  for (const status of yield* Effect.promise(() => commit(port, attack))) {
-                    assert.include(attack.statuses, status, attack.name)
-                  }
-                  committed += 1
+              for (let index = from; beside.length < samples; index++) {
+                const attack = prepared[index % prepared.length]!
+                for (const status of yield* Effect.promise(() => commit(port, attack))) {
+                  assert.include(attack.statuses, status, attack.name)
                 }
-              })
-            const attacking = yield* Effect.forEach(Array.from({ length: attackers }), (_, number) =>
-              Effect.forkChild(attacker(Math.floor((number * prepared.length) / attackers)))
-            )
-            while (beside.length < samples) yield* behave(beside)
-            yield* Effect.forEach(attacking, Fiber.join)
-            spent.push((processorMsOf(pid) - cpuBefore) / (committed + samples))
-            rounds.push({
-              alone: percentile(alone, 0.99),
-              beside: percentile(beside, 0.99),
-              attacks: committed
+                committed += 1
+              }
             })
-            memory.push(residentMb(pid))
-          }
-          report("hostile requests", { kinds: attacks.length, rounds, processorMsPerRequest: spent, memory })
-          assert.isTrue(rounds.some(holds), JSON.stringify(rounds))
-          for (const { attacks: committed } of rounds) assert.isAtLeast(committed, attacks.length)
-          // However busy the machine is: none takes the service long.
-          assert.isBelow(Math.max(...spent), processorMsMax)
-          assert.notInclude(service!.stdout(), "level=ERROR")
-          const others = yield* sql.run<{ count: number }>(
-            "SELECT count(*) AS count FROM reservation WHERE order_id NOT LIKE 'good-%'"
+          const attacking = yield* Effect.forEach(Array.from({ length: attackers }), (_, number) =>
+            Effect.forkChild(attacker(Math.floor((number * prepared.length) / attackers)))
           )
-          assert.deepStrictEqual(others, [{ count: 0 }])
-        }),
-      { REQUEST_TIMEOUT_MS: "2500" }
+          while (beside.length < samples) yield* behave(beside)
+          yield* Effect.forEach(attacking, Fiber.join)
+          spent.push((processorMsOf(pid) - cpuBefore) / (committed + samples))
+          rounds.push({
+            alone: percentile(alone, 0.99),
+            beside: percentile(beside, 0.99),
+            attacks: committed
+          })
+          memory.push(residentMb(pid))
+        }
+        report("hostile requests", { kinds: attacks.length, rounds, processorMsPerRequest: spent, memory })
+        assert.isTrue(rounds.some(holds), JSON.stringify(rounds))
+        for (const { attacks: committed } of rounds) assert.isAtLeast(committed, attacks.length)
+        // However busy the machine is: none takes the service long.
+        assert.isBelow(Math.max(...spent), processorMsMax)
+        assert.notInclude(service!.stdout(), "level=ERROR")
+        const others = yield* sql.run<{ count: number }>(
+          "SELECT count(*) AS count FROM reservation WHERE order_id NOT LIKE 'good-%'"
+        )
+        assert.deepStrictEqual(others, [{ count: 0 }])
+      })
     )
   )
 })

@@ -5,8 +5,18 @@ import { type AddressInfo, type Socket, connect as connectTo, createServer } fro
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { Db } from "../../src/services/Db.ts"
 import { freshDatabase } from "../support/Postgres.ts"
-import { eventually } from "../support/service.ts"
-import { report } from "./load.ts"
+import { connect } from "../support/ledger.ts"
+import { eventually, startService } from "../support/service.ts"
+import {
+  askAgain,
+  assertAnswered,
+  assertBooks,
+  healthy,
+  load,
+  report,
+  stocked,
+  untilAcknowledged
+} from "./load.ts"
 
 /** Connections that go silent without closing, while new ones work: as after a firewall has forgotten them. */
 
@@ -61,7 +71,37 @@ const silentNetwork = (
     }
   })
 
+const requestTimeoutMs = 2_500
+
 describe("connections that go silent", () => {
+  it.live("under load are answered for within the deadline, lose nothing, and others take their place", () =>
+    Effect.gen(function* () {
+      const { url } = yield* freshDatabase
+      const sql = yield* connect(url)
+      const network = yield* silentNetwork(url)
+      const service = yield* startService(Redacted.value(network.url), {
+        REQUEST_TIMEOUT_MS: String(requestTimeoutMs)
+      })
+      yield* stocked(service)
+      const work = yield* load(service)
+      yield* untilAcknowledged(work, 300)
+      const silenced = network.silence()
+      const since = performance.now()
+      // None of those that were open says anything from here on, so that this is answered on new ones.
+      yield* untilAcknowledged(work, 300)
+      const recoveredMs = performance.now() - since
+      yield* work.stop
+      yield* healthy(service)
+      const counts = assertAnswered(work, requestTimeoutMs)
+      const again = yield* askAgain(service, sql, work)
+      report("connections gone silent under load", { silenced, counts, ...again, recoveredMs })
+      assert.isAbove(silenced, 4)
+      assert.isAbove((counts[408] ?? 0) + (counts[503] ?? 0), 0, "nobody noticed")
+      assert.isBelow(recoveredMs, 30_000)
+      yield* assertBooks(url, sql, work)
+    }).pipe(Effect.scoped)
+  )
+
   it.live("are given up by those who read, and others take their place", () =>
     Effect.gen(function* () {
       const { url } = yield* freshDatabase

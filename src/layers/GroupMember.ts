@@ -141,7 +141,7 @@ export const assignedTo = (memberId: string, state: GroupState): ReadonlySet<num
 }
 
 /** A partition in a member's hands. All offsets are those to be read next. */
-class Holding {
+export class Holding {
   readonly stored: StoredPartition
   readonly epoch: number
   readonly inFlightMax: number
@@ -205,7 +205,7 @@ class Holding {
 }
 
 /** What a member holds and has been given. No effects: everything between two awaits is one step. */
-class Holdings {
+export class Holdings {
   readonly byId = new Map<number, Holding>()
   private turn = 0
 
@@ -382,7 +382,7 @@ export const subscribe: (
 })
 
 /** Waits until the latch is opened, or for this long; answers whether it was opened. */
-const opened = (latch: Latch.Latch, waitMs: number): Effect.Effect<boolean> =>
+export const opened = (latch: Latch.Latch, waitMs: number): Effect.Effect<boolean> =>
   latch.await.pipe(
     Effect.as(true),
     Effect.timeoutOrElse({ duration: waitMs, orElse: () => Effect.succeed(false) })
@@ -448,7 +448,8 @@ const commit = Effect.fnUntraced(function* (life: Life, positions: ReadonlyArray
   return yield* new PartitionLost({ partitions: lost })
 })
 
-const tellAssignment = (life: Life): Effect.Effect<void> =>
+/** Says what is held now, if that has changed. */
+export const tellAssignment = (life: Pick<Life, "holdings" | "assignment">): Effect.Effect<void> =>
   Effect.suspend(() => {
     const now = life.holdings.assignment
     const before = SubscriptionRef.getUnsafe(life.assignment)

@@ -19,7 +19,7 @@ import {
   subscribe,
   wake
 } from "./GroupMember.ts"
-import { headersFrom, keyFrom, partitionsPerTopic, prepare } from "./Publishing.ts"
+import { headersFrom, keyFrom, partitionsPerTopic, prepare, refusedNames } from "./Publishing.ts"
 
 /**
  * A broker in memory for tests, with the faults of a real one at hand. Time is Effect's clock, and nothing else decides
@@ -234,6 +234,12 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
         const before = (yield* Clock.currentTimeMillis) - olderThanMs
         return yield* call(() => log.removeExpired(before))
       }),
+      createTopics: Effect.fnUntraced(function* (topics) {
+        const refused = refusedNames(topics)
+        if (refused !== undefined) return yield* refused
+        return yield* call(() => topics.filter((topic) => !log.topics.has(topic) && log.topic(topic)))
+      }),
+      missingTopics: () => Effect.succeed([]),
       ready: Effect.isSuccess(call(() => undefined))
     }),
     unplug: setPlugged(false),

@@ -21,7 +21,14 @@ import {
   subscribe,
   wake
 } from "./GroupMember.ts"
-import { type Prepared, headersFrom, keyFrom, partitionsPerTopic, prepare } from "./Publishing.ts"
+import {
+  type Prepared,
+  headersFrom,
+  keyFrom,
+  partitionsPerTopic,
+  prepare,
+  refusedNames
+} from "./Publishing.ts"
 
 /**
  * Durable topics in PostgreSQL, for when no Kafka is configured (migrations/0002_broker.sql). Offsets are given under
@@ -73,6 +80,16 @@ const make = Effect.fnUntraced(function* (options: PostgresBrokerOptions) {
     publish,
     subscribe: (asked) => subscribe({ store, sleepers, timings, subscribe: asked }),
     removeExpired: (olderThanMs) => removeExpired(db, olderThanMs),
+    createTopics: Effect.fnUntraced(function* (names) {
+      const refused = refusedNames(names)
+      if (refused !== undefined) return yield* refused
+      const present = new Set(
+        (yield* answered(run(readTopics, [arrays.text(names)]))).map(([, , name]) => name)
+      )
+      yield* answered(topics.ensure(names, yield* Clock.currentTimeMillis))
+      return names.filter((name) => !present.has(name))
+    }),
+    missingTopics: () => Effect.succeed([]),
     // broker_topic_pkey
     ready: run("SELECT topic_id FROM broker_topic LIMIT 1", []).pipe(
       Effect.timeout(readyWithinMs),

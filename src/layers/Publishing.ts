@@ -1,6 +1,6 @@
-import { MessageRefused, type OutgoingMessage, isTopicName } from "../services/Broker.ts"
+import { MessageRefused, type OutgoingMessage, TopicsRefused, isTopicName } from "../services/Broker.ts"
 
-/** What the brokers kept in PostgreSQL and in memory do with messages that are to be published. */
+/** What the brokers kept in PostgreSQL and in memory do with messages that are to be published; Kafka has its own. */
 
 /** How many partitions each topic has. Keys are spread by it, so that it never changes for a topic that has messages. */
 export const partitionsPerTopic = 8
@@ -40,11 +40,7 @@ export const prepare = (
     const made = makeReady(message, options)
     const refusal =
       key !== null && refusedKeys.has(key)
-        ? new MessageRefused({
-            reason: "OTHER",
-            topic,
-            detail: "follows a message of its key that was refused"
-          })
+        ? followsRefused(topic)
         : (options.refuse?.(message) ?? (made instanceof MessageRefused ? made : undefined))
     if (refusal === undefined) prepared.push(made as Prepared)
     else if (key !== null) refusedKeys.add(key)
@@ -52,6 +48,17 @@ export const prepare = (
   })
   return { prepared, refusals }
 }
+
+/** Names that no topic can have. */
+export const refusedNames = (topics: ReadonlyArray<string>): TopicsRefused | undefined => {
+  const wrong = topics.filter((topic) => !isTopicName(topic))
+  return wrong.length === 0
+    ? undefined
+    : new TopicsRefused({ refusals: wrong.map((topic) => ({ topic, detail: "not a topic name" })) })
+}
+
+export const followsRefused = (topic: string): MessageRefused =>
+  new MessageRefused({ reason: "OTHER", topic, detail: "follows a message of its key that was refused" })
 
 const makeReady = (
   { headers: given, key: keyText, topic, value: content }: OutgoingMessage,

@@ -65,6 +65,22 @@ export class PartitionLost extends Schema.TaggedError<PartitionLost>()("Partitio
   partitions: Schema.Array(Schema.Struct({ topic: Schema.String, partition: Schema.Int }))
 }) {}
 
+/** These topics were not made, and why: a name that is none, no right, more replicas than there are nodes. */
+export class TopicsRefused extends Schema.TaggedError<TopicsRefused>()("TopicsRefused", {
+  refusals: Schema.Array(Schema.Struct({ topic: Schema.String, detail: Schema.String }))
+}) {
+  override get message(): string {
+    return this.refusals.map(({ detail, topic }) => `${topic}: ${detail}`).join("; ")
+  }
+}
+
+export interface TopicOptions {
+  /** Keys are spread over the partitions: their number should not change once there are messages. */
+  readonly partitions?: number | undefined
+  /** On how many nodes each message is kept, where there are several. */
+  readonly replicas?: number | undefined
+}
+
 /** One member of a consumer group. It leaves the group when its scope closes; commit before that. */
 export interface Subscription {
   /**
@@ -99,7 +115,10 @@ export interface Subscription {
 export interface SubscribeOptions {
   /** Members of one group share the partitions. A new group begins at the earliest message that is kept. */
   readonly group: string
-  /** Topics that do not exist yet are made. */
+  /**
+   * Topics that do not exist: brokers of our own make them; with Kafka they are waited for while the others work, and
+   * `missingTopics` names them.
+   */
   readonly topics: ReadonlyArray<string>
   /** Replaces the default bound of that name, for each partition. */
   readonly inFlightMax?: number | undefined
@@ -126,6 +145,15 @@ export class Broker extends Context.Service<
      * keeps its own retention, as Kafka does, removes none.
      */
     readonly removeExpired: (olderThanMs: number) => Effect.Effect<number, BrokerUnavailable>
+    /** Makes those of these topics that are not there; answers with their names. */
+    readonly createTopics: (
+      topics: ReadonlyArray<string>,
+      options?: TopicOptions
+    ) => Effect.Effect<ReadonlyArray<string>, TopicsRefused | BrokerUnavailable>
+    /** Which of these topics do not exist and will not by themselves. */
+    readonly missingTopics: (
+      topics: ReadonlyArray<string>
+    ) => Effect.Effect<ReadonlyArray<string>, BrokerUnavailable>
     /** Whether the broker answers now. */
     readonly ready: Effect.Effect<boolean>
   }

@@ -1,12 +1,15 @@
 import { Context, Effect, Layer, Queue, type Redacted, type Scope } from "effect"
 import type { GroupTimings } from "../../src/layers/GroupMember.ts"
 import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
 import { DatabaseUnavailable } from "../../src/schema/Failure.ts"
 import { Broker, type OutgoingMessage, messageBytesMax } from "../../src/services/Broker.ts"
 import { Db, StatementFailed } from "../../src/services/Db.ts"
+import { kafka } from "./kafka.ts"
 import { freshDatabase } from "./Postgres.ts"
+import { tcpCable } from "./proxy.ts"
 
 /** Brokers under test: each kind as a world in which replicas can be made and cut off. */
 
@@ -23,6 +26,7 @@ export class BrokerWorld extends Context.Service<
   {
     /** Another process. It leaves properly when the scope closes. */
     readonly replica: Effect.Effect<Replica, never, Scope.Scope>
+    readonly makeTopic: (topic: string) => Effect.Effect<void>
     /** A message that this broker refuses for good. */
     readonly refusedMessage: (topic: string) => OutgoingMessage
     /** Whether `removeExpired` is the broker's business, and not the cluster's as with Kafka. */
@@ -42,7 +46,12 @@ const tooLarge = (topic: string): OutgoingMessage => ({
 
 export const memoryWorld: Layer.Layer<BrokerWorld> = Layer.sync(BrokerWorld, () => {
   const cluster = makeCluster({ timings })
-  return BrokerWorld.of({ replica: cluster.connect, refusedMessage: tooLarge, removesExpired: true })
+  return BrokerWorld.of({
+    replica: cluster.connect,
+    makeTopic: () => Effect.void,
+    refusedMessage: tooLarge,
+    removesExpired: true
+  })
 })
 
 /** The database under a PostgreSQL world, for what only PostgreSQL can be asked. */
@@ -58,6 +67,7 @@ export const postgresWorld: Layer.Layer<BrokerWorld | BrokerDatabase> = Layer.ef
       BrokerWorld,
       BrokerWorld.of({
         replica: postgresReplica(url),
+        makeTopic: () => Effect.void,
         refusedMessage: tooLarge,
         removesExpired: true
       })
@@ -72,6 +82,37 @@ const postgresReplica = Effect.fnUntraced(function* (url: Redacted.Redacted<stri
     PostgresBroker.layer({ timings }).pipe(Layer.provide(Layer.succeed(Db, cable.db)))
   )
   return { broker: Context.get(context, Broker), unplug: cable.unplug, plug: cable.plug }
+})
+
+/** A Kafka of the run's own, or that of TEST_KAFKA_BROKERS. */
+export const kafkaWorld: Layer.Layer<BrokerWorld> = Layer.effect(
+  BrokerWorld,
+  Effect.gen(function* () {
+    const brokers = (yield* kafka).brokers.split(",")
+    const context = yield* Layer.build(KafkaBroker.layer({ brokers }))
+    const { createTopics } = Context.get(context, Broker)
+    return BrokerWorld.of({
+      replica: kafkaReplica(brokers),
+      makeTopic: (topic) => Effect.orDie(Effect.asVoid(createTopics([topic]))),
+      refusedMessage: tooLarge,
+      removesExpired: false
+    })
+  })
+)
+
+/** Coordinators of Kafka expel by the second rather than by the millisecond. */
+const kafkaTimings: GroupTimings = { ...timings, sessionMs: 3_000 }
+
+const kafkaReplica = Effect.fnUntraced(function* (brokers: ReadonlyArray<string>) {
+  const cable = yield* tcpCable
+  const context = yield* Layer.build(
+    KafkaBroker.layer({
+      brokers,
+      timings: kafkaTimings,
+      dial: cable.dial
+    })
+  )
+  return { broker: Context.get(context, Broker), unplug: cable.cut, plug: cable.plug }
 })
 
 /** A database behind a cable that can be pulled. */

@@ -183,3 +183,93 @@ const frontendMessages = () => {
     }
   }
 }
+
+/** Connections by way of a cable that can be cut, or lose what it carries. */
+export interface Cable {
+  /** Connects to there. */
+  readonly dial: (address: { readonly host: string; readonly port: number }) => Socket
+  /** Ends the connections, and every new one, until `plug`. */
+  readonly cut: Effect.Effect<void>
+  readonly plug: Effect.Effect<void>
+  /**
+   * Silences the connections that there are, as a router that has forgotten them: nothing gets through either way and
+   * nobody is told. New ones work. Answers with how many there were.
+   */
+  readonly silence: Effect.Effect<number>
+}
+
+export const tcpCable: Effect.Effect<Cable, never, Scope.Scope> = Effect.gen(function* () {
+  /** By the port that a connection comes from: where it wants to go, and where it arrived. Either may be first. */
+  const wanted = new Map<number, { readonly host: string; readonly port: number }>()
+  const arrived = new Map<number, Socket>()
+  const lines = new Set<{ readonly ends: ReadonlyArray<Socket>; silent: boolean }>()
+  let plugged = true
+  const meet = (from: number): void => {
+    const near = arrived.get(from)
+    const target = wanted.get(from)
+    if (near === undefined || target === undefined) return
+    arrived.delete(from)
+    wanted.delete(from)
+    if (!plugged) {
+      near.destroy()
+      return
+    }
+    const far = connect(target)
+    const line = { ends: [near, far], silent: false }
+    lines.add(line)
+    for (const [source, other] of [
+      [near, far],
+      [far, near]
+    ] as const) {
+      source.on("data", (bytes) => {
+        if (!line.silent) other.write(bytes)
+      })
+      source.on("error", () => undefined)
+      source.on("close", () => {
+        if (line.silent) return
+        lines.delete(line)
+        other.destroy()
+      })
+    }
+  }
+  const server = createServer((near) => {
+    near.on("error", () => undefined)
+    arrived.set(near.remotePort!, near)
+    meet(near.remotePort!)
+  })
+  const cut = () => {
+    for (const { ends } of lines) for (const end of ends) end.destroy()
+    lines.clear()
+  }
+  yield* Effect.acquireRelease(
+    Effect.promise(async () => {
+      server.listen(0, "127.0.0.1")
+      await once(server, "listening")
+    }),
+    () =>
+      Effect.sync(() => {
+        cut()
+        server.close()
+      })
+  )
+  const { port } = server.address() as AddressInfo
+  return {
+    dial: (address) => {
+      const socket = connect({ host: "127.0.0.1", port })
+      socket.once("connect", () => {
+        wanted.set(socket.localPort!, address)
+        meet(socket.localPort!)
+      })
+      return socket
+    },
+    cut: Effect.sync(() => {
+      plugged = false
+      cut()
+    }),
+    plug: Effect.sync(() => void (plugged = true)),
+    silence: Effect.sync(() => {
+      for (const line of lines) line.silent = true
+      return lines.size
+    })
+  } satisfies Cable
+})

@@ -1,27 +1,27 @@
 import { Effect } from "effect"
 import type { Bulk, Command, DiscrepancyKind, ItemRef, Posting } from "../schema/Posting.ts"
 import type { Session, StatementFailed } from "./Db.ts"
-import {
-  Books,
-  type DiscrepancyRow,
-  type EventRow,
-  type IdempotencyRow,
-  type ItemRow,
-  type LedgerRow,
-  type LineRow,
-  type LocationRow,
-  type ReservationRow,
-  type StockRow,
-  type TrackingRow,
-  keyOf,
-  openKey
-} from "./decide/Books.ts"
+import { Books, type ReservationRow, keyOf, openKey } from "./decide/Books.ts"
 import { adjustmentKey } from "./decide/adjustments.ts"
 import { deletedItemKey, initialStockKey } from "./decide/catalog.ts"
 import { hasOwnRow, postingKey } from "./decide/decide.ts"
 import { failedPaymentKey, receivedOrderKey, returnKey } from "./decide/orders.ts"
 import { cancelledOrderKey } from "./decide/reservations.ts"
 import { saleLineKey } from "./decide/sales.ts"
+import {
+  columnsOf,
+  discrepancies,
+  idempotency,
+  items,
+  lines,
+  locations,
+  reservations,
+  rowOf,
+  stocks,
+  tracking,
+  widthOf
+} from "./LedgerTables.ts"
+import { writesOf } from "./LedgerWrites.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
 /**
@@ -31,8 +31,6 @@ import { arrays, parameter } from "./PostgresTypes.ts"
 
 /** Idempotency keys are kept for 24 hours (CONTRACTS section 4). */
 export const idempotencyAgeMs = 24 * 60 * 60 * 1000
-export const outboxBuckets = 4
-export const outboxChannel = "holdfast_outbox"
 
 /** What a batch needs of the database, gathered from its postings. */
 interface Needs {
@@ -244,41 +242,28 @@ export const open = Effect.fnUntraced(function* (
   }
   if (needs.orders.size > 0) read(readOrders, columns(needs.orders.values()), takeOrderRow(books))
   if (needs.tracking.size > 0) {
-    read(
-      readTracking,
-      columns(needs.tracking.values()),
-      ([merchantId, trackingKey, postingId, answer, recordedAt]) =>
-        books.tracking.set(keyOf(merchantId as string, trackingKey as string), {
-          merchantId,
-          trackingKey,
-          postingId,
-          answer,
-          recordedAt
-        } as never)
-    )
+    read(readTracking, columns(needs.tracking.values()), (values) => {
+      const row = trackingOf(values)
+      books.tracking.set(keyOf(row.merchantId, row.trackingKey), row)
+    })
   }
   if (needs.idempotency.size > 0) {
     const since = parameter("timestamptz", at - idempotencyAgeMs)
-    read(
-      readIdempotency,
-      [...columns(needs.idempotency.values()), since],
-      ([merchantId, idempotencyKey, fingerprint, answer, createdAt]) =>
-        books.idempotency.set(keyOf(merchantId as string, idempotencyKey as string), {
-          merchantId,
-          idempotencyKey,
-          fingerprint,
-          answer,
-          createdAt
-        } as never)
-    )
+    read(readIdempotency, [...columns(needs.idempotency.values()), since], (values) => {
+      const row = idempotencyOf(values)
+      books.idempotency.set(keyOf(row.merchantId, row.idempotencyKey), row)
+    })
   }
   if (needs.merchants.size > 0) {
-    read(readLocations, [arrays.text([...needs.merchants])], takeLocationRow(books))
+    read(readLocations, [arrays.text([...needs.merchants])], (values) => {
+      const row = locationOf(values)
+      books.merchants.add(row.merchantId)
+      books.locations.set(keyOf(row.merchantId, row.locationId), row)
+    })
   }
   if (needs.discrepancies.size > 0) {
-    const [merchants, ids] = columns(needs.discrepancies.values())
-    read(readDiscrepancies, [merchants, ids], (row) => {
-      const discrepancy = discrepancyRow(row)
+    read(readDiscrepancies, columns(needs.discrepancies.values()), (values) => {
+      const discrepancy = discrepancyOf(values)
       books.discrepancies.set(keyOf(discrepancy.merchantId, discrepancy.discrepancyId), discrepancy)
       if (discrepancy.itemId !== null) {
         needs.items.set(keyOf(discrepancy.merchantId, discrepancy.itemId), [
@@ -294,7 +279,7 @@ export const open = Effect.fnUntraced(function* (
 
   const linked = [...needs.items.values(), ...itemsOfOrders(books)]
   if (linked.length + needs.variants.size + needs.skus.size > 0) {
-    const [items, stocks] = yield* Effect.all(
+    const [foundItems, foundStocks] = yield* Effect.all(
       [
         session.run(lockItems, [
           ...columns(needs.variants.values()),
@@ -312,8 +297,14 @@ export const open = Effect.fnUntraced(function* (
       ],
       { concurrency: "unbounded" }
     )
-    for (const row of items) books.addItem(itemRow(row))
-    for (const row of stocks) books.addStock(stockRow(row))
+    for (const row of foundItems) books.addItem(itemOf(row))
+    for (const row of foundStocks) {
+      books.addStock({
+        ...stockOf(row),
+        locationIsDefault: row[placeOf] as boolean,
+        locationPosition: row[placeOf + 1] as number
+      })
+    }
     const subjects = subjectsOf(postings, books)
     if (subjects.length > 0) {
       for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
@@ -384,10 +375,7 @@ const takeLocks = `
 // reservation_by_order, reservation_line_pkey. OFFSET 0 has each order looked up, however small the table seemed when
 // the plan was made.
 const readOrders = `
-  SELECT r.merchant_id, r.reservation_id, r.order_id, r.kind, r.scope, r.status, r.request, r.metadata,
-         r.expires_at, r.created_at, r.updated_at,
-         l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.released, l.expired,
-         l.returned, l.paid
+  SELECT ${columnsOf(reservations, "r")}, ${columnsOf(lines, "l")}
   FROM unnest($1, $2) AS wanted (merchant_id, order_id)
   CROSS JOIN LATERAL (
     SELECT *
@@ -400,144 +388,52 @@ const readOrders = `
 
 const takeOrderRow = (books: Books) => {
   let current: ReservationRow | undefined
-  return (row: ReadonlyArray<unknown>): void => {
-    const [
-      merchantId,
-      reservationId,
-      orderId,
-      kind,
-      scope,
-      status,
-      request,
-      metadata,
-      expiresAt,
-      createdAt,
-      updatedAt
-    ] = row as [
-      string,
-      string,
-      string,
-      "ORDER",
-      string,
-      "PENDING",
-      string,
-      string | null,
-      number,
-      number,
-      number
-    ]
-    if (current?.reservationId !== reservationId || current.merchantId !== merchantId) {
-      current = {
-        merchantId,
-        reservationId,
-        orderId,
-        kind,
-        scope,
-        status,
-        request,
-        metadata,
-        expiresAt,
-        createdAt,
-        updatedAt,
-        lines: []
-      }
+  return (values: ReadonlyArray<unknown>): void => {
+    const head = reservationOf(values)
+    if (current?.reservationId !== head.reservationId || current.merchantId !== head.merchantId) {
+      current = { ...head, lines: [] }
       books.addReservation(current)
     }
-    if (row[11] !== null) {
-      const [lineNumber, itemId, stockId, quantity, open, sold, released, expired, returned, paid] =
-        row.slice(11)
-      current.lines.push({
-        merchantId,
-        reservationId,
-        lineNumber,
-        itemId,
-        stockId,
-        quantity,
-        open,
-        sold,
-        released,
-        expired,
-        returned,
-        paid
-      } as LineRow)
-    }
+    const line = lineOf(values)
+    // A reservation without lines: the join gives none.
+    if (line.lineNumber !== null) current.lines.push(line)
   }
 }
+const reservationOf = rowOf(reservations)
+const lineOf = rowOf(lines, widthOf(reservations))
 
 // tracking_pkey
 const readTracking = `
-  SELECT t.merchant_id, t.tracking_key, t.posting_id, t.answer, t.recorded_at
+  SELECT ${columnsOf(tracking, "t")}
   FROM unnest($1, $2) AS wanted (merchant_id, tracking_key)
   JOIN tracking t ON t.merchant_id = wanted.merchant_id AND t.tracking_key = wanted.tracking_key`
+const trackingOf = rowOf(tracking)
 
 // idempotency_pkey
 const readIdempotency = `
-  SELECT i.merchant_id, i.idempotency_key, i.fingerprint, i.answer, i.created_at
+  SELECT ${columnsOf(idempotency, "i")}
   FROM unnest($1, $2) AS wanted (merchant_id, idempotency_key)
   JOIN idempotency i ON i.merchant_id = wanted.merchant_id AND i.idempotency_key = wanted.idempotency_key
   WHERE i.created_at > $3`
+const idempotencyOf = rowOf(idempotency)
 
 // merchant_pkey, location_pkey
 const readLocations = `
-  SELECT l.merchant_id, l.location_id, l.name, l.is_default, l.position, l.created_at
+  SELECT ${columnsOf(locations, "l")}
   FROM unnest($1) AS wanted (merchant_id)
   JOIN location l ON l.merchant_id = wanted.merchant_id
   ORDER BY l.merchant_id, l.position`
 
-const takeLocationRow =
-  (books: Books) =>
-  (row: ReadonlyArray<unknown>): void => {
-    const [merchantId, locationId, name, isDefault, position, createdAt] = row as [
-      string,
-      string,
-      string | null,
-      boolean,
-      number,
-      number
-    ]
-    const location: LocationRow = { merchantId, locationId, name, isDefault, position, createdAt }
-    books.merchants.add(merchantId)
-    books.locations.set(keyOf(merchantId, locationId), location)
-  }
+const locationOf = rowOf(locations)
 
 // discrepancy_pkey
 const readDiscrepancies = `
-  SELECT d.merchant_id, d.discrepancy_id, d.kind, d.subject, d.stock_id, d.item_id, d.order_id, d.detail, d.status,
-         d.opened_at, d.closed_at, d.closed_by, d.reason
+  SELECT ${columnsOf(discrepancies, "d")}
   FROM unnest($1, $2) AS wanted (merchant_id, discrepancy_id)
   JOIN discrepancy d
     ON d.merchant_id = wanted.merchant_id AND d.discrepancy_id = wanted.discrepancy_id::uuid`
 
-const discrepancyRow = (row: ReadonlyArray<unknown>): DiscrepancyRow => {
-  const [
-    merchantId,
-    discrepancyId,
-    kind,
-    subject,
-    stockId,
-    itemId,
-    orderId,
-    detail,
-    status,
-    openedAt,
-    closedAt
-  ] = row
-  return {
-    merchantId,
-    discrepancyId,
-    kind,
-    subject,
-    stockId,
-    itemId,
-    orderId,
-    detail,
-    status,
-    openedAt,
-    closedAt,
-    closedBy: row[11],
-    reason: row[12]
-  } as DiscrepancyRow
-}
+const discrepancyOf = rowOf(discrepancies)
 
 // item_merchant_id_product_variant_id_key, item_merchant_id_sku_key, item_pkey. UNION, because OR scans the table.
 const wantedItems = `
@@ -555,85 +451,24 @@ const wantedItems = `
 // The item row is the lock of its stocks, and the order of its events.
 const lockItems = `
   WITH wanted AS MATERIALIZED (${wantedItems})
-  SELECT i.merchant_id, i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
-         i.low_stock_threshold, i.safety_stock, i.discontinued, i.initialized, i.status, i.on_hand, i.reserved,
-         i.unallocatable, i.event_sequence, i.created_at, i.updated_at, i.deleted_at, i.count_tolerance
+  SELECT ${columnsOf(items, "i")}
   FROM wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.item_id = wanted.item_id
   ORDER BY i.merchant_id, i.item_id
   FOR NO KEY UPDATE OF i`
 
-const itemRow = (row: ReadonlyArray<unknown>): ItemRow => {
-  const [merchantId, itemId, kind, productVariantId, sku, productId, name, unit, stocked, lowStockThreshold] =
-    row
-  const [safetyStock, discontinued, initialized, status, onHand, reserved, unallocatable, eventSequence] =
-    row.slice(10)
-  return {
-    merchantId,
-    itemId,
-    kind,
-    productVariantId,
-    sku,
-    productId,
-    name,
-    unit,
-    stocked,
-    lowStockThreshold,
-    safetyStock,
-    discontinued,
-    initialized,
-    status,
-    onHand,
-    reserved,
-    unallocatable,
-    eventSequence,
-    createdAt: row[18],
-    updatedAt: row[19],
-    deletedAt: row[20],
-    countTolerance: row[21]
-  } as ItemRow
-}
+const itemOf = rowOf(items)
 
 // stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
 const readStocks = `
   WITH wanted AS MATERIALIZED (${wantedItems})
-  SELECT s.merchant_id, s.stock_id, s.item_id, s.location_id, l.is_default, l.position, s.lot_number,
-         s.lot_expires_at, s.on_hand, s.reserved, s.unallocatable, s.sequence, s.discrepancy, s.created_at,
-         s.updated_at
+  SELECT ${columnsOf(stocks, "s")}, l.is_default, l.position
   FROM wanted
   JOIN stock s ON s.merchant_id = wanted.merchant_id AND s.item_id = wanted.item_id
   JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id`
 
-const stockRow = (row: ReadonlyArray<unknown>): StockRow => {
-  const [
-    merchantId,
-    stockId,
-    itemId,
-    locationId,
-    locationIsDefault,
-    locationPosition,
-    lotNumber,
-    lotExpiresAt
-  ] = row
-  const [onHand, reserved, unallocatable, sequence, discrepancy, createdAt, updatedAt] = row.slice(8)
-  return {
-    merchantId,
-    stockId,
-    itemId,
-    locationId,
-    locationIsDefault,
-    locationPosition,
-    lotNumber,
-    lotExpiresAt,
-    onHand,
-    reserved,
-    unallocatable,
-    sequence,
-    discrepancy,
-    createdAt,
-    updatedAt
-  } as StockRow
-}
+const stockOf = rowOf(stocks)
+const placeOf = widthOf(stocks)
 
 /** Writes what the batch has decided and commits, in one flight. Every update asserts how many rows it matched. */
 export const commit = Effect.fnUntraced(function* (session: Session, books: Books) {
@@ -687,502 +522,3 @@ export const hasWrites = ({ changed, written }: Books): boolean =>
   [...Object.values(written), ...Object.values(changed)].some((rows) =>
     Array.isArray(rows) ? rows.length > 0 : rows.size > 0
   )
-
-type Column<R> = readonly [type: keyof typeof arrays, value: (row: R) => unknown]
-
-/** A set-based write: one typed array a column, for `unnest`. */
-interface Write<R> {
-  readonly statement: string
-  readonly columns: ReadonlyArray<Column<R>>
-}
-
-const writesOf = ({ changed, written }: Books): ReadonlyArray<readonly [string, ReadonlyArray<unknown>]> => {
-  const statements: Array<readonly [string, ReadonlyArray<unknown>]> = []
-  const insert = <R>(write: Write<R>, rows: Iterable<R>): void => {
-    const all = [...rows]
-    if (all.length > 0) {
-      statements.push([write.statement, write.columns.map(([type, value]) => arrays[type](all.map(value)))])
-    }
-  }
-  /** An update also says how many rows it must match. A row that the batch itself inserts is inserted as it stands. */
-  const update = <R>(write: Write<R>, rows: Set<R>, inserted: ReadonlySet<R>): void => {
-    const all = [...rows].filter((row) => !inserted.has(row))
-    if (all.length > 0) {
-      const columns = write.columns.map(([type, value]) => arrays[type](all.map(value)))
-      statements.push([write.statement, [...columns, parameter("int4", all.length)]])
-    }
-  }
-  insert(
-    insertMerchants,
-    [...written.merchants].map((merchantId) => ({ merchantId, at: atOf(written.locations, merchantId) }))
-  )
-  insert(insertLocations, written.locations)
-  update(updateLocations, changed.locations, written.locations)
-  // Updates first: a name that one item gives up may be another's in the same batch.
-  insert(freeSkus, written.freedSkus)
-  update(updateItems, changed.items, written.items)
-  insert(insertItems, written.items)
-  insert(insertStocks, written.stocks)
-  update(updateStocks, changed.stocks, written.stocks)
-  insert(insertLedger, written.ledger)
-  // Updates first where a unique index is partial: the reservation that ends makes way for the order's next one.
-  update(updateReservations, changed.reservations, written.reservations)
-  insert(insertReservations, written.reservations)
-  insert(insertLines, written.lines)
-  update(updateLines, changed.lines, written.lines)
-  insert(deleteTracking, written.forgotten)
-  insert(insertTracking, written.tracking)
-  insert(insertIdempotency, written.idempotency)
-  insert(closeDiscrepancies, written.closings)
-  update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
-  insert(insertDiscrepancies, written.discrepancies)
-  // The last of several, since one statement writes a row once.
-  const captured = new Map(written.captured.map((row) => [row.rowId, row]))
-  insert(insertCaptured, captured.values())
-  if (written.events.length > 0) {
-    const groups = [...Map.groupBy(written.events, ({ key }) => bucketOf(key))]
-    insert(
-      insertOutbox,
-      groups.map(([bucket, events]) => ({ bucket, events }))
-    )
-    // Names the buckets, so that a dispatcher looks into no others.
-    statements.push([
-      `SELECT pg_notify('${outboxChannel}', $1)::text`,
-      [parameter("text", groups.map(([bucket]) => bucket).join(","))]
-    ])
-  }
-  return statements
-}
-
-const atOf = (locations: ReadonlySet<LocationRow>, merchantId: string): number => {
-  for (const location of locations) if (location.merchantId === merchantId) return location.createdAt
-  return 0
-}
-
-/** FNV-1a: the bucket of a key, the same in every process. */
-export const bucketOf = (key: string): number => {
-  let hash = 0x811c9dc5
-  for (let index = 0; index < key.length; index++) hash = Math.imul(hash ^ key.charCodeAt(index), 0x01000193)
-  return (hash >>> 0) % outboxBuckets
-}
-
-const insertMerchants: Write<{ readonly merchantId: string; readonly at: number }> = {
-  statement: `
-    INSERT INTO merchant (merchant_id, created_at) SELECT * FROM unnest($1, $2)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["timestamptz", (row) => row.at]
-  ]
-}
-
-const insertLocations: Write<LocationRow> = {
-  statement: `
-    INSERT INTO location (merchant_id, location_id, name, is_default, position, created_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.locationId],
-    ["text", (row) => row.name],
-    ["bool", (row) => row.isDefault],
-    ["int4", (row) => row.position],
-    ["timestamptz", (row) => row.createdAt]
-  ]
-}
-
-const updateLocations: Write<LocationRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE location l SET name = u.name
-      FROM unnest($1, $2, $3) AS u (merchant_id, location_id, name)
-      WHERE l.merchant_id = u.merchant_id AND l.location_id = u.location_id
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $4, 'location')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.locationId],
-    ["text", (row) => row.name]
-  ]
-}
-
-const insertItems: Write<ItemRow> = {
-  statement: `
-    INSERT INTO item (merchant_id, item_id, kind, product_variant_id, sku, product_id, name, unit, stocked,
-      low_stock_threshold, safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable,
-      event_sequence, created_at, updated_at, deleted_at, count_tolerance)
-    SELECT *
-    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.itemId],
-    ["text", (row) => row.kind],
-    ["text", (row) => row.productVariantId],
-    ["text", (row) => row.sku],
-    ["text", (row) => row.productId],
-    ["text", (row) => row.name],
-    ["text", (row) => row.unit],
-    ["bool", (row) => row.stocked],
-    ["int8", (row) => row.lowStockThreshold],
-    ["int8", (row) => row.safetyStock],
-    ["bool", (row) => row.discontinued],
-    ["bool", (row) => row.initialized],
-    ["text", (row) => row.status],
-    ["int8", (row) => row.onHand],
-    ["int8", (row) => row.reserved],
-    ["int8", (row) => row.unallocatable],
-    ["int8", (row) => row.eventSequence],
-    ["timestamptz", (row) => row.createdAt],
-    ["timestamptz", (row) => row.updatedAt],
-    ["timestamptz", (row) => row.deletedAt],
-    ["int8", (row) => row.countTolerance]
-  ]
-}
-
-/** In a statement of its own before the others: within one, a unique key does not pass from row to row. */
-const freeSkus: Write<ItemRow> = {
-  statement: `
-    UPDATE item i SET sku = NULL
-    FROM unnest($1, $2) AS u (merchant_id, item_id)
-    WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.itemId]
-  ]
-}
-
-/** The catalogue's columns change seldom; they travel with the figures all the same, so that one statement serves. */
-const updateItems: Write<ItemRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE item i
-      SET product_variant_id = u.product_variant_id, sku = u.sku, product_id = u.product_id, name = u.name,
-          unit = u.unit, stocked = u.stocked, low_stock_threshold = u.low_stock_threshold,
-          safety_stock = u.safety_stock, discontinued = u.discontinued, initialized = u.initialized,
-          status = u.status, on_hand = u.on_hand, reserved = u.reserved, unallocatable = u.unallocatable,
-          event_sequence = u.event_sequence, updated_at = u.updated_at, deleted_at = u.deleted_at,
-          count_tolerance = u.count_tolerance
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-        AS u (merchant_id, item_id, product_variant_id, sku, product_id, name, unit, stocked, low_stock_threshold,
-          safety_stock, discontinued, initialized, status, on_hand, reserved, unallocatable, event_sequence,
-          updated_at, deleted_at, count_tolerance)
-      WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $21, 'item')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.itemId],
-    ["text", (row) => row.productVariantId],
-    ["text", (row) => row.sku],
-    ["text", (row) => row.productId],
-    ["text", (row) => row.name],
-    ["text", (row) => row.unit],
-    ["bool", (row) => row.stocked],
-    ["int8", (row) => row.lowStockThreshold],
-    ["int8", (row) => row.safetyStock],
-    ["bool", (row) => row.discontinued],
-    ["bool", (row) => row.initialized],
-    ["text", (row) => row.status],
-    ["int8", (row) => row.onHand],
-    ["int8", (row) => row.reserved],
-    ["int8", (row) => row.unallocatable],
-    ["int8", (row) => row.eventSequence],
-    ["timestamptz", (row) => row.updatedAt],
-    ["timestamptz", (row) => row.deletedAt],
-    ["int8", (row) => row.countTolerance]
-  ]
-}
-
-const insertStocks: Write<StockRow> = {
-  statement: `
-    INSERT INTO stock (merchant_id, stock_id, item_id, location_id, lot_number, lot_expires_at, on_hand, reserved,
-      unallocatable, sequence, discrepancy, created_at, updated_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.stockId],
-    ["uuid", (row) => row.itemId],
-    ["text", (row) => row.locationId],
-    ["text", (row) => row.lotNumber],
-    ["timestamptz", (row) => row.lotExpiresAt],
-    ["int8", (row) => row.onHand],
-    ["int8", (row) => row.reserved],
-    ["int8", (row) => row.unallocatable],
-    ["int8", (row) => row.sequence],
-    ["bool", (row) => row.discrepancy],
-    ["timestamptz", (row) => row.createdAt],
-    ["timestamptz", (row) => row.updatedAt]
-  ]
-}
-
-const updateStocks: Write<StockRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE stock s
-      SET on_hand = u.on_hand, reserved = u.reserved, unallocatable = u.unallocatable, sequence = u.sequence,
-          discrepancy = u.discrepancy, updated_at = u.updated_at
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-        AS u (merchant_id, stock_id, on_hand, reserved, unallocatable, sequence, discrepancy, updated_at)
-      WHERE s.merchant_id = u.merchant_id AND s.stock_id = u.stock_id
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $9, 'stock')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.stockId],
-    ["int8", (row) => row.onHand],
-    ["int8", (row) => row.reserved],
-    ["int8", (row) => row.unallocatable],
-    ["int8", (row) => row.sequence],
-    ["bool", (row) => row.discrepancy],
-    ["timestamptz", (row) => row.updatedAt]
-  ]
-}
-
-const insertLedger: Write<LedgerRow> = {
-  statement: `
-    INSERT INTO inventory_ledger (merchant_id, stock_id, recorded_at, sequence, item_id, type, on_hand_delta,
-      reserved_delta, unallocatable_delta, on_hand, reserved, unallocatable, source, posting_id, actor, order_id,
-      reservation_id, reference, reason, occurred_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.stockId],
-    ["timestamptz", (row) => row.recordedAt],
-    ["int8", (row) => row.sequence],
-    ["uuid", (row) => row.itemId],
-    ["text", (row) => row.type],
-    ["int8", (row) => row.onHandDelta],
-    ["int8", (row) => row.reservedDelta],
-    ["int8", (row) => row.unallocatableDelta],
-    ["int8", (row) => row.onHand],
-    ["int8", (row) => row.reserved],
-    ["int8", (row) => row.unallocatable],
-    ["text", (row) => row.source],
-    ["uuid", (row) => row.postingId],
-    ["text", (row) => row.actor],
-    ["text", (row) => row.orderId],
-    ["uuid", (row) => row.reservationId],
-    ["text", (row) => row.reference],
-    ["text", (row) => row.reason],
-    ["timestamptz", (row) => row.occurredAt]
-  ]
-}
-
-const insertReservations: Write<ReservationRow> = {
-  statement: `
-    INSERT INTO reservation (merchant_id, reservation_id, order_id, kind, scope, status, request, metadata,
-      expires_at, created_at, updated_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.reservationId],
-    ["text", (row) => row.orderId],
-    ["text", (row) => row.kind],
-    ["text", (row) => row.scope],
-    ["text", (row) => row.status],
-    ["text", (row) => row.request],
-    ["text", (row) => row.metadata],
-    ["timestamptz", (row) => row.expiresAt],
-    ["timestamptz", (row) => row.createdAt],
-    ["timestamptz", (row) => row.updatedAt]
-  ]
-}
-
-const updateReservations: Write<ReservationRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE reservation r
-      SET status = u.status, expires_at = u.expires_at, updated_at = u.updated_at
-      FROM unnest($1, $2, $3, $4, $5) AS u (merchant_id, reservation_id, status, expires_at, updated_at)
-      WHERE r.merchant_id = u.merchant_id AND r.reservation_id = u.reservation_id
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $6, 'reservation')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.reservationId],
-    ["text", (row) => row.status],
-    ["timestamptz", (row) => row.expiresAt],
-    ["timestamptz", (row) => row.updatedAt]
-  ]
-}
-
-const insertLines: Write<LineRow> = {
-  statement: `
-    INSERT INTO reservation_line (merchant_id, reservation_id, line_number, item_id, stock_id, quantity, open, sold,
-      released, expired, returned, paid)
-    SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.reservationId],
-    ["int4", (row) => row.lineNumber],
-    ["uuid", (row) => row.itemId],
-    ["uuid", (row) => row.stockId],
-    ["int8", (row) => row.quantity],
-    ["int8", (row) => row.open],
-    ["int8", (row) => row.sold],
-    ["int8", (row) => row.released],
-    ["int8", (row) => row.expired],
-    ["int8", (row) => row.returned],
-    ["int8", (row) => row.paid]
-  ]
-}
-
-const updateLines: Write<LineRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE reservation_line l
-      SET open = u.open, sold = u.sold, released = u.released, expired = u.expired, returned = u.returned,
-          paid = u.paid
-      FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)
-        AS u (merchant_id, reservation_id, line_number, open, sold, released, expired, returned, paid)
-      WHERE l.merchant_id = u.merchant_id AND l.reservation_id = u.reservation_id AND l.line_number = u.line_number
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $10, 'reservation_line')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.reservationId],
-    ["int4", (row) => row.lineNumber],
-    ["int8", (row) => row.open],
-    ["int8", (row) => row.sold],
-    ["int8", (row) => row.released],
-    ["int8", (row) => row.expired],
-    ["int8", (row) => row.returned],
-    ["int8", (row) => row.paid]
-  ]
-}
-
-const insertTracking: Write<TrackingRow> = {
-  statement: `
-    INSERT INTO tracking (merchant_id, tracking_key, posting_id, answer, recorded_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5)`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.trackingKey],
-    ["uuid", (row) => row.postingId],
-    ["text", (row) => row.answer],
-    ["timestamptz", (row) => row.recordedAt]
-  ]
-}
-
-const deleteTracking: Write<{ readonly merchantId: string; readonly trackingKey: string }> = {
-  statement: `
-    DELETE FROM tracking t
-    USING unnest($1, $2) AS u (merchant_id, tracking_key)
-    WHERE t.merchant_id = u.merchant_id AND t.tracking_key = u.tracking_key`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.trackingKey]
-  ]
-}
-
-/** The newest record of a row says whose it is. */
-const insertCaptured: Write<{ readonly rowId: string; readonly merchantId: string }> = {
-  statement: `
-    INSERT INTO captured_variant (row_id, owner_id)
-    SELECT row_id, owner_id FROM unnest($1, $2) AS u (row_id, owner_id)
-    ON CONFLICT (row_id) DO UPDATE SET owner_id = excluded.owner_id
-    WHERE captured_variant.owner_id <> excluded.owner_id`,
-  columns: [
-    ["text", (row) => row.rowId],
-    ["text", (row) => row.merchantId]
-  ]
-}
-
-/** A key past its age may be used again: its old row makes way. */
-const insertIdempotency: Write<IdempotencyRow> = {
-  statement: `
-    INSERT INTO idempotency (merchant_id, idempotency_key, fingerprint, answer, created_at)
-    SELECT * FROM unnest($1, $2, $3, $4, $5)
-    ON CONFLICT (merchant_id, idempotency_key) DO UPDATE
-    SET fingerprint = excluded.fingerprint, answer = excluded.answer, created_at = excluded.created_at`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.idempotencyKey],
-    ["text", (row) => row.fingerprint],
-    ["text", (row) => row.answer],
-    ["timestamptz", (row) => row.createdAt]
-  ]
-}
-
-/** One open discrepancy for each subject and kind (discrepancy_one_open): what is open already stays as it is. */
-const insertDiscrepancies: Write<DiscrepancyRow> = {
-  statement: `
-    INSERT INTO discrepancy (merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail, status,
-      opened_at, closed_at, closed_by)
-    SELECT merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail::jsonb, status, opened_at,
-           closed_at, closed_by
-    FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-      AS u (merchant_id, discrepancy_id, kind, subject, stock_id, item_id, order_id, detail, status, opened_at,
-        closed_at, closed_by)
-    ON CONFLICT (merchant_id, subject, kind) WHERE status = 'OPEN' DO NOTHING`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.discrepancyId],
-    ["text", (row) => row.kind],
-    ["text", (row) => row.subject],
-    ["uuid", (row) => row.stockId],
-    ["uuid", (row) => row.itemId],
-    ["text", (row) => row.orderId],
-    ["text", (row) => JSON.stringify(row.detail)],
-    ["text", (row) => row.status],
-    ["timestamptz", (row) => row.openedAt],
-    ["timestamptz", (row) => row.closedAt],
-    ["text", (row) => row.closedBy]
-  ]
-}
-
-const closeDiscrepancies: Write<{
-  readonly merchantId: string
-  readonly subject: string
-  readonly kind: string
-  readonly at: number
-}> = {
-  statement: `
-    UPDATE discrepancy d
-    SET status = 'CLOSED', closed_at = u.at, closed_by = 'holdfast'
-    FROM unnest($1, $2, $3, $4) AS u (merchant_id, subject, kind, at)
-    WHERE d.merchant_id = u.merchant_id AND d.subject = u.subject AND d.kind = u.kind AND d.status = 'OPEN'`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["text", (row) => row.subject],
-    ["text", (row) => row.kind],
-    ["timestamptz", (row) => row.at]
-  ]
-}
-
-const updateDiscrepancies: Write<DiscrepancyRow> = {
-  statement: `
-    WITH written AS (
-      UPDATE discrepancy d
-      SET status = u.status, closed_at = u.closed_at, closed_by = u.closed_by, reason = u.reason
-      FROM unnest($1, $2, $3, $4, $5, $6)
-        AS u (merchant_id, discrepancy_id, status, closed_at, closed_by, reason)
-      WHERE d.merchant_id = u.merchant_id AND d.discrepancy_id = u.discrepancy_id
-      RETURNING 1
-    )
-    SELECT holdfast_expect(count(*), $7, 'discrepancy')::text FROM written`,
-  columns: [
-    ["text", (row) => row.merchantId],
-    ["uuid", (row) => row.discrepancyId],
-    ["text", (row) => row.status],
-    ["timestamptz", (row) => row.closedAt],
-    ["text", (row) => row.closedBy],
-    ["text", (row) => row.reason]
-  ]
-}
-
-/** position is taken here, while the items of the events are locked: a key's rows are in order. */
-const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyArray<EventRow> }> = {
-  statement: `
-    INSERT INTO outbox (bucket, recorded_at, events, event_count)
-    SELECT * FROM unnest($1, $2, $3, $4)`,
-  columns: [
-    ["int4", (row) => row.bucket],
-    ["timestamptz", (row) => row.events.at(-1)!.at],
-    ["text", (row) => JSON.stringify(row.events)],
-    ["int4", (row) => row.events.length]
-  ]
-}

@@ -4,7 +4,7 @@ import { type OutboxEvent, envelopeOf, headersOf } from "../schema/Event.ts"
 import { Broker, type BrokerUnavailable } from "./Broker.ts"
 import { Db, type Row, type Session, type StatementFailed } from "./Db.ts"
 import { passFailPoint } from "./FailPoint.ts"
-import { outboxBuckets, outboxChannel } from "./LedgerStore.ts"
+import { outboxBuckets, outboxChannel } from "./OutboxBuckets.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
 /** An event that the broker refused, or that waits behind one. */

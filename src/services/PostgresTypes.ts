@@ -94,7 +94,8 @@ export const arrays = {
   int8: arrayOf(PgTypes.OID.int8),
   int4: arrayOf(PgTypes.OID.int4),
   bool: arrayOf(PgTypes.OID.bool),
-  timestamptz: arrayOf(PgTypes.OID.timestamptz)
+  timestamptz: arrayOf(PgTypes.OID.timestamptz),
+  jsonb: arrayOf(PgTypes.OID.jsonb)
 }
 /** A single typed parameter. */
 export const parameter = (oid: keyof typeof PgTypes.OID, value: unknown): PgTypes.Parameter => ({

@@ -9,6 +9,7 @@ import { doctor } from "./cli/doctor.ts"
 import { ledger } from "./cli/ledger.ts"
 import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
+import { history, release, reserve, stock } from "./cli/stock.ts"
 
 // Outside of what is compiled: the same file beside src and beside dist.
 const { version } = createRequire(import.meta.url)("../package.json") as { readonly version: string }
@@ -20,6 +21,10 @@ const holdfast = Command.make("holdfast", {}, () => program).pipe(
     migrate,
     doctor,
     token,
+    stock,
+    history,
+    reserve,
+    release,
     publish,
     tail,
     groups,

@@ -1,4 +1,5 @@
 import { Cause, Option } from "effect"
+import { CliError } from "effect/cli"
 import { isFailing, problemOf } from "../http/Problem.ts"
 import { ConfigurationInvalid } from "../layers/Configuration.ts"
 
@@ -13,10 +14,14 @@ const said = new Set(["type", "title", "status", "detail", "instance", "code", "
 export const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
+  // What was wrong with the command line has been said, with the help.
+  if (CliError.isCliError(failure)) return []
   if (failure instanceof ConfigurationInvalid) return failure.problems
   if (isFailing(failure)) {
     const problem = problemOf(failure)
-    const members = Object.entries(problem).filter(([name]) => !said.has(name))
+    const members = Object.entries(problem).filter(
+      ([name, value]) => !said.has(name) && value !== undefined && value !== null
+    )
     return [
       `${problem.code}: ${problem.title}`,
       problem.detail,

@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../schema/Identifier.ts"
 import { pageQuery } from "../schema/Page.ts"
-import type { MovementType } from "../schema/Posting.ts"
+import { itemStatuses, type MovementType, movementTypes } from "../schema/Posting.ts"
 import { Balance, Count, Quantity, Total } from "../schema/Quantity.ts"
 import { Instant, Timestamp } from "../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
@@ -11,13 +11,7 @@ import { problem } from "./Problem.ts"
 
 /** The contract of a shop's product variants: `/api/v1/inventory…` (CONTRACTS 4.2). */
 
-export const ItemStatus = Schema.Literals([
-  "AWAITING_INITIAL_STOCK",
-  "IN_STOCK",
-  "LOW_STOCK",
-  "OUT_OF_STOCK",
-  "DISCONTINUED"
-]).annotate({ identifier: "ItemStatus" })
+export const ItemStatus = Schema.Literals(itemStatuses).annotate({ identifier: "ItemStatus" })
 
 export const Batch = Schema.Struct({
   stockId: Uuid,
@@ -177,27 +171,15 @@ const at = Schema.optionalKey(
   })
 )
 
-const movementTypes: ReadonlySet<string> = new Set<MovementType>([
-  "RECEIPT",
-  "ORDER_ALLOCATE",
-  "ORDER_RELEASE",
-  "SALE",
-  "RETURN",
-  "ADJUSTMENT",
-  "TRANSFER_OUT",
-  "TRANSFER_IN",
-  "MATERIAL_RESERVE",
-  "MATERIAL_RELEASE",
-  "MATERIAL_CONSUME"
-])
+const isMovementType = Schema.is(Schema.Literals(movementTypes))
 /** `RECEIPT,RETURN` in a query. */
 const MovementTypes = Schema.String.check(
   Schema.makeFilter((text: string) =>
-    text.split(",").every((type) => movementTypes.has(type))
+    text.split(",").every(isMovementType)
       ? undefined
-      : `must be one or several of ${[...movementTypes].join(", ")}, separated by commas`
+      : `must be one or several of ${movementTypes.join(", ")}, separated by commas`
   )
-).annotate({ description: `One or several of ${[...movementTypes].join(", ")}, separated by commas` })
+).annotate({ description: `One or several of ${movementTypes.join(", ")}, separated by commas` })
 
 export const movementQuery = Schema.Struct({
   ...pageQuery,

@@ -28,20 +28,29 @@ import type {
 /** How an item is named from outside, or by us. */
 export type ItemRef = { readonly variantId: string } | { readonly sku: string } | { readonly itemId: string }
 
-export type ItemStatus = "AWAITING_INITIAL_STOCK" | "IN_STOCK" | "LOW_STOCK" | "OUT_OF_STOCK" | "DISCONTINUED"
+export const itemStatuses = [
+  "AWAITING_INITIAL_STOCK",
+  "IN_STOCK",
+  "LOW_STOCK",
+  "OUT_OF_STOCK",
+  "DISCONTINUED"
+] as const
+export type ItemStatus = (typeof itemStatuses)[number]
 export type ReservationStatus = "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
-export type MovementType =
-  | "RECEIPT"
-  | "ORDER_ALLOCATE"
-  | "ORDER_RELEASE"
-  | "SALE"
-  | "RETURN"
-  | "ADJUSTMENT"
-  | "TRANSFER_OUT"
-  | "TRANSFER_IN"
-  | "MATERIAL_RESERVE"
-  | "MATERIAL_RELEASE"
-  | "MATERIAL_CONSUME"
+export const movementTypes = [
+  "RECEIPT",
+  "ORDER_ALLOCATE",
+  "ORDER_RELEASE",
+  "SALE",
+  "RETURN",
+  "ADJUSTMENT",
+  "TRANSFER_OUT",
+  "TRANSFER_IN",
+  "MATERIAL_RESERVE",
+  "MATERIAL_RELEASE",
+  "MATERIAL_CONSUME"
+] as const
+export type MovementType = (typeof movementTypes)[number]
 export type MovementSource =
   | "ORDER"
   | "WMS_SYNC"

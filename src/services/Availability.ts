@@ -66,6 +66,12 @@ export class Availability extends Context.Service<
       variantIds: ReadonlyArray<string>,
       at: number
     ) => Effect.Effect<ReadonlyMap<string, ItemThen>, HistoryNotKept | MomentInFuture | DatabaseUnavailable>
+    /** The same by our ids of the items. */
+    readonly ofItemsAt: (
+      merchantId: string,
+      itemIds: ReadonlyArray<string>,
+      at: number
+    ) => Effect.Effect<ReadonlyMap<string, ItemThen>, HistoryNotKept | MomentInFuture | DatabaseUnavailable>
     readonly ofVariantAt: (
       merchantId: string,
       variantId: string,
@@ -114,22 +120,37 @@ export class Availability extends Context.Service<
         return item ?? (yield* new ItemNotFound({ items: [sku] }))
       })
 
+      const itemsThen = Effect.fnUntraced(function* (
+        merchantId: string,
+        statement: string,
+        names: unknown,
+        at: number
+      ) {
+        const now = yield* Clock.currentTimeMillis
+        const moment = new Date(at).toISOString()
+        if (at > now + clocksDifferMs) return yield* new MomentInFuture({ at: moment })
+        const rows = yield* db.read<ItemStockThenRow>(merchantId, statement, [
+          parameter("text", merchantId),
+          names,
+          parameter("timestamptz", at)
+        ])
+        const lost = rows.filter((row) => row.is_lost)
+        if (lost.length > 0) {
+          return yield* new HistoryNotKept({ at: moment, stockIds: lost.map((row) => row.stock_id!) })
+        }
+        return [...Map.groupBy(rows, (row) => row.item_id).values()].map(itemThen)
+      })
+
       const ofVariantsAt: Availability["Service"]["ofVariantsAt"] = Effect.fn("Availability.ofVariantsAt")(
         function* (merchantId, variantIds, at) {
-          const now = yield* Clock.currentTimeMillis
-          const moment = new Date(at).toISOString()
-          if (at > now + clocksDifferMs) return yield* new MomentInFuture({ at: moment })
-          const rows = yield* db.read<ItemStockThenRow>(merchantId, byVariantAt, [
-            parameter("text", merchantId),
-            arrays.text(variantIds),
-            parameter("timestamptz", at)
-          ])
-          const lost = rows.filter((row) => row.is_lost)
-          if (lost.length > 0) {
-            return yield* new HistoryNotKept({ at: moment, stockIds: lost.map((row) => row.stock_id!) })
-          }
-          const items = Map.groupBy(rows, (row) => row.item_id).values()
-          return new Map([...items].map((of) => [of[0]!.product_variant_id!, itemThen(of)]))
+          const items = yield* itemsThen(merchantId, byVariantAt, arrays.text(variantIds), at)
+          return new Map(items.map((item) => [item.productVariantId!, item]))
+        }
+      )
+      const ofItemsAt: Availability["Service"]["ofItemsAt"] = Effect.fn("Availability.ofItemsAt")(
+        function* (merchantId, itemIds, at) {
+          const items = yield* itemsThen(merchantId, byItemAt, arrays.uuid(itemIds), at)
+          return new Map(items.map((item) => [item.itemId, item]))
         }
       )
       const ofVariantAt: Availability["Service"]["ofVariantAt"] = Effect.fn("Availability.ofVariantAt")(
@@ -138,7 +159,7 @@ export class Availability extends Context.Service<
           return item ?? (yield* new ItemNotFound({ items: [variantId] }))
         }
       )
-      return Availability.of({ ofVariants, ofVariant, ofVariantsAt, ofVariantAt, ofSku })
+      return Availability.of({ ofVariants, ofVariant, ofVariantsAt, ofItemsAt, ofVariantAt, ofSku })
     })
   )
 }
@@ -196,15 +217,13 @@ const bySku = itemsWith("sku")
  * Each stock by the newest of its movements at the moment; where retention took those away, by the balance that it left
  * (or that a person acknowledged). A stock that came later has neither, and is not shown.
  */
-// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey,
-// ledger_checkpoint_pkey
-const byVariantAt = `
+const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
   SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at,
          s.on_hand, s.reserved, s.unallocatable,
          holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
          s.version, s.recorded_at, COALESCE(s.is_lost, false) AS is_lost
   FROM unnest($2) AS wanted (name)
-  JOIN item i ON i.merchant_id = $1 AND i.product_variant_id = wanted.name
+  JOIN item i ON i.merchant_id = $1 AND i.${name} = wanted.name
   LEFT JOIN LATERAL (
     SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
            l.is_default, l.position,
@@ -248,6 +267,12 @@ const byVariantAt = `
       AND (recorded.sequence IS NOT NULL OR stock.created_at <= $3)
   ) s ON true
   ORDER BY i.item_id, s.is_default DESC, s.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
+
+// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey,
+// ledger_checkpoint_pkey
+const byVariantAt = itemsThenWith("product_variant_id")
+// item_pkey, and the same
+const byItemAt = itemsThenWith("item_id")
 
 const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
   const item = rows[0]!

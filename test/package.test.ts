@@ -106,7 +106,8 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
             "dist/main.js",
             "dist/http/Api.d.ts",
             "migrations/0001_kernel.sql",
-            "openapi.json"
+            "openapi.json",
+            "asyncapi.json"
           ]
         )
         const astray = files.filter((file) => /^(src|test|bench)\//.test(file) || /(?<!\.d)\.ts$/.test(file))

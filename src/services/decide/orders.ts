@@ -200,6 +200,7 @@ export const returnGoods = (draft: Draft, command: ReturnGoods): Decision<Answer
   if (books.tracking.has(keyOf(merchantId, trackingKey))) return answered({ at, applied: false })
   books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
   const { occurredAt, orderId, reason } = command
+  for (const line of command.lines) itemOfMessage(draft, line.productVariantId)
   for (const { productVariantId, quantity } of command.lines) {
     const item = itemOfMessage(draft, productVariantId)
     const returned = { changeType: "RETURN", item: { itemId: item.itemId }, quantity } as const

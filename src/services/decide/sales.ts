@@ -36,6 +36,10 @@ export const saleStockKey = (orderId: string, stockId: string): string =>
 export const recordSale = (draft: Draft, command: RecordSale): Decision<Answers["RecordSale"]> => {
   const { at, books, merchantId, posting } = draft
   const { orderId } = command
+  for (const line of command.lines) {
+    itemOfMessage(draft, line.productVariantId)
+    if (line.locationId !== undefined) locationOf(draft, line.locationId)
+  }
   const counts = { applied: 0, repeated: 0, changed: 0 }
   const fresh: Array<SaleLine> = []
   for (const [trackingKey, lines] of Map.groupBy(command.lines, (line) => saleLineKey(orderId, line))) {

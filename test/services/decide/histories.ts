@@ -1,9 +1,8 @@
 import * as fc from "fast-check"
-import type { ChangeType, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
+import type { CancelOrder, ChangeType, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
 import type { Books, EventRow, LedgerRow } from "../../../src/services/decide/Books.ts"
 import { type Verdict, decide } from "../../../src/services/decide/decide.ts"
-import { cancelledOrderKey } from "../../../src/services/decide/reservations.ts"
-import { MemoryStore, callerOf, epoch, merchantId, postingId } from "../../support/books.ts"
+import { MemoryStore, callerOf, epoch, postingId } from "../../support/books.ts"
 import { type Outcome, type World, emptyWorld, judge, stockName } from "./model.ts"
 
 /** Random histories, and playing them: the kernel over tables in memory, the model beside it. */
@@ -46,7 +45,34 @@ export type Ask =
     }
   | { readonly do: "location"; readonly location: number; readonly name: string | null }
   | { readonly do: "resolve"; readonly which: number }
-  | { readonly do: "cancel"; readonly order: number }
+  | { readonly do: "cancel"; readonly order: number; readonly reason: CancelOrder["reason"] }
+  | {
+      readonly do: "paid"
+      readonly order: number
+      /** Item, quantity, location and the sale's own name of the line. */
+      readonly lines: ReadonlyArray<readonly [number, number, number | null, number | null]>
+    }
+  | {
+      readonly do: "ordered"
+      readonly order: number
+      readonly lines: ReadonlyArray<readonly [number, number]>
+      readonly seconds: number
+    }
+  | { readonly do: "asked"; readonly order: number; readonly which: number | null }
+  | {
+      readonly do: "returned"
+      readonly message: number
+      readonly order: number | null
+      readonly lines: ReadonlyArray<readonly [number, number]>
+    }
+  | {
+      readonly do: "told"
+      readonly item: number
+      readonly initialStock: number | null
+      readonly discontinued: boolean | null
+      readonly sku: number | null
+    }
+  | { readonly do: "deleted"; readonly item: number }
 
 export interface Batch {
   /** Milliseconds since the batch before. */
@@ -66,6 +92,8 @@ const itemRef = (index: number, bySku = false): ItemRef => {
   const { sku, variant } = names[index]!
   return variant === undefined || (bySku && sku !== undefined) ? { sku: sku! } : { variantId: variant }
 }
+/** Messages name variants only. What is known by its sku alone is another item to them, which they create. */
+const variantOf = (index: number): string => names[index]!.variant ?? "v9"
 // A separator in a name must not make two names one.
 const orders = ["o", "o|v0", "o2"]
 const locations = ["default", "north", "south"]
@@ -79,7 +107,7 @@ const lots = [
 const references = ["r", "v0|r"]
 
 /** What every history begins with; the fifth item and the third location are not there yet. */
-const opening: ReadonlyArray<Exclude<Ask, { do: "cancel" }>> = [
+const opening: ReadonlyArray<Ask> = [
   { do: "item", item: 0, stocked: null, threshold: null, discontinued: null, renames: false },
   { do: "item", item: 1, stocked: null, threshold: 5, discontinued: null, renames: false },
   { do: "item", item: 2, stocked: false, threshold: null, discontinued: null, renames: false },
@@ -151,6 +179,17 @@ const adjustAsk = (
   })
 const receiptAsk = adjustAsk(fc.constant("RECEIPT"), fc.integer({ min: 1, max: 12 }), fc.constant(null))
 
+/** Few names of lines, so that the same one is told again, as it was or otherwise. */
+const paidAsk = (order: fc.Arbitrary<number>) =>
+  fc.record({
+    do: fc.constant("paid" as const),
+    order,
+    lines: fc.array(fc.tuple(itemIndex, few, absent(60, location), absent(50, fc.nat(2))), {
+      minLength: 1,
+      maxLength: 3
+    })
+  })
+
 const ask: fc.Arbitrary<Ask> = fc.oneof(
   { weight: 8, arbitrary: reserveAsk },
   {
@@ -210,8 +249,50 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant("resolve" as const), which: fc.nat(1) }) },
   {
     weight: 1,
-    arbitrary: fc.record({ do: fc.constant("cancel" as const), order: weighted([1, 0], [6, 1], [6, 2]) })
-  }
+    arbitrary: fc.record({
+      do: fc.constant("cancel" as const),
+      order: weighted([1, 0], [6, 1], [6, 2]),
+      reason: fc.constantFrom("CANCELLED", "FRAUDULENT", "PAYMENT_FAILED")
+    })
+  },
+  { weight: 5, arbitrary: paidAsk(orderIndex) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("ordered" as const),
+      order: orderIndex,
+      lines: fc.array(fc.tuple(itemIndex, few), { minLength: 1, maxLength: 3 }),
+      seconds
+    })
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant("asked" as const),
+      order: orderIndex,
+      which: absent(50, weighted([3, 0], [2, 1], [1, 2]))
+    })
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("returned" as const),
+      message: fc.nat(3),
+      order: absent(30, orderIndex),
+      lines: fc.array(fc.tuple(itemIndex, few), { minLength: 1, maxLength: 2 })
+    })
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("told" as const),
+      item: fc.nat(names.length - 1),
+      initialStock: absent(50, fc.nat(4)),
+      discontinued: weighted([3, null], [1, true], [1, false]),
+      sku: absent(60, fc.nat(2))
+    })
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("deleted" as const), item: fc.nat(names.length - 1) }) }
 )
 
 const inAnyCase = <A extends Extract<Ask, { do: "adjust" }>>(receipt: A): A => ({
@@ -290,6 +371,24 @@ export const lives: fc.Arbitrary<ReadonlyArray<Batch>> = fc
             weight: 1,
             arbitrary: fc.record({ do: fc.constant("extend" as const), order: fc.constant(0), seconds })
           },
+          { weight: 3, arbitrary: paidAsk(fc.constant(0)) },
+          {
+            weight: 2,
+            arbitrary: fc.record({
+              do: fc.constant("asked" as const),
+              order: fc.constant(0),
+              which: absent(50, fc.nat(3))
+            })
+          },
+          {
+            weight: 1,
+            arbitrary: fc.record({
+              do: fc.constant("ordered" as const),
+              order: fc.constant(0),
+              lines: fc.tuple(fc.tuple(fc.constant(0), fc.integer({ min: 1, max: 3 }))),
+              seconds
+            })
+          },
           {
             weight: 3,
             arbitrary: fc
@@ -324,7 +423,17 @@ export const oneSale = (kind: "ORDER" | "VARIANT", quantity: number): fc.Arbitra
     fc.constant<Ask>({ do: "release", order: 0, line: null }),
     which.map((one): Ask => ({ do: "expire", order: 0, which: one ?? 0 })),
     fc.constant<Ask>({ do: "extend", order: 0, seconds: 5 }),
-    fc.constant<Ask>(sale(quantity))
+    fc.constant<Ask>(sale(quantity)),
+    fc.constant<Ask>({ do: "paid", order: 0, lines: [[0, quantity, null, 0]] }),
+    which.map((one): Ask => ({ do: "asked", order: 0, which: one })),
+    // Its reservation is the order's: a variant's reservation of the same order is another one.
+    ...(kind === "ORDER"
+      ? [fc.constant<Ask>({ do: "ordered", order: 0, lines: [[0, quantity]], seconds: 5 })]
+      : []),
+    fc.constantFrom<Ask>(
+      { do: "cancel", order: 0, reason: "CANCELLED" },
+      { do: "cancel", order: 0, reason: "PAYMENT_FAILED" }
+    )
   )
   return fc.array(
     fc.record({
@@ -390,10 +499,6 @@ export const play = (
     now += advance
     const postings: Array<Posting> = []
     for (const one of asks) {
-      if (one.do === "cancel") {
-        world = cancelOrder(store, world, orders[one.order]!)
-        continue
-      }
       count += 1
       const id = postingId(now, count)
       const command = commandOf(one, { postings, world })
@@ -469,21 +574,8 @@ const withIds = (world: World, store: MemoryStore): World => {
   return world
 }
 
-/** What the operation behind `order.cancelled` leaves. It is no command of the kernel yet, so the test writes it. */
-const cancelOrder = (store: MemoryStore, world: World, orderId: string): World => {
-  const trackingKey = cancelledOrderKey(orderId)
-  store.tracking.set(`${merchantId}\u001f${trackingKey}`, {
-    merchantId,
-    trackingKey,
-    postingId: postingId(epoch, 0),
-    answer: null,
-    recordedAt: epoch
-  })
-  return { ...world, cancelledOrders: [...world.cancelledOrders, orderId] }
-}
-
 const commandOf = (
-  asked: Exclude<Ask, { do: "cancel" }>,
+  asked: Ask,
   known: { readonly postings: ReadonlyArray<Posting>; readonly world: World }
 ): Command => {
   const { postings, world } = known
@@ -592,6 +684,53 @@ const commandOf = (
         discontinued: asked.discontinued ?? undefined
       }
     }
+    case "cancel":
+      return { _tag: "CancelOrder", orderId: orders[asked.order]!, reason: asked.reason }
+    case "paid":
+      return {
+        _tag: "RecordSale",
+        orderId: orders[asked.order]!,
+        lines: asked.lines.map(([item, amount, location, name]) => ({
+          productVariantId: variantOf(item),
+          quantity: amount,
+          locationId: location === null ? undefined : locations[location],
+          saleOrderItemId: name === null ? undefined : `line ${name}`
+        }))
+      }
+    case "ordered":
+      return {
+        _tag: "ReceiveOrder",
+        orderId: orders[asked.order]!,
+        lines: asked.lines.map(([item, amount]) => ({ productVariantId: variantOf(item), quantity: amount })),
+        expiresInSeconds: asked.seconds
+      }
+    case "asked": {
+      const orderId = orderOf(asked.order)
+      return {
+        _tag: "ConfirmOrder",
+        orderId,
+        ...(asked.which === null ? {} : { reservationId: reservationId(orderId, asked.which) })
+      }
+    }
+    case "returned":
+      return {
+        _tag: "ReturnGoods",
+        messageId: `message ${asked.message}`,
+        orderId: asked.order === null ? undefined : orders[asked.order],
+        lines: asked.lines.map(([item, amount]) => ({ productVariantId: variantOf(item), quantity: amount }))
+      }
+    case "told":
+      return {
+        _tag: "EnsureItem",
+        kind: "PRODUCT",
+        productVariantId: variantOf(asked.item),
+        sku: asked.sku === null ? undefined : `s${asked.sku}`,
+        initialStock: asked.initialStock ?? undefined,
+        discontinued: asked.discontinued ?? undefined,
+        keepsDeletion: true
+      }
+    case "deleted":
+      return { _tag: "DeleteItem", productVariantId: variantOf(asked.item) }
     case "location":
       return { _tag: "EnsureLocation", locationId: locations[asked.location]!, name: asked.name ?? undefined }
     case "resolve": {

@@ -1,4 +1,4 @@
-import type { AdjustStock, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
+import type { AdjustStock, Command, ItemRef, Posting, SaleLine } from "../../../src/schema/Posting.ts"
 
 /**
  * What CONTRACTS sections 1, 2 and 4 say about the kernel's commands, as plainly as it can be said: arrays, no journal,
@@ -13,6 +13,7 @@ export interface Item {
   threshold: number
   discontinued: boolean
   initialized: boolean
+  deleted: boolean
 }
 export interface Stock {
   readonly item: string
@@ -37,6 +38,7 @@ interface Line {
   /** The part of `released` that the order did not give back of its own will. */
   expired: number
   returned: number
+  paid: number
 }
 export interface Document {
   readonly id: string
@@ -57,6 +59,12 @@ export interface World {
   /** Adjustments that name a reference, and direct sales of orders: each is applied once. */
   readonly applied: Array<string>
   readonly cancelledOrders: Array<string>
+  /** Messages and facts that were taken already: payments that failed, orders received, returns, first stocks. */
+  readonly heard: Array<string>
+  /** The lines of paid sales, and what was said of each. */
+  readonly paidLines: Array<{ readonly key: string; readonly says: string }>
+  /** Variants that messages have deleted. */
+  readonly deletions: Array<string>
   /** Discrepancies that a person closes: `kind subject`, open or resolved. */
   readonly flags: Array<{ readonly kind: string; readonly subject: string; open: boolean; id: string | null }>
 }
@@ -83,6 +91,9 @@ export const emptyWorld = (): World => ({
   documents: [],
   applied: [],
   cancelledOrders: [],
+  heard: [],
+  paidLines: [],
+  deletions: [],
   flags: []
 })
 
@@ -107,6 +118,9 @@ const copyOf = (world: World): World => ({
   documents: world.documents.map((one) => ({ ...one, lines: one.lines.map((line) => ({ ...line })) })),
   applied: [...world.applied],
   cancelledOrders: [...world.cancelledOrders],
+  heard: [...world.heard],
+  paidLines: [...world.paidLines],
+  deletions: [...world.deletions],
   flags: world.flags.map((flag) => ({ ...flag }))
 })
 
@@ -142,6 +156,18 @@ class Rules {
         return this.ensureLocation(command)
       case "ResolveDiscrepancy":
         return this.resolve(command)
+      case "RecordSale":
+        return this.recordSale(command)
+      case "ReceiveOrder":
+        return this.receiveOrder(command)
+      case "ConfirmOrder":
+        return this.confirmOrder(command)
+      case "CancelOrder":
+        return this.cancelOrder(command)
+      case "ReturnGoods":
+        return this.returnGoods(command)
+      case "DeleteItem":
+        return this.deleteItem(command)
       default:
         throw new Error(`${command._tag} is not in the model`)
     }
@@ -274,6 +300,9 @@ class Rules {
     if (pending[0] !== undefined) return { confirmed: true, reservationId: pending[0].id }
     const confirmed = mine.find(({ status }) => status === "CONFIRMED")
     if (confirmed !== undefined) return { confirmed: false, reservationId: confirmed.id }
+    // What was paid is all that is sold.
+    const isPaid = this.linesOf(orderId).some(({ line }) => line.paid > 0)
+    if (isPaid) return { confirmed: false, reservationId: mine.at(-1)!.id }
     // A newer reservation of the same kind and scope has taken its place.
     const isLast = (one: Document) =>
       this.promisesOf(orderId).findLast(({ kind, scope }) => kind === one.kind && scope === one.scope) === one
@@ -404,7 +433,8 @@ class Rules {
       one.lines.filter((line) => line.item === item.id).map((line) => ({ line, one }))
     )
     if (lines.every(({ line }) => line.open === 0)) {
-      if (lines.some(({ line }) => line.sold > 0)) return false
+      const isPaid = this.linesOf(orderId).some(({ line }) => line.item === item.id && line.paid > 0)
+      if (isPaid || lines.some(({ line }) => line.sold > 0)) return false
       return this.once(command, item, () => this.sellDirectly(command, item, quantity, moved))
     }
     this.checkVersion(command, item)
@@ -496,12 +526,19 @@ class Rules {
   }
 
   ensureItem(command: Extract<Command, { _tag: "EnsureItem" }>) {
-    const { productVariantId, sku } = command
-    const { items } = this.world
+    const { productVariantId } = command
+    const { deletions, items } = this.world
+    const wasDeleted = productVariantId !== undefined && deletions.includes(productVariantId)
+    const staysDeleted = wasDeleted && command.keepsDeletion === true
+    if (wasDeleted && !staysDeleted) deletions.splice(deletions.indexOf(productVariantId), 1)
+    const sku = staysDeleted ? undefined : command.sku
     const byVariant = items.find(
       ({ variant }) => productVariantId !== undefined && variant === productVariantId
     )
-    const bySku = items.find((item) => sku !== undefined && item.sku === sku)
+    const holder = items.find((item) => sku !== undefined && item.sku === sku)
+    // Who is deleted needs no sku.
+    const isFree = holder?.deleted === true && holder !== byVariant && productVariantId !== undefined
+    const bySku = isFree ? undefined : holder
     const isAnother = bySku !== undefined && bySku !== byVariant
     // An item known by its sku alone is adopted; any other sku belongs to the item that has it.
     if (
@@ -518,14 +555,23 @@ class Rules {
       stocked: true,
       threshold: 0,
       discontinued: false,
-      initialized: false
+      initialized: false,
+      deleted: false
     }
+    if (isFree) holder.sku = null
     if (known === undefined) items.push(item)
     item.variant = productVariantId ?? item.variant
     item.sku = sku ?? item.sku
     item.stocked = command.stocked ?? item.stocked
     item.threshold = command.lowStockThreshold ?? item.threshold
-    item.discontinued = command.discontinued ?? item.discontinued
+    item.discontinued = command.discontinued ?? (wasDeleted && !staysDeleted ? false : item.discontinued)
+    const { initialStock } = command
+    if (initialStock !== undefined && this.isNews(`first stock ${productVariantId ?? `sku ${sku}`}`)) {
+      item.initialized = true
+      if (initialStock > 0 && item.stocked) this.move(this.stockAt(item), { onHand: initialStock })
+    }
+    if (staysDeleted) this.bury(item)
+    else item.deleted = false
     return {
       created: known === undefined,
       item: this.figures(item),
@@ -553,16 +599,307 @@ class Rules {
     return { resolved: wasOpen }
   }
 
+  deleteItem({ productVariantId }: Extract<Command, { _tag: "DeleteItem" }>) {
+    const { deletions, items } = this.world
+    if (!deletions.includes(productVariantId)) deletions.push(productVariantId)
+    const known = items.find(({ variant }) => variant === productVariantId)
+    const item = known ?? this.create(productVariantId, this.posting.id)
+    this.bury(item)
+    return { outcome: known === undefined ? "REMEMBERED" : item.deleted ? "DELETED" : "DISCONTINUED" }
+  }
+
+  recordSale({ lines, orderId }: Extract<Command, { _tag: "RecordSale" }>) {
+    this.meet(lines)
+    const keyOf = (line: SaleLine) =>
+      line.saleOrderItemId === undefined
+        ? ["SALE_ORDER", orderId, "item", line.productVariantId, line.locationId ?? ""].join("\u001f")
+        : ["SALE_ORDER", orderId, "line", line.saleOrderItemId].join("\u001f")
+    const counts = { applied: 0, repeated: 0, changed: 0 }
+    const news: Array<SaleLine> = []
+    for (const key of new Set(lines.map(keyOf))) {
+      const ofKey = lines.filter((line) => keyOf(line) === key)
+      const variants = [...new Set(ofKey.map(({ productVariantId }) => productVariantId))].sort()
+      const says = variants
+        .map((variant) =>
+          ofKey.reduce((sum, line) => sum + (line.productVariantId === variant ? line.quantity : 0), 0)
+        )
+        .map((quantity, index) => `${variants[index]}: ${quantity}`)
+        .join()
+      const before = this.world.paidLines.find((line) => line.key === key)
+      if (before === undefined) {
+        this.world.paidLines.push({ key, says })
+        news.push(...ofKey)
+        counts.applied += 1
+      } else if (before.says === says) counts.repeated += 1
+      else {
+        counts.changed += 1
+        this.flag("SALE_LINE_CHANGED", key)
+      }
+    }
+    if (news.length === 0) return counts
+    const placed = [
+      ...news.filter(({ locationId }) => locationId !== undefined),
+      ...news.filter(({ locationId }) => locationId === undefined)
+    ]
+    const surplus = placed.map((line) => ({ line, left: this.sellPaid(orderId, line) }))
+    this.sellSurplus(
+      orderId,
+      surplus.filter(({ left }) => left > 0)
+    )
+    for (const one of this.world.documents) {
+      if (one.order === orderId && one.status === "PENDING") this.giveBack(one, "CANCELLED")
+    }
+    for (const { productVariantId } of news) {
+      const item = this.named(productVariantId)
+      if (item.deleted) this.bury(item)
+    }
+    if (this.world.cancelledOrders.includes(orderId)) this.flagCancelled(orderId)
+    return counts
+  }
+
+  /** First what was sold already, then what is held; of each what is at the line's place before the rest. */
+  sellPaid(orderId: string, { locationId, productVariantId, quantity }: SaleLine): number {
+    const item = this.named(productVariantId)
+    const ofItem = this.linesOf(orderId).filter(({ line }) => line.item === item.id)
+    const isHere = ({ line }: { line: Line }) =>
+      line.stock === null || this.isHere(this.world.stocks[line.stock]!, locationId)
+    const inOrder = [...ofItem.filter(isHere), ...ofItem.filter((one) => !isHere(one))]
+    let left = quantity
+    for (const { line } of inOrder) {
+      const known = Math.min(left, line.sold - line.paid)
+      line.paid += known
+      left -= known
+    }
+    for (const { line, one } of inOrder) {
+      const held = Math.min(left, line.open)
+      this.sell(one, line, held)
+      line.paid += held
+      left -= held
+      this.settle(one, "CANCELLED")
+    }
+    return left
+  }
+
+  sellSurplus(orderId: string, all: ReadonlyArray<{ readonly line: SaleLine; readonly left: number }>): void {
+    if (all.length === 0) return
+    const lines: Array<Line> = []
+    const wants = new Map<string, number>()
+    // Lines of one item and place are one sale.
+    const places = new Map<string, { readonly item: Item; readonly at: string | undefined; left: number }>()
+    for (const { left, line } of all) {
+      const item = this.named(line.productVariantId)
+      const place = JSON.stringify([item.id, line.locationId])
+      const same = places.get(place)
+      if (same !== undefined) same.left += left
+      else places.set(place, { item, left, at: line.locationId })
+      wants.set(item.id, (wants.get(item.id) ?? 0) + left)
+    }
+    for (const { at, item, left } of places.values()) {
+      if (!item.stocked) lines.push(newLine(item.id, null, left, { sold: left, paid: left }))
+      else
+        for (const [stock, sold] of this.missing(item, left, at)) {
+          lines.push(newLine(item.id, stock, sold, { sold, paid: sold }))
+          this.move(stock, { onHand: -sold })
+          this.flagExpired(stock)
+        }
+    }
+    this.world.documents.push({
+      id: "a sale",
+      order: orderId,
+      kind: "SALE",
+      scope: "",
+      wants: [...wants].map(([item, quantity]) => [item, quantity, null]),
+      location: null,
+      status: "CONFIRMED",
+      expiresAt: this.at,
+      lines
+    })
+  }
+
+  /** What can be sold, then what is there at one place, the good before the expired, then nothing but a debt. */
+  missing(item: Item, quantity: number, locationId: string | undefined): ReadonlyMap<number, number> {
+    const { stocks } = this.world
+    const from = new Map<number, number>()
+    let left = this.take(item.id, quantity, {
+      from: (stock) => this.isHere(stock, locationId),
+      each: (stock, picked) => from.set(stock!, picked)
+    })
+    const more = (stock: number, picked: number): void => {
+      if (picked > 0) from.set(stock, (from.get(stock) ?? 0) + picked)
+      left -= picked
+    }
+    const isGone = ({ expiresAt }: Stock) => expiresAt !== null && expiresAt <= this.at
+    const there = this.picking(item.id, (stock) => stock.location === (locationId ?? "default"))
+    for (const spoilt of [false, true]) {
+      for (const stock of there) {
+        if (isGone(stocks[stock]!) !== spoilt) continue
+        more(stock, Math.min(left, Math.max(0, stocks[stock]!.onHand - (from.get(stock) ?? 0))))
+      }
+    }
+    if (left > 0) more(this.stockAt(item, locationId), left)
+    return from
+  }
+
+  receiveOrder(command: Extract<Command, { _tag: "ReceiveOrder" }>): Readonly<Record<string, unknown>> {
+    const { orderId } = command
+    const nothing = { outcome: "IGNORED", reservationId: null, reason: null }
+    if (this.world.cancelledOrders.includes(orderId) || !this.isNews(`order ${orderId}`)) return nothing
+    this.meet(command.lines)
+    const asked = new Map<string, number>()
+    for (const { productVariantId, quantity } of command.lines) {
+      const { id } = this.named(productVariantId)
+      asked.set(id, (asked.get(id) ?? 0) + quantity)
+    }
+    const mine = this.world.documents.filter(({ order }) => order === orderId)
+    if (mine.length === 0) return this.reserveReceived(command, asked)
+    const live = this.promisesOf(orderId).filter(
+      ({ status }) => status === "PENDING" || status === "CONFIRMED"
+    )
+    if (live.length === 0) return nothing
+    const wanted = sumsOf(live.flatMap(({ wants }) => wants))
+    const had = sumsOf(mine.flatMap(({ lines }) => lines.map((line) => [line.item, line.open + line.sold])))
+    const isRight = [wanted, had].includes(sumsOf([...asked]))
+    return {
+      outcome: isRight ? "MATCHED" : "FAILED",
+      reservationId: live[0]!.id,
+      reason: isRight ? null : "ITEMS_MISMATCH"
+    }
+  }
+
+  reserveReceived(
+    { expiresInSeconds, orderId, reservationId }: Extract<Command, { _tag: "ReceiveOrder" }>,
+    asked: ReadonlyMap<string, number>
+  ): Readonly<Record<string, unknown>> {
+    const failed = (reason: string) => ({ outcome: "FAILED", reservationId: reservationId ?? null, reason })
+    const items = [...asked].map(([id, quantity]) => ({ item: this.item(id), quantity }))
+    if (items.some(({ item }) => item.discontinued || item.deleted)) return failed("DISCONTINUED_ITEM")
+    const isShort = items.some(
+      ({ item, quantity }) => item.stocked && this.figures(item).available < quantity
+    )
+    if (isShort) return failed("INSUFFICIENT_INVENTORY")
+    const lines = items.map(({ item, quantity }) => ({ item: { itemId: item.id }, quantity }))
+    const made = this.reserve({ _tag: "ReserveStock", kind: "ORDER", orderId, lines, expiresInSeconds })
+    return { outcome: "RESERVED", reservationId: made.reservationId, reason: null }
+  }
+
+  confirmOrder({ orderId, reservationId }: Extract<Command, { _tag: "ConfirmOrder" }>) {
+    const confirm = { _tag: "ConfirmReservation" as const, orderId, reservationId }
+    const { outcome, world } = judge(this.world, { ...this.posting, command: confirm })
+    if ("told" in outcome) {
+      Object.assign(this.world, world)
+      return { confirmed: true, reservationId: outcome.told["reservationId"], reason: null }
+    }
+    const reasons: Readonly<Record<string, string>> = {
+      ReservationNotFound: "RESERVATION_NOT_FOUND",
+      ReservationExpired: "RESERVATION_EXPIRED",
+      ReservationCancelled: "RESERVATION_CANCELLED"
+    }
+    const isCancelled = this.world.cancelledOrders.includes(orderId)
+    return {
+      confirmed: false,
+      reservationId: reservationId ?? null,
+      reason: isCancelled ? "ORDER_CANCELLED" : reasons[outcome.refused]
+    }
+  }
+
+  cancelOrder({ orderId, reason }: Extract<Command, { _tag: "CancelOrder" }>) {
+    const isOver = reason !== "PAYMENT_FAILED"
+    const { cancelledOrders, documents } = this.world
+    const isNews = isOver ? !cancelledOrders.includes(orderId) : this.isNews(`unpaid ${orderId}`)
+    if (!isNews) return { applied: false, released: 0 }
+    if (isOver) cancelledOrders.push(orderId)
+    const released = documents
+      .filter(({ order, status }) => order === orderId && status === "PENDING")
+      .reduce((sum, one) => sum + this.giveBack(one, "CANCELLED"), 0)
+    if (isOver) this.flagCancelled(orderId)
+    return { applied: true, released }
+  }
+
+  returnGoods({ lines, messageId, orderId }: Extract<Command, { _tag: "ReturnGoods" }>) {
+    if (!this.isNews(`return ${messageId}`)) return { applied: false }
+    this.meet(lines)
+    for (const { productVariantId, quantity } of lines) {
+      const item = this.named(productVariantId)
+      const back = { changeType: "RETURN", item: { itemId: item.id }, quantity, orderId } as const
+      this.fact({ _tag: "AdjustStock", ...back }, item, new Set())
+      if (item.deleted) this.bury(item)
+    }
+    return { applied: true }
+  }
+
   /* What the rules share. */
 
   find(ref: ItemRef): Item | undefined {
-    return this.world.items.find((item) =>
-      "variantId" in ref
-        ? item.variant === ref.variantId
-        : "sku" in ref
-          ? item.sku === ref.sku
-          : item.id === ref.itemId
+    return this.world.items.find(
+      (item) =>
+        !item.deleted &&
+        ("variantId" in ref
+          ? item.variant === ref.variantId
+          : "sku" in ref
+            ? item.sku === ref.sku
+            : item.id === ref.itemId)
     )
+  }
+
+  /** The item that a message names, deleted or not. */
+  named(variant: string): Item {
+    return this.world.items.find((item) => item.variant === variant)!
+  }
+
+  /** Items and places that a message is the first to name; ids are counted on from the posting's. */
+  meet(
+    lines: ReadonlyArray<{ readonly productVariantId: string; readonly locationId?: string | undefined }>
+  ) {
+    let count = 0
+    for (const { locationId, productVariantId } of lines) {
+      const isNew = !this.world.items.some(({ variant }) => variant === productVariantId)
+      if (isNew) this.create(productVariantId, countedOn(this.posting.id, (count += 1)))
+      const isKnown = locationId === undefined || this.world.locations.some(({ id }) => id === locationId)
+      if (!isKnown) this.world.locations.push({ id: locationId, name: null })
+    }
+  }
+
+  create(variant: string, id: string): Item {
+    const item: Item = {
+      id,
+      variant,
+      sku: null,
+      stocked: true,
+      threshold: 0,
+      discontinued: false,
+      initialized: false,
+      deleted: false
+    }
+    this.world.items.push(item)
+    return item
+  }
+
+  bury(item: Item): void {
+    item.deleted = !hasStock(this.world, item.id)
+    if (!item.deleted) item.discontinued = true
+  }
+
+  isNews(what: string): boolean {
+    if (this.world.heard.includes(what)) return false
+    this.world.heard.push(what)
+    return true
+  }
+
+  flagCancelled(orderId: string): void {
+    const isSold = this.linesOf(orderId).some(({ line }) => line.sold > line.returned)
+    if (isSold) this.flag("CANCELLED_AFTER_SALE", orderId)
+  }
+
+  flagExpired(stock: number): void {
+    const { expiresAt } = this.world.stocks[stock]!
+    if (expiresAt !== null && expiresAt <= this.at)
+      this.flag("EXPIRED_LOT_SOLD", stockName(this.world.stocks[stock]!))
+  }
+
+  linesOf(orderId: string): ReadonlyArray<{ readonly line: Line; readonly one: Document }> {
+    return this.world.documents
+      .filter(({ order }) => order === orderId)
+      .flatMap((one) => one.lines.map((line) => ({ line, one })))
   }
 
   item(id: string): Item {
@@ -600,12 +937,23 @@ class Rules {
       how.each(null, quantity)
       return 0
     }
+    let left = quantity
+    for (const index of this.picking(id, how.from)) {
+      const picked = Math.min(left, sellableNow(this.world.stocks[index]!, this.at))
+      if (picked > 0) how.each(index, picked)
+      left -= picked
+    }
+    return left
+  }
+
+  /** By location, then first-expired-first-out, then the oldest. */
+  picking(id: string, from: (stock: Stock) => boolean): ReadonlyArray<number> {
     const { locations, stocks } = this.world
     const place = (stock: Stock) => locations.findIndex((location) => location.id === stock.location)
     const never = Number.MAX_SAFE_INTEGER
-    const inOrder = stocks
+    return stocks
       .map((stock, index) => ({ stock, index }))
-      .filter(({ stock }) => stock.item === id && how.from(stock))
+      .filter(({ stock }) => stock.item === id && from(stock))
       .sort(
         (a, b) =>
           place(a.stock) - place(b.stock) ||
@@ -613,13 +961,15 @@ class Rules {
           a.stock.createdAt - b.stock.createdAt ||
           a.index - b.index
       )
-    let left = quantity
-    for (const { index, stock } of inOrder) {
-      const picked = Math.min(left, sellableNow(stock, this.at))
-      if (picked > 0) how.each(index, picked)
-      left -= picked
-    }
-    return left
+      .map(({ index }) => index)
+  }
+
+  /** The unnamed lot of an item at a place. */
+  stockAt(item: Item, locationId?: string): number {
+    return this.stockFor(
+      { _tag: "AdjustStock", changeType: "RECEIPT", item: { itemId: item.id }, quantity: 1, locationId },
+      item
+    )
   }
 
   move(index: number, by: Change): void {
@@ -654,9 +1004,7 @@ class Rules {
     line.sold += quantity
     if (quantity === 0 || line.stock === null) return
     this.move(line.stock, { onHand: -quantity, reserved: -quantity })
-    const stock = this.world.stocks[line.stock]!
-    if (stock.expiresAt !== null && stock.expiresAt <= this.at)
-      this.flag("EXPIRED_LOT_SOLD", stockName(stock))
+    this.flagExpired(line.stock)
   }
 
   flag(kind: string, subject: string): void {
@@ -780,6 +1128,7 @@ const newLine = (item: string, stock: number | null, quantity: number, state: Pa
   released: 0,
   expired: 0,
   returned: 0,
+  paid: 0,
   ...state
 })
 
@@ -790,9 +1139,20 @@ export const sellableNow = (stock: Stock, at: number): number =>
   stock.expiresAt !== null && at >= stock.expiresAt ? 0 : freeIn(stock)
 
 /** Nobody can buy what is there. */
-export const isStranded = ({ stocks }: World, { discontinued, id }: Item): boolean =>
-  discontinued &&
+export const isStranded = (world: World, { discontinued, id }: Item): boolean =>
+  discontinued && hasStock(world, id)
+
+const hasStock = ({ stocks }: World, id: string): boolean =>
   stocks.some(({ damaged, item, onHand, reserved }) => item === id && (onHand || reserved || damaged) !== 0)
+
+const sumsOf = (all: ReadonlyArray<readonly [string, number, ...ReadonlyArray<unknown>]>): string => {
+  const sums = new Map<string, number>()
+  for (const [item, quantity] of all) sums.set(item, (sums.get(item) ?? 0) + quantity)
+  return JSON.stringify([...sums].filter(([, quantity]) => quantity > 0).sort())
+}
+
+const countedOn = (id: string, count: number): string =>
+  id.slice(0, 24) + (Number.parseInt(id.slice(24), 16) + count).toString(16).padStart(12, "0")
 
 export const statusNow = (item: Item, available: number): string => {
   if (item.discontinued) return "DISCONTINUED"

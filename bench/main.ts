@@ -1,12 +1,13 @@
 import { Cause, Effect, Exit, type Runtime } from "effect"
 import { NodeRuntime } from "@effect/platform-node"
 import { parseArgs } from "node:util"
+import { history } from "./history.ts"
 import { outbox } from "./outbox.ts"
 import { reserve } from "./reserve.ts"
 
 /** `npm run bench -- <benchmark>`: what is started is ended again, however the run ends (docs/performance.md). */
 
-const benchmarks = { reserve, outbox }
+const benchmarks = { reserve, outbox, history }
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

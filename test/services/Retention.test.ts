@@ -3,6 +3,7 @@ import { Context, Effect, Fiber, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as MemoryBroker from "../../src/layers/MemoryBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
+import { Audit } from "../../src/services/Audit.ts"
 import { Db } from "../../src/services/Db.ts"
 import { LedgerHistory } from "../../src/services/LedgerHistory.ts"
 import { Outbox } from "../../src/services/Outbox.ts"
@@ -356,6 +357,37 @@ describe("detaching months of the ledger", { timeout: 120_000 }, () => {
       ])
       yield* reader.run("COMMIT")
       assert.strictEqual((yield* Fiber.join(detaching)).length, 1)
+    })
+  )
+
+  it.effect("leaves books that are proven, and balances of the time that is kept", () =>
+    Effect.gen(function* () {
+      const { adjust, availability, confirm, history, receive, removeExpired, reserve, sql, url } =
+        yield* years
+      yield* confirm("order")
+      yield* reserve("next", [["saucer", 3]])
+      yield* sent(sql, july)
+      yield* TestClock.adjust("8 days")
+      yield* removeExpired
+      yield* history.detach(Date.UTC(2026, 6, 1), "tester")
+      yield* receive("saucer", 1)
+      yield* adjust({ changeType: "RETURN", item: { variantId: "cup" }, quantity: 1, orderId: "order" })
+
+      yield* TestClock.adjust("1 minute")
+      const findings: Array<unknown> = []
+      const report = yield* Effect.provide(
+        Effect.flatMap(Audit, ({ examine }) =>
+          examine({ tell: (finding) => Effect.sync(() => void findings.push(finding)) })
+        ),
+        Audit.layer.pipe(Layer.provide(Postgres.layer({ url })))
+      )
+      assert.deepStrictEqual(findings, [])
+      assert.isTrue(report.holds)
+
+      const at = (moment: number) => availability.ofVariantAt("acme", "saucer", moment)
+      assert.strictEqual((yield* at(Date.UTC(2026, 6, 1))).quantity, 7)
+      assert.strictEqual((yield* at(may)).quantity, 7)
+      assert.strictEqual((yield* at(may - 1)).quantity, 0)
     })
   )
 })

@@ -3,6 +3,10 @@ import { migrate } from "../../src/layers/Migrations.ts"
 import { execute } from "./Database.ts"
 import { idOf, onHand } from "./Seed.ts"
 
+/** A UUIDv7 says when a posting was made, and audit looks. */
+const posting = (at: string): string =>
+  `CAST(lpad(to_hex(CAST(EXTRACT(epoch FROM ${at}) * 1000 AS bigint)), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0') AS uuid)`
+
 /**
  * Books of one merchant, `history`, that have grown: every item was received again and again over the months, and its
  * events were sent and removed long ago. Written set by set in the order of the ledger's key, about 100,000 movements
@@ -14,9 +18,6 @@ export const seedHistory = Effect.fnUntraced(function* (
 ) {
   yield* migrate(url)
   const days = (movement: number): string => `interval '${(movements - movement) * 25 + 1} days'`
-  /** A UUIDv7 says when a posting was made, and audit looks. */
-  const posting = (at: string): string =>
-    `CAST(lpad(to_hex(CAST(EXTRACT(epoch FROM ${at}) * 1000 AS bigint)), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0') AS uuid)`
   const item = idOf("item", "n")
   const stock = idOf("stock", "n")
   const first = onHand - (movements - 1)

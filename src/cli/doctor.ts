@@ -1,5 +1,5 @@
 import { NodeHttpClient } from "@effect/platform-node"
-import { Console, Effect, Layer, Option, Redacted, Result, Schema } from "effect"
+import { Clock, Console, Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { Command } from "effect/cli"
 import { HttpClient } from "effect/http"
 import * as fs from "node:fs/promises"
@@ -7,12 +7,12 @@ import * as path from "node:path"
 import * as Configuration from "../layers/Configuration.ts"
 import * as Migrations from "../layers/Migrations.ts"
 import * as Postgres from "../layers/Postgres.ts"
-import * as PostgresBroker from "../layers/PostgresBroker.ts"
 import { ConsumerGroups } from "../services/ConsumerGroups.ts"
 import { Doctor, type Finding, ok, warning, wrong } from "../services/Doctor.ts"
 import { Partitions } from "../services/Partitions.ts"
 import { commandDatabase } from "./database.ts"
 import { json } from "./options.ts"
+import { foundation } from "./service.ts"
 import { type Colour, paint } from "./Table.ts"
 
 /** Something that Holdfast needs is not as it must be; what, was printed. */
@@ -137,15 +137,18 @@ const database = Effect.fnUntraced(function* (settings: Configuration.Settings) 
     ? migrationFindings(compared.success)
     : [wrong("migrations", compared.failure.message, "give the user of DATABASE_URL the right to its tables")]
   const isCurrent = migrations.every(({ level }) => level === "OK")
+  // Over the service's own foundation, whose clock follows the database's: how far the host's own is from it is asked.
+  const host = yield* Clock.Clock
   const looked = Effect.gen(function* () {
     const { examine, examineServer } = yield* Doctor
     const server = yield* examineServer
-    return [...server, ...migrations, ...(isCurrent ? yield* examine() : [])]
+    const rest = isCurrent ? yield* Effect.provideService(examine(), Clock.Clock, host) : []
+    return [...server, ...migrations, ...rest]
   })
   return [
     ...findings,
     ...(yield* looked.pipe(
-      Effect.provide(doctorLayer(url)),
+      Effect.provide(doctorLayer(settings, url)),
       Effect.catch(() =>
         Effect.succeed([wrong("database", "it has stopped answering", "see its log, then ask again")])
       )
@@ -153,11 +156,10 @@ const database = Effect.fnUntraced(function* (settings: Configuration.Settings) 
   ]
 }, Effect.scoped)
 
-/** With the host's own clock: how far it is from the database's is what is asked. */
-export const doctorLayer = (url: Redacted.Redacted<string>) =>
+const doctorLayer = (settings: Configuration.Settings, url: Redacted.Redacted<string>) =>
   Doctor.layer.pipe(
-    Layer.provide([PostgresBroker.layer(), ConsumerGroups.layer, Partitions.layer]),
-    Layer.provide(Postgres.layer({ url }))
+    Layer.provide([ConsumerGroups.layer, Partitions.layer]),
+    Layer.provide(foundation(settings, url))
   )
 
 const unreachable = (

@@ -52,7 +52,7 @@ const defaultLimits: Limits = {
 export class Doctor extends Context.Service<
   Doctor,
   {
-    /** The clock must be the host's own: how far it is from the database's is one of the findings. */
+    /** Asked with the host's own clock: how far that is from the database's is one of the findings. */
     readonly examine: (limits?: Partial<Limits>) => Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>
     /** What can be said of a server before there are tables. */
     readonly examineServer: Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>

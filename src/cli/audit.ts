@@ -1,16 +1,19 @@
 import { Console, Effect, Layer, Option, Schema } from "effect"
-import { Command } from "effect/cli"
+import { Command, Flag, Prompt } from "effect/cli"
 import * as Configuration from "../layers/Configuration.ts"
 import * as DatabaseClock from "../layers/DatabaseClock.ts"
 import * as Postgres from "../layers/Postgres.ts"
 import { DatabaseUnavailable } from "../schema/Failure.ts"
 import { Audit, type AuditReport } from "../services/Audit.ts"
 import type { Finding } from "../services/audit/Finding.ts"
+import { Partitions } from "../services/Partitions.ts"
+import { type RepairStep, Repairs } from "../services/Repairs.ts"
+import { StockLedger } from "../services/StockLedger.ts"
 import { commandDatabase } from "./database.ts"
 import { json, merchant } from "./options.ts"
 import { momentOf, paint, printRows } from "./Table.ts"
 
-/** `holdfast audit`: proves the books, beside a running service. */
+/** `holdfast audit`: proves the books, and mends them, beside a running service. */
 
 /** Something does not hold: the audit did its work, and its exit code says so. */
 export class BooksBroken extends Schema.TaggedError<BooksBroken>()("BooksBroken", {
@@ -49,44 +52,173 @@ const invariants: ReadonlyArray<readonly [number: number, says: string]> = [
   [7, "merchants are apart"]
 ]
 
-export const audit = Command.make("audit", { json, merchant }, ({ json, merchant }) =>
-  Effect.gen(function* () {
-    const shown: Array<Finding> = []
-    const report = yield* looking(
-      Effect.gen(function* () {
-        const { examine } = yield* Audit
-        return yield* examine({
-          merchantId: Option.getOrUndefined(merchant),
-          tell: (finding) =>
-            json
-              ? Console.log(JSON.stringify(finding))
-              : Effect.sync(() => {
-                  if (shown.length < shownMax) shown.push(finding)
-                })
+/** What one repair holds in memory and does; what is more is found and mended by the next one. */
+const mendedMax = 5_000
+
+const repair = Flag.Boolean("repair").pipe(
+  Flag.withDescription("Show what would mend the books, and do it when confirmed"),
+  Flag.withDefault(false)
+)
+const yes = Flag.Boolean("yes").pipe(
+  Flag.withDescription("Confirm the repair without being asked"),
+  Flag.withDefault(false)
+)
+const acknowledge = Flag.String("acknowledge").pipe(
+  Flag.withDescription(
+    "With --repair: a finding, or a stock with all its findings, that nothing can be derived for and that was looked into"
+  ),
+  Flag.between(0, Number.MAX_SAFE_INTEGER)
+)
+const reason = Flag.String("reason").pipe(
+  Flag.withDescription("With --repair: why; kept with what was done"),
+  Flag.optional
+)
+
+/** An acknowledgement says nothing without its reason. */
+export class ReasonMissing extends Schema.TaggedError<ReasonMissing>()("ReasonMissing", {}) {
+  readonly exitCode = 2
+  override get message(): string {
+    return "--acknowledge needs --repair and a --reason: it is kept, and audit takes it as it is from then on"
+  }
+}
+
+export const audit = Command.make(
+  "audit",
+  { json, merchant, repair, yes, acknowledge, reason },
+  ({ acknowledge, json, merchant, reason, repair, yes }) =>
+    Effect.gen(function* () {
+      if (acknowledge.length > 0 && (!repair || Option.isNone(reason))) return yield* new ReasonMissing()
+      const merchantId = Option.getOrUndefined(merchant)
+      const look = looking({ json, merchantId, keeps: repair ? mendedMax : shownMax })
+      yield* withBooks(
+        Effect.gen(function* () {
+          const first = yield* look
+          if (!repair) return yield* judge(first.report)
+          const isDone = yield* mend(first.findings, {
+            json,
+            yes,
+            acknowledged: new Set(acknowledge),
+            reason: Option.getOrElse(reason, () => "audit --repair")
+          })
+          return yield* judge(isDone ? (yield* look).report : first.report)
         })
-      })
-    )
-    if (json) yield* Console.log(JSON.stringify(report))
-    else yield* show(report, shown)
-    if (!report.holds) return yield* new BooksBroken({ findings: countOf(report) })
-  }).pipe(Effect.scoped)
+      )
+    })
 ).pipe(
   Command.withDescription(
     "Prove the books: exit 0 when everything holds, 1 with the rows in question when not, 2 when it could not look"
   )
 )
 
+const judge = (report: AuditReport) =>
+  report.holds ? Effect.void : Effect.fail(new BooksBroken({ findings: countOf(report) }))
+
+/** Looks at everything and shows it; the first findings are kept. */
+const looking = Effect.fnUntraced(function* (options: {
+  readonly json: boolean
+  readonly merchantId: string | undefined
+  readonly keeps: number
+}) {
+  const { json, keeps, merchantId } = options
+  const { examine } = yield* Audit
+  const findings: Array<Finding> = []
+  const report = yield* examine({
+    merchantId,
+    tell: (finding) =>
+      Effect.suspend(() => {
+        if (findings.length < keeps) findings.push(finding)
+        return json ? Console.log(JSON.stringify(finding)) : Effect.void
+      })
+  })
+  if (json) yield* Console.log(JSON.stringify(report))
+  else yield* show(report, findings.slice(0, shownMax))
+  return { findings, report }
+})
+
+/** Shows what would be done, and does it when that is confirmed. Answers whether anything was tried. */
+const mend = Effect.fnUntraced(function* (
+  findings: ReadonlyArray<Finding>,
+  options: {
+    readonly json: boolean
+    readonly yes: boolean
+    readonly acknowledged: ReadonlySet<string>
+    readonly reason: string
+  }
+) {
+  const { json, reason } = options
+  const { plan, run } = yield* Repairs
+  const { left, steps } = plan(findings, { of: options.acknowledged }, reason)
+  yield* showPlan(steps, left, json)
+  if (steps.length === 0) return false
+  if (!options.yes) {
+    if (!process.stdin.isTTY || json) {
+      yield* Console.error("holdfast: nothing was changed: --yes does it")
+      return false
+    }
+    const isConfirmed = yield* Prompt.Confirm({
+      message: `Do these ${steps.length} things?`,
+      initial: false
+    }).pipe(Effect.catch(() => Effect.succeed(false)))
+    if (!isConfirmed) return false
+  }
+  const actor = `cli:${process.env["USER"] ?? process.env["LOGNAME"] ?? "operator"}`
+  for (const step of steps) {
+    yield* run(step, { actor, reason }).pipe(
+      // The others are mended all the same, and the audit that follows tells what is left.
+      Effect.catch((failure) =>
+        Console.error(`holdfast: ${step.subject} could not be mended: ${failure._tag} ${failure.message}`)
+      )
+    )
+  }
+  return true
+})
+
+const showPlan = Effect.fnUntraced(function* (
+  steps: ReadonlyArray<RepairStep>,
+  left: ReadonlyArray<Finding>,
+  json: boolean
+) {
+  if (json) {
+    for (const { findings, merchantId, says, subject } of steps) {
+      yield* Console.log(
+        JSON.stringify({ step: subject, merchantId, says, findings: findings.map(({ id }) => id) })
+      )
+    }
+    for (const { id, subject } of left) yield* Console.log(JSON.stringify({ left: subject, finding: id }))
+    return
+  }
+  if (steps.length > 0) {
+    yield* Console.log("\nA repair would do this:\n")
+    yield* printRows(
+      steps,
+      [
+        { title: "MERCHANT", value: ({ merchantId }) => merchantId || null },
+        { title: "ABOUT", value: ({ subject }) => subject },
+        { title: "WHAT", value: ({ says }) => says }
+      ],
+      { json: false, empty: "" }
+    )
+  }
+  if (left.length > 0) {
+    yield* Console.log(
+      `\n${left.length} of the findings wait for a person: nothing that is kept says what is right. Look into them, then\n--acknowledge <finding or stock> --reason "…" takes them as they are:`
+    )
+    for (const { id, subject } of left.slice(0, shownMax)) yield* Console.log(`  ${id}  ${subject}`)
+  }
+})
+
 const countOf = ({ found }: AuditReport): number =>
   Object.values(found).reduce((sum, count) => sum + count, 0)
 
-/** What an audit stands on. It needs no broker. */
-const looking = <A, E>(use: Effect.Effect<A, E, Audit>) =>
+/** What an audit and a repair stand on: the database and the kernel. Neither needs a broker. */
+const withBooks = <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const settings = yield* Configuration.load
     const url = yield* commandDatabase(settings)
     return yield* Effect.provide(
       use,
-      Audit.layer.pipe(
+      Layer.mergeAll(Audit.layer, Repairs.layer).pipe(
+        Layer.provideMerge(StockLedger.layer.pipe(Layer.provide(Partitions.layer))),
         Layer.provideMerge(DatabaseClock.layer),
         Layer.provide(
           Postgres.layer({
@@ -98,7 +230,8 @@ const looking = <A, E>(use: Effect.Effect<A, E, Audit>) =>
       )
     )
   }).pipe(
-    Effect.mapError(couldNotLook),
+    Effect.scoped,
+    Effect.mapError((failure) => (failure instanceof BooksBroken ? failure : couldNotLook(failure))),
     Effect.catchDefect((defect) => Effect.fail(couldNotLook(defect)))
   )
 

@@ -233,6 +233,49 @@ export interface ReturnGoods {
   /** Epoch milliseconds. */
   readonly occurredAt?: number | undefined
 }
+/* What `audit --repair` asks for. */
+
+/** What audit has found, and this answers. */
+export interface MendedFinding {
+  readonly finding: string
+  readonly check: string
+  readonly subject: string
+  /** Whether a person has acknowledged it, rather than that it is mended. */
+  readonly acknowledges: boolean
+}
+/** Rebuilds an item's stocks from the ledger, its totals from its stocks, its discrepancies from both. */
+export interface MendItem {
+  readonly _tag: "MendItem"
+  readonly itemId: string
+  /** The stocks whose broken ledger is acknowledged: their chain goes on from what they have. */
+  readonly acknowledged: ReadonlyArray<string>
+  /** Whether what is reserved beyond (or less than) the open lines is made up for by a movement. */
+  readonly settles: boolean
+  /** The number of the item's last event that was told, where the item's own is less. */
+  readonly eventsTold?: number | undefined
+  readonly reason: string
+  readonly findings: ReadonlyArray<MendedFinding>
+}
+/** Settles a reservation with the ledger. */
+export interface MendReservation {
+  readonly _tag: "MendReservation"
+  readonly orderId: string
+  readonly reservationId: string
+  /** The items that it has moved, by its lines or by the ledger: they are locked. */
+  readonly itemIds: ReadonlyArray<string>
+  /** When it was made (epoch milliseconds): its movements are not older. */
+  readonly since: number
+  readonly reason: string
+  readonly findings: ReadonlyArray<MendedFinding>
+}
+export interface Mended {
+  readonly finding: string
+  readonly subject: string
+  readonly action: string
+  readonly before: Readonly<Record<string, unknown>>
+  readonly after: Readonly<Record<string, unknown>>
+}
+
 /**
  * Counted quantities: a fact that the books follow, all rows or none. Expectations are of the books before any of it, and
  * make a row compare-and-set; of a stock that is not there yet they are 0.
@@ -287,6 +330,8 @@ export type Command =
   | ConfirmOrder
   | CancelOrder
   | ReturnGoods
+  | MendItem
+  | MendReservation
   | Bulk
 
 /** Who asks, for whom, until when. Times are epoch milliseconds of the one clock (CONTRACTS section 7). */
@@ -383,6 +428,8 @@ export interface Answers {
     readonly created: boolean
     readonly location: LocationAnswer
   }
+  readonly MendItem: { readonly at: number; readonly mended: ReadonlyArray<Mended> }
+  readonly MendReservation: { readonly at: number; readonly mended: ReadonlyArray<Mended> }
   readonly ResolveDiscrepancy: {
     readonly at: number
     readonly discrepancyId: string
@@ -508,6 +555,8 @@ export interface Refusals {
   readonly EnsureItem: ItemConflict
   readonly EnsureLocation: never
   readonly ResolveDiscrepancy: DiscrepancyNotFound | DiscrepancyPersists
+  readonly MendItem: ItemNotFound
+  readonly MendReservation: ReservationNotFound
   readonly EnsureMerchant: never
   readonly DeleteItem: never
   readonly RecordSale: never

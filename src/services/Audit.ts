@@ -56,6 +56,8 @@ export class Audit extends Context.Service<
     /** Asks everything, of one merchant or of all. What is found is told at once and not kept. */
     readonly examine: (options: {
       readonly merchantId?: string | undefined
+      /** Movements are compared with the events of postings up to then (epoch milliseconds); some seconds ago without. */
+      readonly upTo?: number | undefined
       readonly tell: (finding: Finding) => Effect.Effect<void>
     }) => Effect.Effect<AuditReport, DatabaseUnavailable>
   }
@@ -81,7 +83,7 @@ const examine = Effect.fn("Audit.examine")(function* (
   const { merchantId } = options
   const began = yield* Clock.currentTimeMillis
   const marks = yield* readMarks(ask)
-  const window: Window = { after: marks.outboxKeptSince, upTo: began - settleMs }
+  const window: Window = { after: marks.outboxKeptSince, upTo: options.upTo ?? began - settleMs }
   const found: Record<number, number> = { 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0 }
   let acknowledged = 0
   const report = Effect.fnUntraced(function* (findings: ReadonlyArray<Finding>) {
@@ -112,7 +114,7 @@ const examine = Effect.fn("Audit.examine")(function* (
     found,
     acknowledged,
     overdue,
-    notChecked: yield* leftOut(ask, marks, merchantId)
+    notChecked: yield* leftOut(ask, marks, window.upTo, merchantId)
   } satisfies AuditReport
 })
 
@@ -301,9 +303,14 @@ const overdueStatement = `
 
 const moment = (at: number): string => new Date(at).toISOString()
 
-const leftOut = Effect.fnUntraced(function* (ask: Ask, marks: AllMarks, merchantId: string | undefined) {
+const leftOut = Effect.fnUntraced(function* (
+  ask: Ask,
+  marks: AllMarks,
+  upTo: number,
+  merchantId: string | undefined
+) {
   const left = [
-    `postings of the last ${settleMs / 1000} s before the audit, against their events: some may still be on their way`,
+    `postings after ${moment(upTo)}, against their events: some may still be on their way`,
     "whether a broker outside of this database acknowledged what is marked SENT: only it knows"
   ]
   if (marks.outboxKeptSince !== null) {

@@ -21,6 +21,7 @@ import {
   tracking,
   widthOf
 } from "./LedgerTables.ts"
+import { readTruths } from "./LedgerTruths.ts"
 import { writesOf } from "./LedgerWrites.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
@@ -202,6 +203,12 @@ const needsOfOperation = (
     case "ResolveDiscrepancy":
       pair(needs.discrepancies, command.discrepancyId, "discrepancy")
       return
+    case "MendItem":
+      item({ itemId: command.itemId })
+      return
+    case "MendReservation":
+      for (const itemId of command.itemIds) item({ itemId })
+      return
   }
 }
 
@@ -305,6 +312,7 @@ export const open = Effect.fnUntraced(function* (
         locationPosition: row[placeOf + 1] as number
       })
     }
+    yield* readTruths(session, postings, books)
     const subjects = subjectsOf(postings, books)
     if (subjects.length > 0) {
       for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
@@ -326,6 +334,9 @@ const subjectsOf = (
   const subjects: Array<readonly [string, string]> = []
   for (const { at, caller, command } of postings) {
     for (const operation of operationsOf(command)) {
+      if (operation._tag === "MendItem" || operation._tag === "MendReservation") {
+        for (const { merchantId, stockId } of books.stocks.values()) subjects.push([merchantId, stockId])
+      }
       if (operation._tag === "CountStock") {
         for (const count of operation.counts) {
           const item = books.findItem(caller.merchantId, count.item)

@@ -1,10 +1,12 @@
 import type {
+  CheckpointRow,
   DiscrepancyRow,
   IdempotencyRow,
   ItemRow,
   LedgerRow,
   LineRow,
   LocationRow,
+  RepairRow,
   ReservationRow,
   StockRow,
   TrackingRow
@@ -167,6 +169,39 @@ export const discrepancies: Table<DiscrepancyRow> = {
     openedAt: "timestamptz"
   },
   changing: { status: "text", closedAt: "timestamptz", closedBy: "text", reason: "text" }
+}
+
+export const checkpoints: Table<CheckpointRow> = {
+  name: "ledger_checkpoint",
+  key: { merchantId: "text", stockId: "uuid", sequence: "int8" },
+  fixed: {
+    recordedAt: "timestamptz",
+    onHand: "int8",
+    reserved: "int8",
+    unallocatable: "int8",
+    kind: "text",
+    actor: "text",
+    reason: "text",
+    createdAt: "timestamptz"
+  },
+  changing: {}
+}
+
+export const repairs: Table<RepairRow> = {
+  name: "audit_repair",
+  key: { merchantId: "text", repairId: "uuid" },
+  fixed: {
+    finding: "text",
+    invariant: "text",
+    action: "text",
+    subject: "text",
+    before: "jsonb",
+    after: "jsonb",
+    actor: "text",
+    reason: "text",
+    repairedAt: "timestamptz"
+  },
+  changing: {}
 }
 
 /** A set-based write: one typed array a column, for `unnest`. */

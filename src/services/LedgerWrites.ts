@@ -1,6 +1,7 @@
 import type { Books, EventRow, ItemRow, LocationRow } from "./decide/Books.ts"
 import {
   type Write,
+  checkpoints,
   discrepancies,
   idempotency,
   insertInto,
@@ -9,6 +10,7 @@ import {
   lines,
   locations,
   merchants,
+  repairs,
   reservations,
   stocks,
   tracking,
@@ -64,6 +66,8 @@ export const writesOf = ({
   insert(closeDiscrepancies, written.closings)
   update(updateDiscrepancies, changed.discrepancies, written.discrepancies)
   insert(insertDiscrepancies, written.discrepancies)
+  insert(insertCheckpoints, written.checkpoints)
+  insert(insertRepairs, written.repairs)
   // The last of several, since one statement writes a row once.
   const captured = new Map(written.captured.map((row) => [row.rowId, row]))
   insert(insertCaptured, captured.values())
@@ -114,6 +118,8 @@ const insertDiscrepancies = insertInto(
   `ON CONFLICT (merchant_id, subject, kind) WHERE status = 'OPEN' DO NOTHING`
 )
 const updateDiscrepancies = updateOf(discrepancies)
+const insertCheckpoints = insertInto(checkpoints, "ON CONFLICT (merchant_id, stock_id, sequence) DO NOTHING")
+const insertRepairs = insertInto(repairs)
 
 /** In a statement of its own before the others: within one, a unique key does not pass from row to row. */
 const freeSkus: Write<ItemRow> = {

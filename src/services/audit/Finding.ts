@@ -73,7 +73,12 @@ export const checks = {
   },
   "last-event-is-told": {
     invariant: 4,
-    says: "an item's number of events is not that of its last event",
+    says: "an item's number of events is greater than that of its last event",
+    mend: "ACKNOWLEDGE"
+  },
+  "number-was-told": {
+    invariant: 4,
+    says: "an item's number of events is less than that of its last event",
     mend: "ITEM"
   },
   "event-in-its-bucket": {

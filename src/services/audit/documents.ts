@@ -219,7 +219,18 @@ const lineStatement = (range: Range) => `
   SELECT *
   FROM (
     SELECT l.merchant_id, l.reservation_id, l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned,
-           r.order_id, r.reservation_id IS NOT NULL AS has_reservation,
+           CASE WHEN r.reservation_id IS NOT NULL THEN r.order_id
+                ELSE (
+                  SELECT m.order_id
+                  FROM inventory_ledger m
+                  WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.reservation_id = l.reservation_id
+                    -- A reservation carries its posting's id, and that its time.
+                    AND m.recorded_at >= to_timestamp(
+                      ('x' || left(replace(l.reservation_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+                  ORDER BY m.recorded_at
+                  LIMIT 1
+                ) END AS order_id,
+           r.reservation_id IS NOT NULL AS has_reservation,
            i.item_id IS NOT NULL AND (l.stock_id IS NULL OR s.stock_id IS NOT NULL) AS has_stock,
            r.reservation_id IS NULL OR s.stock_id IS NULL
              OR EXISTS (
@@ -422,7 +433,7 @@ const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
 ]
 
 // inventory_ledger_pkey, tracking_pkey. A reservation carries its posting's id itself, and expiry is harmless to repeat:
-// those two leave no tracking row.
+// those two leave no tracking row. The operations of a bulk count on from its id in the last twelve digits.
 const trackedStatement = (range: Range) => `
   SELECT l.merchant_id, l.posting_id, min(l.type) AS type, min(l.stock_id::text) AS stock_id,
          min(l.recorded_at) AS recorded_at
@@ -432,7 +443,9 @@ const trackedStatement = (range: Range) => `
     AND ($10::timestamptz IS NULL OR l.recorded_at > $10)
     AND NOT EXISTS (
       SELECT FROM tracking t
-      WHERE t.merchant_id = l.merchant_id AND t.tracking_key = 'POSTING|' || l.posting_id::text
+      WHERE t.merchant_id = l.merchant_id
+        AND t.tracking_key >= 'POSTING|' || left(l.posting_id::text, 24) || '000000000000'
+        AND t.tracking_key <= 'POSTING|' || left(l.posting_id::text, 24) || 'ffffffffffff'
     )
   GROUP BY l.merchant_id, l.posting_id`
 

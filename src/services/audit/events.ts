@@ -299,9 +299,10 @@ const pass = Effect.fnUntraced(function* (
     readonly items: Map<string, Numbered>
     readonly isWhole: boolean
     readonly comparison: Comparison | undefined
+    readonly gaps: ReadonlySet<string>
   }
 ) {
-  const { comparison, isWhole, items, merchantId, window } = options
+  const { comparison, gaps, isWhole, items, merchantId, window } = options
   const found: Array<Finding> = []
   const isAsked = isIn(window)
   const { least } = boundsOf(window)
@@ -346,7 +347,7 @@ const pass = Effect.fnUntraced(function* (
     // Of what was removed by age, any part may be left.
     const isFirst = item.last === undefined
     const expected = isFirst ? (window.after === null ? 1 : sequence) : item.last! + 1
-    if (isNow && sequence !== expected) {
+    if (isNow && sequence !== expected && !gaps.has(`${event.merchantId} item ${itemId} ${sequence - 1}`)) {
       found.push(
         finding("events-are-numbered", {
           ...about,
@@ -366,11 +367,11 @@ const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Map<string, Numbe
   const found: Array<Finding> = []
   const told = (merchantId: string, itemId: string, sequence: number, last: number): unknown =>
     found.push(
-      finding("last-event-is-told", {
+      finding(last < sequence ? "last-event-is-told" : "number-was-told", {
         merchantId,
         itemId,
         subject: `item ${itemId}`,
-        identity: "",
+        identity: last < sequence ? last : "",
         row: { sequence, sequenceTold: last }
       })
     )
@@ -415,6 +416,11 @@ export const tell: (
   let events = 0
   let from: Key | undefined = beginning(merchantId, nilUuid)
   let comparison: Comparison | undefined = options.comparison
+  const gaps = new Set(
+    (yield* ask<{ gap: string }>(gapsStatement, [parameter("text", merchantId ?? null)])).map(
+      ({ gap }) => gap
+    )
+  )
   while (from !== undefined) {
     const isFirst: boolean = comparison !== undefined
     const { items, next }: { readonly items: Map<string, Numbered>; readonly next: Key | undefined } =
@@ -424,6 +430,7 @@ export const tell: (
       window,
       items,
       comparison,
+      gaps,
       isWhole: isFirst && next === undefined
     })
     found.push(...told.found, ...(yield* lastTold(ask, items, window)))
@@ -433,6 +440,12 @@ export const tell: (
   }
   return { findings: found, events }
 })
+
+// Numbers whose events were lost, which a person has acknowledged: the next one follows.
+const gapsStatement = `
+  SELECT r.merchant_id || ' ' || r.subject || ' ' || (r.before ->> 'sequence') AS gap
+  FROM audit_repair r
+  WHERE r.action = 'ACKNOWLEDGE' AND r.invariant = 'last-event-is-told' AND ($1::text IS NULL OR r.merchant_id = $1)`
 
 /** The outbox's side of a closer look. */
 export const lookIntoOutbox = (ask: Ask, merchantId: string | undefined, window: Window, look: Look) => {

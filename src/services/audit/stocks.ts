@@ -132,7 +132,7 @@ const chainStatement = (range: Range) => `
     LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
     LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id
     WHERE ${within(range, "uuid", "l", "stock_id")}
-      AND (c.sequence IS NULL OR l.sequence > c.sequence)
+      AND (c.sequence IS NULL OR l.sequence > c.sequence AND l.recorded_at >= c.recorded_at)
     WINDOW w AS (PARTITION BY l.merchant_id, l.stock_id ORDER BY l.recorded_at, l.sequence)
   )
   SELECT * FROM (${judged}) judged WHERE breaks OR NOT has_stock`
@@ -246,14 +246,13 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
   ])
   const checkpointed = begin?.sequence ?? 0
   let carry: Carry = begin ?? { sequence: 0, recordedAt: null, onHand: 0, reserved: 0, unallocatable: 0 }
-  let isFirst = true
   const found: Array<Finding> = []
   const parts: Array<Range> = []
   for (;;) {
     const rows = yield* ask<PartRow>(partStatement, [
       parameter("text", stock.merchantId),
       parameter("text", stock.id),
-      parameter("text", isFirst ? null : carry.recordedAt),
+      parameter("text", carry.recordedAt),
       parameter("int8", carry.sequence),
       parameter("int8", carry.onHand),
       parameter("int8", carry.reserved),
@@ -265,10 +264,7 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
     parts.push({
       ...range,
       part: {
-        from:
-          isFirst || carry.recordedAt === null
-            ? null
-            : { recordedAt: carry.recordedAt, sequence: carry.sequence },
+        from: carry.recordedAt === null ? null : { recordedAt: carry.recordedAt, sequence: carry.sequence },
         to: { recordedAt: last.at, sequence: last.sequence }
       }
     })
@@ -280,7 +276,6 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
       reserved: last.reserved,
       unallocatable: last.unallocatable
     }
-    isFirst = false
     if (last.count < movementsPerRange) return { found, parts, since: begin?.recordedAt ?? null }
   }
 })
@@ -354,8 +349,7 @@ const stateStatement = (range: Range) => `
       SELECT l.on_hand, l.reserved, l.unallocatable, l.sequence
       FROM inventory_ledger l
       WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id
-        AND (c.sequence IS NULL OR l.sequence > c.sequence)
-        AND (c.recorded_at IS NULL OR l.recorded_at >= c.recorded_at)
+        AND (c.sequence IS NULL OR l.sequence > c.sequence AND l.recorded_at >= c.recorded_at)
       ORDER BY l.recorded_at DESC, l.sequence DESC
       LIMIT 1
     ) last ON true
@@ -464,7 +458,7 @@ const netsStatement = (range: Range) => `
     WHERE ${within(range, "uuid", "l", "stock_id")}
       AND l.reservation_id IS NOT NULL
       AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
-      AND (c.sequence IS NULL OR l.sequence > c.sequence)
+      AND (c.sequence IS NULL OR l.sequence > c.sequence AND l.recorded_at >= c.recorded_at)
     GROUP BY l.merchant_id, l.stock_id, l.reservation_id
   )
   SELECT *

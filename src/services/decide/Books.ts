@@ -145,6 +145,50 @@ export interface DiscrepancyRow {
   closedBy: string | null
   reason: string | null
 }
+/** From where the chain of a stock's movements goes on. */
+export interface CheckpointRow {
+  readonly merchantId: string
+  readonly stockId: string
+  readonly sequence: number
+  readonly recordedAt: number
+  readonly onHand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly kind: "CHECKPOINT"
+  readonly actor: string
+  readonly reason: string
+  readonly createdAt: number
+}
+/** What was mended, or acknowledged, of what audit found. */
+export interface RepairRow {
+  readonly merchantId: string
+  readonly repairId: string
+  readonly finding: string
+  readonly invariant: string
+  readonly action: string
+  readonly subject: string
+  readonly before: Readonly<Record<string, unknown>>
+  readonly after: Readonly<Record<string, unknown>>
+  readonly actor: string
+  readonly reason: string
+  readonly repairedAt: number
+}
+/** What the ledger says of a stock, and the open lines of what is reserved of it: read for a repair alone. */
+export interface StockTruth {
+  readonly onHand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly sequence: number
+  readonly recordedAt: number
+  readonly open: number
+}
+/** What the ledger says that a reservation holds of a stock, has sold and has taken back: read for a repair alone. */
+export interface MovedRow {
+  readonly stockId: string
+  readonly open: number
+  readonly sold: number
+  readonly returned: number
+}
 /** An event of CONTRACTS section 6, still without its envelope. */
 export interface EventRow {
   readonly id: string
@@ -180,6 +224,11 @@ export class Books {
   /** The discrepancies that are open, by subject and kind, as far as the batch may open one of its own. */
   readonly open = new Map<string, true>()
 
+  /** For repairs: the ledger's side of stocks and of reservations, and lines whose reservation is gone. */
+  readonly truths = new Map<string, StockTruth>()
+  readonly moved = new Map<string, Array<MovedRow>>()
+  readonly orphans = new Map<string, Array<LineRow>>()
+
   /** What the batch writes. A row that is new is inserted as it stands in the end, and never updated. */
   readonly written = {
     merchants: new Set<string>(),
@@ -200,6 +249,8 @@ export class Books {
     captured: [] as Array<{ rowId: string; merchantId: string }>,
     /** Discrepancies whose condition has ended, by subject and kind. */
     closings: [] as Array<{ merchantId: string; subject: string; kind: DiscrepancyKind; at: number }>,
+    checkpoints: [] as Array<CheckpointRow>,
+    repairs: [] as Array<RepairRow>,
     events: [] as Array<EventRow>
   }
   readonly changed = {

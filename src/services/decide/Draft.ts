@@ -307,6 +307,14 @@ export class Draft {
     }
   }
 
+  /** Makes a stock's discrepancies what its balances call for, whatever was written about them. */
+  followBalance(stock: StockRow, item: ItemRow): void {
+    const { open } = this.books
+    const isOpen = (kind: DiscrepancyKind): boolean =>
+      open.has(openKey(stock.merchantId, stock.stockId, kind))
+    this.#followBalance(stock, item, (["NEGATIVE_STOCK", "OVERCOMMITTED"] as const).filter(isOpen))
+  }
+
   emit(event: {
     readonly topic: string
     readonly key: string

@@ -7,6 +7,7 @@ import { deleteItem, ensureItem, ensureLocation, ensureMerchant, resolveDiscrepa
 import { type Decision, Draft, answered, refused } from "./Draft.ts"
 import { cancelOrder, confirmOrder, receiveOrder, returnGoods } from "./orders.ts"
 import { count } from "./count.ts"
+import { mendItem, mendReservation } from "./mend.ts"
 import { confirm, expire, extend, release, reserve } from "./reservations.ts"
 import { recordSale } from "./sales.ts"
 
@@ -107,6 +108,10 @@ const run = (draft: Draft, command: Command): Decision<Answers[keyof Answers]> =
       return returnGoods(draft, command)
     case "CountStock":
       return count(draft, command)
+    case "MendItem":
+      return mendItem(draft, command)
+    case "MendReservation":
+      return mendReservation(draft, command)
     case "Bulk":
       return bulk(draft, command, perform)
   }

@@ -230,18 +230,20 @@ const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
            COALESCE(recorded.on_hand, 0) AS on_hand, COALESCE(recorded.reserved, 0) AS reserved,
            COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS version,
            recorded.recorded_at,
-           recorded.sequence IS NULL AND EXISTS (
+           -- Months are detached oldest first: what is not in the ledger was at most in the month that a later closing
+           -- balance ends, and how it stood inside that month is not known any more.
+           NOT COALESCE(recorded.in_ledger, false) AND stock.created_at <= $3 AND EXISTS (
              SELECT
              FROM ledger_checkpoint c
              WHERE c.merchant_id = stock.merchant_id
                AND c.stock_id = stock.stock_id
-               AND c.kind = 'CLOSING'
                AND c.recorded_at > $3
+               AND date_trunc('month', c.recorded_at, 'UTC') <= $3
            ) AS is_lost
     FROM stock
     JOIN location l ON l.merchant_id = stock.merchant_id AND l.location_id = stock.location_id
     LEFT JOIN LATERAL (
-      SELECT *
+      SELECT known.*, bool_or(known.rank = 0) OVER () AS in_ledger
       FROM (
         (
           SELECT m.sequence, m.recorded_at, m.on_hand, m.reserved, m.unallocatable, 0 AS rank

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import type { MovementType } from "../../src/schema/Posting.ts"
+import { LedgerHistory } from "../../src/services/LedgerHistory.ts"
 import type { Movement, MovementFilter } from "../../src/services/Movements.ts"
 import { dawn, ledger, ledgerFrom } from "../support/ledger.ts"
 
@@ -252,32 +253,45 @@ describe("the books of the past", () => {
     })
   )
 
-  it.effect("go on from the balance that retention left, and say what is no longer kept", () =>
+  it.effect("go on from the balances that detached months left, and say what is no longer kept", () =>
     Effect.gen(function* () {
-      const { availability, item, receive, sql } = yield* ledger
+      const shop = yield* ledgerFrom(eve)
+      const { availability, context, item, receive } = shop
       yield* item("cup")
       yield* receive("cup", 4)
-      yield* TestClock.adjust(month)
+      yield* TestClock.adjust(hour)
+      yield* receive("cup", 2)
+      yield* TestClock.adjust(hour) // June
+      const june = yield* Clock.currentTimeMillis
       yield* receive("cup", 3)
       yield* TestClock.adjust(month)
-      // What retention does with the two first months: the closing balance stays, the movements go.
-      yield* sql.run(
-        `INSERT INTO ledger_checkpoint (merchant_id, stock_id, sequence, recorded_at, on_hand, reserved, unallocatable, kind,
-           actor, reason, created_at)
-         SELECT DISTINCT ON (stock_id) merchant_id, stock_id, sequence, recorded_at, on_hand, reserved, unallocatable, 'CLOSING',
-           'holdfast', 'retention', recorded_at
-         FROM inventory_ledger ORDER BY stock_id, sequence DESC`
-      )
-      yield* sql.run("ALTER TABLE inventory_ledger DETACH PARTITION inventory_ledger_202605")
-      yield* sql.run("ALTER TABLE inventory_ledger DETACH PARTITION inventory_ledger_202606")
-      const at = (time: number) => availability.ofVariantAt(merchantId, "cup", time)
-      assert.strictEqual((yield* at(dawn + 2 * month)).quantity, 7)
-      assert.strictEqual((yield* at(dawn + month)).quantity, 7)
-      assert.strictEqual((yield* at(dawn - 1)).quantity, 0)
-      assert.strictEqual((yield* Effect.flip(at(dawn)))._tag, "HistoryNotKept")
-      yield* receive("cup", 1)
-      assert.strictEqual((yield* at(yield* Clock.currentTimeMillis)).quantity, 8)
-      assert.strictEqual((yield* at(dawn + 2 * month - 1)).quantity, 7)
+      const july = yield* Clock.currentTimeMillis
+      yield* receive("cup", 5)
+      yield* TestClock.adjust(2 * 24 * hour)
+      const at = (time: number) =>
+        Effect.match(availability.ofVariantAt(merchantId, "cup", time), {
+          onFailure: ({ _tag }) => _tag,
+          onSuccess: ({ quantity }) => quantity
+        })
+      // A millisecond before June's movement lies in June: what was there then is in no closing balance.
+      const moments = [eve - 1, eve, eve + hour, june - 1, june, july - 1, july, july + hour]
+      assert.deepStrictEqual(yield* Effect.forEach(moments, at), [0, 4, 6, 6, 9, 9, 14, 14])
+
+      const detach = Effect.flatMap(LedgerHistory, (kept) => kept.detach(Date.UTC(2026, 6, 1), "tester"))
+      const detached = yield* detach.pipe(Effect.provide(LedgerHistory.layer), Effect.provide(context))
+      assert.strictEqual(detached.length, 2)
+      assert.deepStrictEqual(yield* Effect.forEach(moments, at), [
+        0,
+        "HistoryNotKept",
+        6,
+        "HistoryNotKept",
+        9,
+        9,
+        14,
+        14
+      ])
+      assert.strictEqual(yield* at(june - 30 * 60 * 1000 - 1), 6) // the end of May
+      assert.strictEqual(yield* at(june - 30 * 60 * 1000), "HistoryNotKept") // June, before its last movement
     })
   )
 

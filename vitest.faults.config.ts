@@ -6,7 +6,7 @@ export default defineConfig({
     globalSetup: ["test/support/Postgres.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],
     // A busy machine takes several times as long as a quiet one.
-    testTimeout: 300_000,
+    testTimeout: 480_000,
     hookTimeout: 60_000,
     pool: "forks",
     // What is measured under a fault must not be another test's load.

@@ -9,6 +9,7 @@ import { doctor } from "./cli/doctor.ts"
 import { ledger } from "./cli/ledger.ts"
 import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
+import { topics } from "./cli/topics.ts"
 import { history, release, reserve, stock } from "./cli/stock.ts"
 
 // Outside of what is compiled: the same file beside src and beside dist.
@@ -27,6 +28,7 @@ const holdfast = Command.make("holdfast", {}, () => program).pipe(
     release,
     publish,
     tail,
+    topics,
     groups,
     outbox,
     dlq,

@@ -3,6 +3,7 @@ import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { globSync, readFileSync } from "node:fs"
 import path from "node:path"
+import * as MemoryBroker from "../src/layers/MemoryBroker.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
 import { Db } from "../src/services/Db.ts"
 import { Health } from "../src/services/Health.ts"
@@ -306,7 +307,9 @@ describe("the statements", () => {
         )
       ).pipe(Layer.provide(Postgres.layer({ url, idleInTransactionMs: 10_000 })))
       const context = yield* Layer.build(
-        Layer.mergeAll(services, Health.layer).pipe(Layer.provideMerge(recorded))
+        Layer.mergeAll(services, Health.layer.pipe(Layer.provide(MemoryBroker.layer()))).pipe(
+          Layer.provideMerge(recorded)
+        )
       )
       yield* aDaysWork(shopOf(context))
       yield* Context.get(context, Health).ready

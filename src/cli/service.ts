@@ -1,5 +1,15 @@
 import { NodeHttpClient } from "@effect/platform-node"
-import { type Duration, Effect, Layer, Option, type Redacted, References, Schedule } from "effect"
+import {
+  Clock,
+  type Duration,
+  Effect,
+  Layer,
+  Option,
+  type Redacted,
+  References,
+  Schedule,
+  Schema
+} from "effect"
 import { Otlp } from "effect/observability"
 import * as Runner from "../consumers/Runner.ts"
 import { topics } from "../consumers/topics.ts"
@@ -8,12 +18,16 @@ import * as Server from "../http/Server.ts"
 import type * as Configuration from "../layers/Configuration.ts"
 import * as DatabaseClock from "../layers/DatabaseClock.ts"
 import * as DevIssuerLive from "../layers/DevIssuer.ts"
+import * as KafkaBroker from "../layers/KafkaBroker.ts"
 import * as JwksHttp from "../layers/JwksHttp.ts"
 import * as Postgres from "../layers/Postgres.ts"
 import * as PostgresBroker from "../layers/PostgresBroker.ts"
+import * as PrefixedBroker from "../layers/PrefixedBroker.ts"
 import * as ProcessMetrics from "../layers/ProcessMetrics.ts"
+import { topicNames } from "../schema/Topic.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { Availability } from "../services/Availability.ts"
+import { Broker } from "../services/Broker.ts"
 import { Catalog } from "../services/Catalog.ts"
 import { Db } from "../services/Db.ts"
 import { DeadLetters } from "../services/DeadLetters.ts"
@@ -32,9 +46,25 @@ import { StockLedger } from "../services/StockLedger.ts"
 
 /** Composition only: the configuration decides which layers a service or a command is made of. */
 
+/** Kafka where it is configured, otherwise the broker kept in PostgreSQL. */
+const broker = ({ kafka, topicPrefix }: Configuration.Settings) =>
+  PrefixedBroker.layer(topicPrefix).pipe(
+    Layer.provide(
+      Option.match(kafka, {
+        onNone: () => PostgresBroker.layer(),
+        onSome: ({ brokers, sasl, ssl }) =>
+          KafkaBroker.layer({
+            brokers,
+            ...(Option.isSome(sasl) ? { sasl: sasl.value } : {}),
+            ...(ssl ? { tls: {} } : {})
+          }) as Layer.Layer<Broker, never, Db>
+      })
+    )
+  )
+
 /** Database, clock and broker: what everything else stands on. */
 export const foundation = (settings: Configuration.Settings, url: Redacted.Redacted<string>) =>
-  PostgresBroker.layer().pipe(
+  broker(settings).pipe(
     Layer.provideMerge(DatabaseClock.layer),
     Layer.provideMerge(
       Postgres.layer({
@@ -43,6 +73,51 @@ export const foundation = (settings: Configuration.Settings, url: Redacted.Redac
         readTimeoutMs: settings.requestTimeoutMs
       })
     )
+  )
+
+/** Nobody answers at KAFKA_BROKERS: a wrong address, a wrong password, or an outage. */
+export class BrokerUnreachable extends Schema.TaggedError<BrokerUnreachable>()("BrokerUnreachable", {
+  brokers: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `KAFKA_BROKERS: no broker answers at ${this.brokers}: ${this.reason}`
+  }
+}
+
+/** Whoever starts a service waits for at most 15 s to be told that there is no broker. */
+const brokerWithinMs = 8_000
+
+/**
+ * A service that would only wait does not start, and topics that do not exist are named once at the start. Later
+ * outages are waited out.
+ */
+const brokerAtStart = (settings: Configuration.Settings) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const { missingTopics } = yield* Broker
+      const giveUpAt = (yield* Clock.currentTimeMillis) + brokerWithinMs
+      const missing = yield* missingTopics(topicNames).pipe(
+        Effect.retry({
+          schedule: Schedule.spaced("500 millis"),
+          while: () => Effect.map(Clock.currentTimeMillis, (now) => now < giveUpAt)
+        }),
+        Effect.mapError(({ cause }) => {
+          const brokers = Option.match(settings.kafka, {
+            onNone: () => "",
+            onSome: (kafka) => kafka.brokers.join(",")
+          })
+          return new BrokerUnreachable({
+            brokers,
+            reason: cause instanceof Error ? cause.message : String(cause)
+          })
+        })
+      )
+      if (missing.length > 0)
+        yield* Effect.logWarning(
+          `topics do not exist: ${missing.join(", ")}; holdfast topics create makes them, the others work meanwhile`
+        )
+    })
   )
 
 /** The dev issuer keeps its key in the database, so that all processes of one database agree on it. */
@@ -147,6 +222,7 @@ export const service = <E, R>(
     Layer.provide(Health.layer),
     Layer.provide(operations),
     Layer.provide(authentication),
+    Layer.provide(brokerAtStart(settings)),
     Layer.provide(foundation(settings, url)),
     Layer.provide(telemetry(settings)),
     Layer.provide(Layer.succeed(References.MinimumLogLevel, settings.logLevel))

@@ -24,15 +24,16 @@ export const paths = [
 
 const health = HttpRouter.use((router) =>
   Effect.gen(function* () {
-    const { ready } = yield* Health
+    const { missingTopics, ready } = yield* Health
     yield* router.add("GET", "/health/live", Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "UP" })))
     yield* router.add(
       "GET",
       "/health/ready",
-      Effect.map(ready, (checks) => {
+      Effect.map(Effect.all([ready, missingTopics], { concurrency: "unbounded" }), ([checks, missing]) => {
         const up = Object.values(checks).every((check) => check === "UP")
         return HttpServerResponse.jsonUnsafe(
-          { status: up ? "UP" : "DOWN", checks },
+          // A topic that is missing stops its own messages only.
+          { status: up ? "UP" : "DOWN", checks, ...(missing.length === 0 ? {} : { missingTopics: missing }) },
           { status: up ? 200 : 503 }
         )
       })

@@ -20,6 +20,10 @@ export interface Settings {
   readonly dataDirectory: string
   /** None: the built-in issuer of development tokens. */
   readonly jwks: Option.Option<{ readonly url: string; readonly issuer: string; readonly audience: string }>
+  /** None: the broker kept in PostgreSQL. */
+  readonly kafka: Option.Option<KafkaSettings>
+  /** Put before every topic and group; perhaps empty. */
+  readonly topicPrefix: string
   /** The merchant of messages and commands that name none. */
   readonly defaultMerchantId: Option.Option<string>
   readonly requestTimeoutMs: number
@@ -30,6 +34,19 @@ export interface Settings {
   /** None: nothing is exported. */
   readonly otlpEndpoint: Option.Option<string>
 }
+
+export interface KafkaSettings {
+  /** host:port of brokers to begin with. */
+  readonly brokers: ReadonlyArray<string>
+  readonly sasl: Option.Option<{
+    readonly mechanism: (typeof saslMechanisms)[number]
+    readonly username: string
+    readonly password: Redacted.Redacted<string>
+  }>
+  readonly ssl: boolean
+}
+
+const saslMechanisms = ["plain", "scram-sha-256", "scram-sha-512"] as const
 
 const hourMs = 60 * 60 * 1000
 
@@ -104,6 +121,53 @@ export const variables = {
     "unset",
     "1 opens the dev issuer together with DATABASE_URL: never in production"
   ),
+  kafkaBrokers: variable(
+    "KAFKA_BROKERS",
+    (name) =>
+      Config.schema(
+        Schema.String.check(
+          Schema.isPattern(/^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*$/, {
+            message: "must be host:port, or several separated by commas"
+          })
+        ),
+        name
+      ),
+    "the broker kept in PostgreSQL",
+    "host:port of Kafka, or several separated by commas"
+  ),
+  kafkaSaslMechanism: variable(
+    "KAFKA_SASL_MECHANISM",
+    (name) => Config.schema(Schema.Literals(saslMechanisms), name),
+    "none",
+    saslMechanisms.join(", ")
+  ),
+  kafkaSaslUsername: variable("KAFKA_SASL_USERNAME", text, "none", "who Kafka takes us for"),
+  kafkaSaslPassword: variable(
+    "KAFKA_SASL_PASSWORD",
+    (name) => Config.map(text(name), (value) => Redacted.make(value)),
+    "none",
+    "and how it knows"
+  ),
+  kafkaSsl: variable(
+    "KAFKA_SSL",
+    (name) => Config.schema(Schema.Literals(["true", "false", "1", "0"]), name),
+    "false",
+    "true: TLS, verified by the system's certificates and those of NODE_EXTRA_CA_CERTS"
+  ),
+  topicPrefix: variable(
+    "TOPIC_PREFIX",
+    (name) =>
+      Config.schema(
+        Schema.String.check(
+          Schema.isPattern(/^[A-Za-z0-9._-]{0,100}$/, {
+            message: "must be at most 100 letters, digits, dots, underscores and hyphens"
+          })
+        ),
+        name
+      ),
+    "empty",
+    "put before the name of every topic and group"
+  ),
   defaultMerchantId: variable(
     "DEFAULT_MERCHANT_ID",
     (name) => Config.schema(OutsideId, name),
@@ -155,7 +219,7 @@ export const variables = {
 }
 
 /** Variables of CONTRACTS that mean nothing yet: setting one is refused rather than ignored. */
-const comingVariables = ["KAFKA_BROKERS", "REDIS_URL", "IDENTITY_URL", "WMS_URL", "RATE_LIMIT_PER_SECOND"]
+const comingVariables = ["REDIS_URL", "IDENTITY_URL", "WMS_URL", "RATE_LIMIT_PER_SECOND"]
 
 export class ConfigurationInvalid extends Schema.TaggedError<ConfigurationInvalid>()("ConfigurationInvalid", {
   problems: Schema.Array(Schema.String)
@@ -193,6 +257,20 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
       problems.push(`${name}: is not supported by this version yet, unset it`)
     }
   }
+  const brokers = yield* read(variables.kafkaBrokers)
+  const mechanism = yield* read(variables.kafkaSaslMechanism)
+  const username = yield* read(variables.kafkaSaslUsername)
+  const password = yield* read(variables.kafkaSaslPassword)
+  const ssl = yield* read(variables.kafkaSsl)
+  const sasl = [mechanism, username, password]
+  if (sasl.some((value) => value !== undefined) && sasl.includes(undefined)) {
+    const why = "is required because another KAFKA_SASL variable is set"
+    if (mechanism === undefined) problems.push(`KAFKA_SASL_MECHANISM: ${why}`)
+    if (username === undefined) problems.push(`KAFKA_SASL_USERNAME: ${why}`)
+    if (password === undefined) problems.push(`KAFKA_SASL_PASSWORD: ${why}`)
+  }
+  if (brokers === undefined && (ssl !== undefined || sasl.some((value) => value !== undefined)))
+    problems.push("KAFKA_BROKERS: is required because other KAFKA variables are set")
   const chosen = new Set<Role>()
   for (const role of asked.split(",").map((name) => name.trim())) {
     if (role === "all") for (const each of roles) chosen.add(each)
@@ -217,6 +295,18 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     jwks: givesJwks
       ? Option.some({ url: jwksUrl ?? "", issuer: issuer ?? "", audience: audience ?? "" })
       : Option.none(),
+    kafka:
+      brokers === undefined
+        ? Option.none()
+        : Option.some({
+            brokers: brokers.split(","),
+            sasl:
+              mechanism === undefined || username === undefined || password === undefined
+                ? Option.none()
+                : Option.some({ mechanism, username, password }),
+            ssl: ssl === "true" || ssl === "1"
+          }),
+    topicPrefix: (yield* read(variables.topicPrefix)) ?? "",
     defaultMerchantId: Option.fromUndefinedOr(defaultMerchantId ?? (givesJwks ? undefined : "demo")),
     requestTimeoutMs: (yield* read(variables.requestTimeoutMs)) ?? 2_500,
     sweepIntervalMs: (yield* read(variables.sweepIntervalMs)) ?? 1_000,

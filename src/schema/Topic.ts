@@ -22,6 +22,9 @@ export interface ReceivedTopic {
 /** Each topic has a group of its own: one that waits for its topic, or lags, holds up no other. */
 export const groupOf = (topic: string): string => `holdfast.${topic}`
 
+/** Where the messages of a topic go that can never be applied as things are. */
+export const deadLetterTopicOf = (topic: string): string => `${topic}.dlq`
+
 export const receivedTopics: ReadonlyArray<ReceivedTopic> = [
   {
     topic: "payment.success",
@@ -179,4 +182,10 @@ export const publishedTopics: ReadonlyArray<PublishedTopic> = [
     key: "itemId",
     data: { "inventory.low_stock": { summary: "Running low", data: Event.InventoryLowStock } }
   }
+]
+
+/** Every topic that must be there for all messages to flow; dead letters have `<topic>.dlq` beside theirs. */
+export const topicNames: ReadonlyArray<string> = [
+  ...receivedTopics.flatMap(({ topic }) => [topic, deadLetterTopicOf(topic)]),
+  ...publishedTopics.map(({ topic }) => topic)
 ]

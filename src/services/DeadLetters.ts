@@ -2,6 +2,7 @@ import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { hash } from "node:crypto"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { timestamp } from "../schema/Time.ts"
+import { deadLetterTopicOf } from "../schema/Topic.ts"
 import { Broker, type BrokerUnavailable, type IncomingMessage } from "./Broker.ts"
 import { Db } from "./Db.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
@@ -72,8 +73,6 @@ export interface Replayed {
   readonly detail?: string
 }
 
-export const topicOf = (topic: string): string => `${topic}.dlq`
-
 const listMax = 1_000
 const deadLetters = Metric.counter("holdfast_dead_letters_total", {
   description: "Messages that went to <topic>.dlq, by topic and reason",
@@ -91,7 +90,7 @@ const make = Effect.gen(function* () {
       // The topic first: when the row is there, so is the message.
       const [refusal] = yield* broker.publish([
         {
-          topic: topicOf(message.topic),
+          topic: deadLetterTopicOf(message.topic),
           key: message.key,
           value: message.value,
           headers: { ...message.headers, ...headersOf(deadLetterId, message, reason, now) }

@@ -161,7 +161,13 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       success: ItemList
     })
       .annotate(RequiredPermission, "inventory:read")
-      .annotateMerge(OpenApi.annotations({ summary: "Search the items" })),
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Search the items",
+          description:
+            "In the order of their creation. A page looks through at most 5,000 items: with filters it may be shorter than its limit, and even empty, while there are more. Go on until nextCursor is null."
+        })
+      ),
     HttpApiEndpoint.post("createLocation", "/locations", {
       payload: Schema.Struct({ locationId: OutsideId, name: Schema.optionalKey(Text) }),
       success: [LocationView.pipe(HttpApiSchema.status(201)), LocationView]

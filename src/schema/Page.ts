@@ -69,3 +69,23 @@ export const pageOf = <R, A>(
     nextCursor: rows.length > limit ? cursorOf(position(shown.at(-1)!)) : null
   }
 }
+
+/**
+ * The same where a filter has no index: the query looks through a bounded number of rows, numbers them by `place`, and
+ * answers with the wanted ones and the last one that it looked at. A page may then be shorter than its limit, and even
+ * empty, while there are more: whoever lists goes on until there is no cursor.
+ */
+export const pageOfLooked = <R extends { readonly place: number }, A>(
+  rows: ReadonlyArray<R>,
+  limit: number,
+  looked: number,
+  isWanted: (row: R) => boolean,
+  show: (row: R) => A,
+  position: (row: R) => ReadonlyArray<string | number>
+): Page<A> => {
+  const page = pageOf(rows.filter(isWanted), limit, show, position)
+  const last = rows.at(-1)
+  return page.nextCursor === null && last !== undefined && last.place === looked
+    ? { ...page, nextCursor: cursorOf(position(last)) }
+    : page
+}

@@ -1,6 +1,13 @@
 import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
-import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
+import {
+  type InvalidCursor,
+  type Page,
+  defaultLimit,
+  pageOf,
+  pageOfLooked,
+  positionOf
+} from "../schema/Page.ts"
 import type {
   Caller,
   DeleteItem,
@@ -70,7 +77,10 @@ export class Catalog extends Context.Service<
       caller: Omit<Caller, "merchantId">,
       record: CapturedVariant
     ) => Effect.Effect<"ENSURED" | "DELETED" | "UNKNOWN", Refusal<EnsureItem> | PostingFailure>
-    /** In the order of their creation. */
+    /**
+     * In the order of their creation. A page may be shorter than its limit while there are more (`nextCursor`): how many
+     * items it looks through is bounded.
+     */
     readonly items: (
       merchantId: string,
       filter: ItemFilter
@@ -96,12 +106,20 @@ export class Catalog extends Context.Service<
           parameter("text", filter.kind),
           parameter("text", filter.status ?? null),
           parameter("text", filter.search === undefined ? null : `%${likeText(filter.search)}%`),
-          parameter("uuid", after?.[0] ?? null),
+          parameter("uuid", after?.[0] ?? nilUuid),
           parameter("int4", limit + 1),
           parameter("timestamptz", yield* Clock.currentTimeMillis),
-          parameter("bool", filter.belowSafetyStock ?? false)
+          parameter("bool", filter.belowSafetyStock ?? false),
+          parameter("int4", lookedThroughMax)
         ])
-        return pageOf(rows, limit, itemAnswer, (row) => [row.item_id])
+        return pageOfLooked(
+          rows,
+          limit,
+          lookedThroughMax,
+          (row) => row.is_wanted,
+          itemAnswer,
+          (row) => [row.item_id]
+        )
       })
 
       const locations: Catalog["Service"]["locations"] = Effect.fn("Catalog.locations")(
@@ -161,6 +179,10 @@ export class Catalog extends Context.Service<
   )
 }
 
+/** A page looks through at most so many items: what can be asked for of them is judged by the clock, or any part of a name. */
+const lookedThroughMax = 5_000
+const nilUuid = "00000000-0000-0000-0000-000000000000"
+
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
 
 // captured_variant_pkey. Before the merchant of the row is known, and so across all of them.
@@ -171,8 +193,15 @@ const capturedStatement = `SELECT owner_id FROM captured_variant WHERE row_id = 
 const itemsStatement = `
   SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
          i.low_stock_threshold, i.safety_stock, i.count_tolerance, now.status, i.on_hand, i.reserved,
-         i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available
-  FROM item i
+         i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available,
+         i.place, wanted.is_wanted
+  FROM (
+    SELECT item.*, row_number() OVER (ORDER BY item.item_id) AS place
+    FROM item
+    WHERE item.merchant_id = $1 AND item.item_id > $5
+    ORDER BY item.item_id
+    LIMIT $9
+  ) i
   CROSS JOIN LATERAL (
     SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
       AS available,
@@ -192,13 +221,17 @@ const itemsStatement = `
       ELSE 'IN_STOCK'
     END AS status
   ) now
-  WHERE i.merchant_id = $1
-    AND i.deleted_at IS NULL
-    AND i.kind = $2
-    AND ($3 IS NULL OR now.status = $3)
-    AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
-    AND (NOT $8 OR (i.stocked AND NOT i.discontinued AND sellable.available < i.safety_stock))
-    AND ($5 IS NULL OR i.item_id > $5)
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(
+      i.deleted_at IS NULL
+        AND i.kind = $2
+        AND ($3 IS NULL OR now.status = $3)
+        AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
+        AND (NOT $8 OR (i.stocked AND NOT i.discontinued AND sellable.available < i.safety_stock)),
+      false
+    ) AS is_wanted
+  ) wanted
+  WHERE wanted.is_wanted OR i.place = $9
   ORDER BY i.item_id
   LIMIT $6`
 
@@ -221,6 +254,9 @@ interface ItemRow {
   readonly available: number
   readonly created_at: number
   readonly updated_at: number
+  /** Counted from the first that the page looked at. */
+  readonly place: number
+  readonly is_wanted: boolean
 }
 
 const itemAnswer = (row: ItemRow): ItemAnswer => ({

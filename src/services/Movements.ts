@@ -1,7 +1,7 @@
 import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../schema/Failure.ts"
-import { type InvalidCursor, type Page, cursorOf, defaultLimit, pageOf, positionOf } from "../schema/Page.ts"
+import { type InvalidCursor, type Page, defaultLimit, pageOfLooked, positionOf } from "../schema/Page.ts"
 import type {
   AdjustStock,
   Bulk,
@@ -113,12 +113,8 @@ export class Movements extends Context.Service<
           arrays.text(types ?? []),
           parameter("int4", limit + 1)
         ])
-        const wanted = types === undefined ? rows : rows.filter(({ type }) => types.includes(type))
-        const page = pageOf(wanted, limit, movement, positionOfRow)
-        const last = rows.at(-1)
-        return page.nextCursor === null && last !== undefined && last.place === looked
-          ? { data: page.data, nextCursor: cursorOf(positionOfRow(last)) }
-          : page
+        const isWanted = ({ type }: MovementRow): boolean => types?.includes(type) ?? true
+        return pageOfLooked(rows, limit, looked, isWanted, movement, positionOfRow)
       })
 
       const ofVariant: Movements["Service"]["ofVariant"] = Effect.fn("Movements.ofVariant")(

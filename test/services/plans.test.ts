@@ -16,7 +16,7 @@ import { freshDatabase } from "../support/Postgres.ts"
 const months = 14
 const lots = 5
 const perLot = 2_000
-const filler = 3_000
+const filler = 6_000
 
 const stockId = (n: number) => `00000000-0000-7000-8000-${String(n).padStart(12, "0")}`
 const uuidOf = (n: string) => `('00000000-0000-7000-8000-' || lpad((${n})::text, 12, '0'))::uuid`
@@ -144,6 +144,12 @@ const readOfLedger = (nodes: ReadonlyArray<PlanNode>): number =>
     0
   )
 
+/** How many rows of a table that has no partitions were read, and not thrown away at once. */
+const readOf = (nodes: ReadonlyArray<PlanNode>, table: string): number =>
+  nodes
+    .filter((node) => node["Relation Name"] === table)
+    .reduce((sum, node) => sum + node["Actual Rows"]! * node["Actual Loops"]!, 0)
+
 const itemByVariant = "item_merchant_id_product_variant_id_key"
 const itemBySku = "item_merchant_id_sku_key"
 const stocksOfItem = "stock_merchant_id_item_id_location_id_lot_number_key"
@@ -222,6 +228,28 @@ layer(Books.layer, { timeout: "120 seconds" })("statements that look into the bo
       const one = yield* plansOf(stocks.byId("acme", stockId(3)))
       assert.deepStrictEqual(indexesOf(one.nodes), ["item_pkey", "stock_pkey"])
     })
+  )
+
+  it.effect(
+    "list items by the key, and look at no more than are shown, or than a page may look through",
+    () =>
+      Effect.gen(function* () {
+        const { catalog, plansOf } = yield* Books
+        const kind = "PRODUCT"
+        const { answer, nodes } = yield* plansOf(catalog.items("acme", { kind, limit: 3 }))
+        assert.strictEqual(answer.data.length, 3)
+        assert.deepStrictEqual(indexesOf(nodes), ["item_pkey", stocksOfItem])
+        // A page of three needs four items, and the stocks of these.
+        assert.isAtMost(readOf(nodes, "item"), 5)
+        assert.isAtMost(readOf(nodes, "stock"), 5 + lots)
+        const rare = { kind, status: "DISCONTINUED" } as const
+        const first = yield* plansOf(catalog.items("acme", rare))
+        assert.strictEqual(first.answer.data.length, 0)
+        assert.deepStrictEqual(indexesOf(first.nodes), ["item_pkey", stocksOfItem])
+        assert.strictEqual(readOf(first.nodes, "item"), 5_000)
+        const rest = yield* catalog.items("acme", { ...rare, cursor: first.answer.nextCursor! })
+        assert.deepStrictEqual(rest, { data: [], nextCursor: null })
+      })
   )
 
   it.effect("list discrepancies by the key, by status, and by item", () =>

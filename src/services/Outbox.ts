@@ -2,6 +2,7 @@ import { Clock, Context, Effect, Layer, Metric, Queue, Schedule } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type OutboxEvent, envelopeOf, headersOf } from "../schema/Event.ts"
 import { Broker, type BrokerUnavailable } from "./Broker.ts"
+import { keyOf } from "./decide/Books.ts"
 import { Db, type Row, type Session, type StatementFailed } from "./Db.ts"
 import { passFailPoint } from "./FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "./OutboxBuckets.ts"
@@ -211,7 +212,7 @@ const publishPending = Effect.fnUntraced(function* (
       ordinal
     }))
   )
-  const behind = new Set(holds.map(([key]) => key as string))
+  const behind = new Set(holds.map(([merchantId, key]) => keyOf(merchantId as string, key as string)))
   const aside = yield* publishInOrder(broker, events, behind)
   yield* passFailPoint("afterSendBeforeMark")
   const now = yield* Clock.currentTimeMillis
@@ -223,6 +224,9 @@ const publishPending = Effect.fnUntraced(function* (
     ...setAside(aside)
   ])
 })
+
+/** Orders of two merchants may have one name: what holds back the one is no concern of the other. */
+const ownKeyOf = ({ key, merchantId }: OutboxEvent): string => keyOf(merchantId, key)
 
 interface Aside extends Dispatched {
   readonly state: "FAILED" | "HELD"
@@ -251,19 +255,19 @@ const publishInOrder = Effect.fnUntraced(function* (
 ) {
   const aside: Array<Aside> = []
   const hold = (held: Dispatched): unknown => aside.push({ ...held, state: "HELD", error: null })
-  const offered = events.filter(({ event }) => !behind.has(event.key))
-  for (const held of events) if (behind.has(held.event.key)) hold(held)
+  const offered = events.filter(({ event }) => !behind.has(ownKeyOf(event)))
+  for (const held of events) if (behind.has(ownKeyOf(held.event))) hold(held)
   const answers = yield* untilAnswered(broker, offered)
   const refused = offered.filter((_, index) => answers[index] !== undefined)
   // The rare path, one by one: the broker has also refused what follows a refused record in its key.
   for (const again of refused) {
-    if (behind.has(again.event.key)) {
+    if (behind.has(ownKeyOf(again.event))) {
       hold(again)
       continue
     }
     const error = yield* offerAgain(broker, again)
     if (error === undefined) continue
-    behind.add(again.event.key)
+    behind.add(ownKeyOf(again.event))
     aside.push({ ...again, state: "FAILED", error })
     yield* Metric.update(refusedEvents, 1)
     yield* Effect.logError("the broker refused an event: its key is held back", {
@@ -359,7 +363,7 @@ const pendingStatement = `
 
 // outbox_failure_by_key
 const holdsStatement = `
-  SELECT DISTINCT event_key
+  SELECT DISTINCT merchant_id, event_key
   FROM outbox_failure
   WHERE bucket = $1`
 
@@ -386,7 +390,8 @@ const releasedStatement = `
     AND NOT EXISTS (
       SELECT 1
       FROM outbox_failure blocking
-      WHERE blocking.bucket = f.bucket AND blocking.event_key = f.event_key AND blocking.state = 'FAILED'
+      WHERE blocking.bucket = f.bucket AND blocking.event_key = f.event_key
+        AND blocking.merchant_id = f.merchant_id AND blocking.state = 'FAILED'
     )
   ORDER BY f.position, f.ordinal
   LIMIT 1000`

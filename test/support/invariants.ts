@@ -135,6 +135,25 @@ const questions: Readonly<Record<string, string>> = {
     FROM stock
     WHERE discrepancy <> (on_hand < 0 OR (reserved + unallocatable > on_hand AND reserved + unallocatable > 0))`,
 
+  "3: what is discontinued and in stock has its open discrepancy, and nothing else has": `
+    SELECT stranded.item_id, named.item_id AS named
+    FROM (
+      SELECT DISTINCT i.merchant_id, i.item_id
+      FROM item i
+      JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+      WHERE i.discontinued AND (s.on_hand <> 0 OR s.reserved <> 0 OR s.unallocatable <> 0)
+    ) stranded
+    FULL JOIN (
+      SELECT merchant_id, item_id FROM discrepancy WHERE status = 'OPEN' AND kind = 'DISCONTINUED_WITH_STOCK'
+    ) named ON named.merchant_id = stranded.merchant_id AND named.item_id = stranded.item_id
+    WHERE stranded.item_id IS NULL OR named.item_id IS NULL`,
+
+  "3: what is deleted is not in stock": `
+    SELECT i.merchant_id, i.item_id
+    FROM item i
+    JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+    WHERE i.deleted_at IS NOT NULL AND (s.on_hand <> 0 OR s.reserved <> 0 OR s.unallocatable <> 0)`,
+
   "4: every ledger row is in exactly one event, and every movement of an event in the ledger": `
     WITH told AS (
       SELECT e.event ->> 'merchantId' AS merchant_id, e.posting_id, e.data ->> 'itemId' AS item_id,
@@ -190,6 +209,21 @@ const questions: Readonly<Record<string, string>> = {
     SELECT merchant_id, tracking_key, count(*) AS times
     FROM tracking
     GROUP BY merchant_id, tracking_key HAVING count(*) > 1`,
+
+  "5: the stocks that paid orders were sold from are noted, and no others": `
+    SELECT paid.tracking_key AS paid, noted.tracking_key AS noted
+    FROM (
+      SELECT DISTINCT r.merchant_id,
+             concat_ws(E'\\x1f', 'SALE_ORDER', r.order_id, 'stock', l.stock_id) AS tracking_key
+      FROM reservation_line l
+      JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+      WHERE l.paid > 0 AND l.stock_id IS NOT NULL
+    ) paid
+    FULL JOIN (
+      SELECT merchant_id, tracking_key FROM tracking
+      WHERE tracking_key LIKE E'SALE\\_ORDER\\x1f%\\x1fstock\\x1f%'
+    ) noted ON noted.merchant_id = paid.merchant_id AND noted.tracking_key = paid.tracking_key
+    WHERE paid.tracking_key IS NULL OR noted.tracking_key IS NULL`,
 
   "5: what a document sold is what its SALE movements took": `
     SELECT sold.*, taken.quantity AS taken

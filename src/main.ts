@@ -53,6 +53,7 @@ Command.run(holdfast, { version }).pipe(
   Effect.tapCause((cause) =>
     Effect.forEach(linesOf(cause), (line) => Console.error(`holdfast: ${line}`), { discard: true })
   ),
-  Effect.provide([NodeServices.layer, Logger.layer([Logger.consoleLogFmt])]),
+  // What a command prints is its answer, which a program may read: what it logs goes beside it.
+  Effect.provide([NodeServices.layer, Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])]),
   (main) => NodeRuntime.runMain(main, { disableErrorReporting: true, teardown })
 )

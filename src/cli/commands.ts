@@ -147,7 +147,7 @@ export const tail = Command.make(
       // A group of this call's own would keep its messages for ever.
       const forgetOwn = Option.isSome(group)
         ? Effect.void
-        : Effect.ignore(Effect.flatMap(ConsumerGroups, ({ forget }) => forget(name)))
+        : Effect.ignore(Effect.flatMap(ConsumerGroups, ({ forget }) => forget(settings.topicPrefix + name)))
       yield* Effect.provide(
         Effect.ensuring(Effect.scoped(read), forgetOwn),
         ConsumerGroups.layer.pipe(Layer.provideMerge(foundation(settings, url)))

@@ -1,4 +1,4 @@
-import { Console, Effect, Layer, Option } from "effect"
+import { Console, Effect, Layer, Logger, Option } from "effect"
 import { Command } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as Configuration from "../layers/Configuration.ts"
@@ -7,13 +7,13 @@ import { DevIssuer } from "../services/Jwks.ts"
 import { serviceDatabase } from "./database.ts"
 import { service } from "./service.ts"
 
-/** The service, until it is told to stop. */
+/** The service, until it is told to stop. What it prints is its log. */
 export const program = Effect.gen(function* () {
   const settings = yield* Configuration.load
   const url = yield* serviceDatabase(settings)
   yield* migrate(url)
   yield* Layer.launch(service(settings, url, welcome(settings)))
-}).pipe(Effect.scoped)
+}).pipe(Effect.scoped, Effect.provide(Logger.layer([Logger.consoleLogFmt])))
 
 export const serve = Command.make("serve", {}, () => program).pipe(
   Command.withDescription("Run the service until it is told to stop")

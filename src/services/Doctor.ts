@@ -1,5 +1,6 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { topicNames } from "../schema/Topic.ts"
 import { Broker } from "./Broker.ts"
 import { ConsumerGroups } from "./ConsumerGroups.ts"
 import { Db } from "./Db.ts"
@@ -79,17 +80,7 @@ export class Doctor extends Context.Service<
           ...(yield* outbox(db, now, limits)),
           yield* sweeping(db, now, limits)
         ]
-        if (!(yield* broker.ready)) {
-          return [
-            ...findings,
-            wrong(
-              "broker",
-              "the broker does not answer",
-              "start it, or correct KAFKA_BROKERS; events wait meanwhile and none is lost"
-            )
-          ]
-        }
-        return [...findings, ok("broker", "the broker answers"), ...(yield* abandoned(groups, now, limits))]
+        return [...findings, ...(yield* brokers(broker)), ...(yield* abandoned(groups, now, limits))]
       })
 
       return Doctor.of({
@@ -444,6 +435,28 @@ const sweeping = Effect.fnUntraced(function* (db: Db["Service"], now: number, li
     `${count} reservations are past their expiry, the oldest for ${seconds(age)}`,
     "run a service with the role sweeper"
   )
+})
+
+const brokers = Effect.fnUntraced(function* (broker: Broker["Service"]) {
+  const away = wrong(
+    "broker",
+    "the broker does not answer",
+    "start it, or correct KAFKA_BROKERS; events wait meanwhile and none is lost"
+  )
+  if (!(yield* broker.ready)) return [away]
+  return yield* Effect.match(broker.missingTopics(topicNames), {
+    onFailure: () => [away],
+    onSuccess: (missing) =>
+      missing.length === 0
+        ? [ok("broker", "the broker answers, and has every topic")]
+        : [
+            warning(
+              "broker",
+              `topics do not exist: ${missing.join(", ")}`,
+              "holdfast topics create, or make them by your own means"
+            )
+          ]
+  })
 })
 
 const abandoned = Effect.fnUntraced(function* (

@@ -1,8 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
+import { randomUUID } from "node:crypto"
 import { createServer } from "node:http"
 import { diskFinding, unknownVariables } from "../../src/cli/doctor.ts"
 import type { Finding } from "../../src/services/Doctor.ts"
+import { kafka, kafkaMissing } from "../support/kafka.ts"
 import { connect } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { run } from "../support/service.ts"
@@ -100,6 +102,39 @@ describe("holdfast doctor", { timeout }, () => {
         { level: "OK" }
       )
     })
+  )
+
+  it.live("finds that no broker answers at KAFKA_BROKERS", () =>
+    Effect.gen(function* () {
+      const { url } = yield* freshDatabase
+      const { wrong } = yield* ask({ ...dev(Redacted.value(url)), KAFKA_BROKERS: "127.0.0.1:9" })
+      const broker = wrong.find(({ check }) => check === "broker")
+      assert.strictEqual(broker?.found, "the broker does not answer")
+      assert.match(broker?.mend ?? "", /KAFKA_BROKERS/)
+    })
+  )
+
+  it.live.skipIf(kafkaMissing !== undefined)(
+    "finds topics that nobody has made in Kafka, until they are made",
+    () =>
+      Effect.gen(function* () {
+        const { brokers } = yield* kafka
+        const { url } = yield* freshDatabase
+        const environment = {
+          ...dev(Redacted.value(url)),
+          KAFKA_BROKERS: brokers,
+          TOPIC_PREFIX: `doctor-${randomUUID()}.`
+        }
+        const broker = Effect.map(ask(environment), ({ findings }) =>
+          findings.find(({ check }) => check === "broker")
+        )
+        const without = yield* broker
+        assert.deepInclude(without, { level: "WARNING" })
+        assert.match(without!.found, /^topics do not exist: .*payment\.success/)
+        const made = yield* run(environment, ["topics", "create"])
+        assert.strictEqual((yield* made.ended).code, 0, made.stderr())
+        assert.deepInclude(yield* broker, { level: "OK", found: "the broker answers, and has every topic" })
+      })
   )
 
   it.live("is read by a person: a line for each finding, and its mend below", () =>

@@ -4,10 +4,11 @@ import { parseArgs } from "node:util"
 import { history } from "./history.ts"
 import { outbox } from "./outbox.ts"
 import { reserve } from "./reserve.ts"
+import { streams } from "./streams.ts"
 
 /** `npm run bench -- <benchmark>`: what is started is ended again, however the run ends (docs/performance.md). */
 
-const benchmarks = { reserve, outbox, history }
+const benchmarks = { reserve, outbox, history, streams }
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

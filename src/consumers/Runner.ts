@@ -1,6 +1,7 @@
 import {
   Cause,
   Clock,
+  type Context,
   Deferred,
   Effect,
   Exit,
@@ -10,7 +11,6 @@ import {
   Layer,
   Metric,
   Option,
-  Random,
   Result,
   Schedule,
   Scope,
@@ -28,7 +28,6 @@ import {
 import { Db } from "../services/Db.ts"
 import { DeadLetters, type Reason } from "../services/DeadLetters.ts"
 import { FailPoint } from "../services/FailPoint.ts"
-import { uuidV7 } from "../services/Uuid.ts"
 import { Backlog } from "./Backlog.ts"
 import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"
 
@@ -118,6 +117,9 @@ export const layer = <E, R>(
           openDuration: backoff
         }),
         options,
+        clock: yield* Clock.Clock,
+        metrics: yield* Effect.context<never>(),
+        away: false,
         bytes: 0
       }
       // Ends them all at once: each has its own farewell.
@@ -135,6 +137,11 @@ interface Shared {
   readonly failPoint: typeof FailPoint.Service
   readonly breaker: CircuitBreaker.CircuitBreaker
   readonly options: RunnerOptions
+  readonly clock: Clock.Clock
+  /** What metrics are written with. */
+  readonly metrics: Context.Context<never>
+  /** Whether the last attempt of anybody met an outage. */
+  away: boolean
   /** What the messages in hand weigh. */
   bytes: number
 }
@@ -211,91 +218,137 @@ const take = Effect.fnUntraced(function* <E, R>(member: Member<E, R>) {
 })
 
 /** Begins the work on a message; it waits there for those that are before it. */
-const admit = Effect.fnUntraced(function* <E, R>(member: Member<E, R>, message: IncomingMessage) {
-  const { backlog, consumer, shared } = member
-  // The partition went away and came back: what was delivered before is void, and comes again.
-  if (backlog.isRedelivery(message)) yield* drop(member, message.partition)
-  const read = consumer.read(message, { merchantId: shared.options.defaultMerchantId })
-  const keys = [
-    ...(message.key === null ? [] : [`key ${message.key}`]),
-    ...(Result.isSuccess(read) && read.success.aggregate !== undefined
-      ? [`about ${read.success.aggregate}`]
-      : [])
-  ]
-  const before = shared.bytes
-  const { before: predecessors, delivery } = backlog.add(message, keys)
-  shared.bytes = before + delivery.bytes
-  let fibers = member.work.get(message.partition)
-  if (fibers === undefined) {
-    fibers = yield* Scope.provide(FiberSet.make<void>(), member.workScope)
-    member.work.set(message.partition, fibers)
-  }
-  const settled = Effect.gen(function* () {
-    for (const { finished } of predecessors) yield* Deferred.await(finished)
+const admit = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
+  Effect.suspend(() =>
+    // The partition went away and came back: what was delivered before is void, and comes again.
+    member.backlog.isRedelivery(message)
+      ? Effect.andThen(drop(member, message.partition), begin(member, message))
+      : begin(member, message)
+  )
+
+const begin = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
+  Effect.suspend(() => {
+    const { backlog, consumer, shared } = member
+    const read = consumer.read(message, { merchantId: shared.options.defaultMerchantId })
+    const keys: Array<string> = []
+    if (message.key !== null) keys.push(`key ${message.key}`)
+    if (Result.isSuccess(read) && read.success.aggregate !== undefined) {
+      keys.push(`about ${read.success.aggregate}`)
+    }
+    const { before, delivery } = backlog.add(message, keys)
+    shared.bytes += delivery.bytes
     const task: Task<E, R> = {
       member,
       message,
-      finish: () => {
+      finish: (outcome) => {
         backlog.done(delivery, keys)
         Deferred.doneUnsafe(delivery.finished, Exit.void)
         member.stirred.openUnsafe()
+        count(shared, consumer.topic, outcome, message)
       }
     }
-    const outcome = yield* Result.isSuccess(read) ? apply(task, read.success) : bury(task, read.failure)
-    yield* count(consumer.topic, outcome, message)
+    const work = Result.isSuccess(read) ? apply(task, read.success) : bury(task, read.failure)
+    const inOrder =
+      before.size === 0
+        ? work
+        : Effect.andThen(
+            Effect.forEach(before, ({ finished }) => Deferred.await(finished), { discard: true }),
+            work
+          )
+    const fibers = member.work.get(message.partition)
+    return fibers === undefined
+      ? Effect.flatMap(Scope.provide(FiberSet.make<void>(), member.workScope), (made) => {
+          member.work.set(message.partition, made)
+          return FiberSet.run(made, inOrder)
+        })
+      : FiberSet.run(fibers, inOrder)
   })
-  yield* FiberSet.run(fibers, settled)
-})
 
 /** A message that is worked on. */
 interface Task<E, R> {
   readonly member: Member<E, R>
   readonly message: IncomingMessage
   /** It has had its effect, or is a dead letter: to be said in the same step in which that is known. */
-  readonly finish: () => void
+  readonly finish: (outcome: Outcome | "dead_letter") => void
 }
 
-/** Asks the operation until it has an answer. */
-const apply = Effect.fnUntraced(function* <E, R>(task: Task<E, R>, work: Work<E, R>) {
-  const { member, message } = task
-  const { breaker, db } = member.shared
-  const { topic } = member.consumer
-  const origin = yield* originOf(topic, message)
-  const attempt = Effect.flatMap(Clock.currentTimeMillis, (now) =>
-    work.run({ ...origin, deadline: now + attemptMs })
-  ).pipe(
-    breaker.execute({
-      key: "database",
-      classify: (exit) =>
-        isOutage(Option.getOrUndefined(Exit.findErrorOption(exit)))
-          ? CircuitBreaker.failure()
-          : CircuitBreaker.success
+/** Asks the operation until it has an answer. As a rule the first time is enough. */
+const apply = <E, R>(task: Task<E, R>, work: Work<E, R>): Effect.Effect<void, never, R> =>
+  Effect.suspend(() => {
+    const { member, message } = task
+    const { shared } = member
+    const origin = originOf(message)
+    const attempt = Effect.suspend(() =>
+      work.run({ ...origin, deadline: shared.clock.currentTimeMillisUnsafe() + attemptMs })
+    )
+    if (shared.away) return insist(task, attempt)
+    const first = counted(task, attempt, (outcome) => outcome)
+    return Effect.catchCause(first, (cause) => {
+      const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+      if (failure !== undefined && !isOutage(failure)) return bury(task, refusalOf(failure))
+      if (failure === undefined) return insist(task, attempt, cause)
+      shared.away = true
+      return Effect.andThen(countRetry(message.topic, tagOf(failure)), insist(task, attempt))
     })
+  })
+
+/**
+ * Waits an outage out: all that wait ask through one breaker, so that one at a time sees whether it is over. `met` is the
+ * bug that the attempt before met, if any.
+ */
+const insist: <E, R>(
+  task: Task<E, R>,
+  attempt: Effect.Effect<Outcome, E, R>,
+  met?: Cause.Cause<unknown>
+) => Effect.Effect<void, never, R> = Effect.fnUntraced(function* <E, R>(
+  task: Task<E, R>,
+  attempt: Effect.Effect<Outcome, E, R>,
+  met?: Cause.Cause<unknown>
+) {
+  const { breaker, db } = task.member.shared
+  const { topic } = task.message
+  const guarded = breaker.execute(attempt, {
+    key: "database",
+    classify: (exit) =>
+      isOutage(Option.getOrUndefined(Exit.findErrorOption(exit)))
+        ? CircuitBreaker.failure()
+        : CircuitBreaker.success
+  })
+  const answered = Effect.retry(
+    retried(
+      topic,
+      counted(task, guarded, (outcome) => outcome)
+    ),
+    { schedule: backoff, while: isOutage }
   )
-  const answered = Effect.exit(
-    Effect.retry(retried(topic, counted(task, attempt)), { schedule: backoff, while: isOutage })
-  )
-  for (let defects = 1; ; defects++) {
-    const exit = yield* answered
-    if (Exit.isSuccess(exit)) return exit.value
+  let defect = met
+  for (let defects = met === undefined ? 0 : 1; ; defects++) {
+    if (defect !== undefined) {
+      if (Cause.hasInterrupts(defect)) return yield* Effect.interrupt
+      yield* Effect.logError(`a message of ${topic} meets a bug`, defect)
+      yield* countRetry(topic, "defect")
+      if (defects >= defectsMax) {
+        return yield* bury(task, { code: "DEFECT", detail: "cannot be applied; the logs say why" })
+      }
+      // A defect may be the look of an outage: the next attempt is made with a database that answers.
+      yield* waitOut(db.maintain("SELECT 1", []))
+    }
+    const exit = yield* Effect.exit(answered)
+    if (Exit.isSuccess(exit)) {
+      task.member.shared.away = false
+      return
+    }
     const failure = Exit.findErrorOption(exit)
     if (failure._tag === "Some") return yield* bury(task, refusalOf(failure.value))
-    if (Cause.hasInterrupts(exit.cause)) return yield* Effect.interrupt
-    yield* Effect.logError(`a message of ${topic} meets a bug`, exit.cause)
-    yield* countRetry(topic, "defect")
-    if (defects === defectsMax) {
-      return yield* bury(task, { code: "DEFECT", detail: "cannot be applied; the logs say why" })
-    }
-    // A defect may be the look of an outage: the next attempt is made with a database that answers.
-    yield* waitOut(db.maintain("SELECT 1", []))
+    defect = exit.cause
   }
 })
 
 /** Makes a dead letter of it: durable when this ends. */
-const bury = <E, R>(task: Task<E, R>, reason: Reason): Effect.Effect<"dead_letter"> => {
+const bury = <E, R>(task: Task<E, R>, reason: Reason): Effect.Effect<void> => {
   const { member, message } = task
-  const recording = counted(task, member.shared.deadLetters.record(message, reason))
-  return Effect.as(waitOut(retried(message.topic, recording)), "dead_letter" as const)
+  const recording = counted(task, member.shared.deadLetters.record(message, reason), () => "dead_letter")
+  return waitOut(retried(message.topic, recording))
 }
 
 /** Counts an attempt that an outage ended: it will be made again. */
@@ -305,19 +358,19 @@ const retried = <A, E, R>(topic: string, attempt: Effect.Effect<A, E, R>): Effec
 /** An attempt that has begun may end, also when the service is told to stop; none begins after that. */
 const counted = <A, E, R, E2, R2>(
   { finish, member }: Task<E2, R2>,
-  attempt: Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
+  attempt: Effect.Effect<A, E, R>,
+  outcomeOf: (answer: A) => Outcome | "dead_letter"
+): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
     if (member.stopping) return Effect.never
     member.attempts += 1
     member.idle.closeUnsafe()
-    return Effect.onExit(attempt, (exit) =>
-      Effect.sync(() => {
-        if (Exit.isSuccess(exit)) finish()
-        member.attempts -= 1
-        if (member.attempts === 0) member.idle.openUnsafe()
-      })
-    )
+    return Effect.onExit(attempt, (exit) => {
+      if (Exit.isSuccess(exit)) finish(outcomeOf(exit.value))
+      member.attempts -= 1
+      if (member.attempts === 0) member.idle.openUnsafe()
+      return Effect.void
+    }) as Effect.Effect<never, E, R>
   })
 
 const commitAsDone = Effect.fnUntraced(function* <E, R>(member: Member<E, R>) {
@@ -394,11 +447,12 @@ const measure = Effect.fnUntraced(function* <E, R>({ backlog, consumer, subscrip
 /** Metrics with their attributes, made once each: by topic and outcome they are few. */
 const outcomes = new Map<string, typeof handled>()
 const delays = new Map<string, typeof delaySeconds>()
-const count = Effect.fnUntraced(function* (
+const count = (
+  { clock, metrics }: Shared,
   topic: string,
   outcome: Outcome | "dead_letter",
   { publishedAt }: IncomingMessage
-) {
+): void => {
   const key = `${topic} ${outcome}`
   let messages = outcomes.get(key)
   if (messages === undefined) {
@@ -406,9 +460,9 @@ const count = Effect.fnUntraced(function* (
   }
   let delay = delays.get(topic)
   if (delay === undefined) delays.set(topic, (delay = Metric.withAttributes(delaySeconds, { topic })))
-  yield* Metric.update(messages, 1)
-  yield* Metric.update(delay, Math.max(0, (yield* Clock.currentTimeMillis) - publishedAt) / 1000)
-})
+  messages.updateUnsafe(1, metrics)
+  delay.updateUnsafe(Math.max(0, clock.currentTimeMillisUnsafe() - publishedAt) / 1000, metrics)
+}
 const countRetry = (topic: string, cause: string) =>
   Metric.update(Metric.withAttributes(retries, { topic, cause }), 1)
 
@@ -424,18 +478,14 @@ const refusalOf = (failure: unknown): Reason => {
 const requestIdPattern = /^[\x21-\x7e]{1,128}$/
 const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
 
-/** The request that a message is part of goes on with it: into the books, and out with what follows. */
-const originOf = (topic: string, { headers }: IncomingMessage): Effect.Effect<Omit<Origin, "deadline">> =>
-  Effect.withFiber((fiber) => {
-    const given = headers["x-request-id"]
-    const traceparent = headers["traceparent"]
-    const requestId =
-      given !== undefined && requestIdPattern.test(given)
-        ? given
-        : uuidV7(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(), fiber.getRef(Random.Random))
-    return Effect.succeed({
-      actor: topic,
-      requestId,
-      ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {})
-    })
-  })
+/** The request that a message is part of goes on with it, into the books and out with what follows; else its place does. */
+const originOf = ({ headers, offset, partition, topic }: IncomingMessage): Omit<Origin, "deadline"> => {
+  const given = headers["x-request-id"]
+  const traceparent = headers["traceparent"]
+  return {
+    actor: topic,
+    requestId:
+      given !== undefined && requestIdPattern.test(given) ? given : `${topic}:${partition}:${offset}`,
+    ...(traceparent !== undefined && traceparentPattern.test(traceparent) ? { traceparent } : {})
+  }
+}

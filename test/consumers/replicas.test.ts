@@ -50,6 +50,17 @@ const dispatcher = (url: Redacted.Redacted<string>) =>
     Effect.forkScoped(Context.get(context, Outbox).dispatch)
   )
 
+const sale = (order: number) => ({
+  topic: "payment.success",
+  key: `order-${order}`,
+  headers: {},
+  value: JSON.stringify({
+    merchantId: "acme",
+    saleOrderId: `order-${order}`,
+    items: [{ productVariantId: `item-${order % 12}`, quantity: 1 + (order % 3) }]
+  })
+})
+
 describe("two dispatchers and four consumers", () => {
   it.live(
     "keep the order of each item, and apply each sale once, while consumers come and go",
@@ -66,16 +77,6 @@ describe("two dispatchers and four consumers", () => {
         yield* consumer(url)
 
         const orders = 600
-        const sale = (order: number) => ({
-          topic: "payment.success",
-          key: `order-${order}`,
-          headers: {},
-          value: JSON.stringify({
-            merchantId: "acme",
-            saleOrderId: `order-${order}`,
-            items: [{ productVariantId: `item-${order % 12}`, quantity: 1 + (order % 3) }]
-          })
-        })
         for (let from = 0; from < orders; from += 100) {
           const part = Array.from({ length: 100 }, (_, index) => sale(from + index))
           // A third of them twice.

@@ -192,6 +192,9 @@ const propertiesOf = (
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
+    // A server that was killed is let in again when its last session has ended.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     // Tests have sessions that end soon.
     "group.min.session.timeout.ms": "500",
     // Small: the defaults take hundreds of megabytes and dozens of threads.

@@ -245,10 +245,10 @@ const destroy = ({ pool, sockets }: Link): void => {
   for (const socket of sockets) socket.destroy()
 }
 
-/** kafkajs' words go where ours go. Whatever it calls an error is survived here, so that it is a warning. */
+/** kafkajs' words go where ours go, for whoever looks closely: it says each failed attempt, and we what that means. */
 const effectLogger = Effect.map(Effect.context<never>(), (context) =>
   wireLogger((_, message, { stack: __, ...details }: { readonly stack?: unknown }) => {
-    Effect.runForkWith(context)(Effect.logWarning(`kafkajs: ${message}`, details))
+    Effect.runForkWith(context)(Effect.logDebug(`kafkajs: ${message}`, details))
   })
 )
 

@@ -54,8 +54,10 @@ export interface KafkaMemberOptions {
 
 /** Named by the members to each other: all that are in a group share this rule of assignment. */
 const assignmentRule = "holdfast"
-/** A fetch waits this long for messages: the longest that a partition may be kept waiting by others that are idle. */
-const fetchWaitMs = 100
+/** A fetch waits this long for messages where it asks for all partitions of the node. */
+const fetchWaitMs = 500
+/** The same where some have enough for now: as long may these be kept waiting by the others, which are idle. */
+const fetchWaitShortMs = 100
 /** In one fetch, of all partitions and of one, compressed; a batch is never cut, so that it may be larger. */
 const fetchBytesMax = 2_000_000
 const partitionBytesMax = 250_000
@@ -68,6 +70,8 @@ const latest = "-1"
 /** Beyond the time in which members commit what they were given. */
 const rebalanceMarginMs = 5_000
 const retryPauseMs = 100
+/** Between attempts to fetch during an outage: how soon it is found out that it has ended. */
+const retryPauseMaxMs = 1_000
 /** Commits, and whatever else asks again while the group or its leaders move. */
 const settleMs = 5_000
 const leaveWithinMs = 2_000
@@ -106,6 +110,8 @@ interface Life {
   coordinator: number | undefined
   /** Nodes that are being fetched from. */
   readonly fetching: Set<number>
+  /** Fetches that failed since one was answered. */
+  failedFetches: number
   readonly ids: Map<string, StoredPartition>
   /** Open while the member is in the group's present generation. */
   readonly settled: Latch.Latch
@@ -147,6 +153,7 @@ export const subscribe: (
     missing: "",
     coordinator: undefined,
     fetching: new Set(),
+    failedFetches: 0,
     ids: new Map(),
     settled: Latch.makeUnsafe(),
     stirred: Latch.makeUnsafe(),
@@ -697,6 +704,7 @@ const keepFetching = Effect.fnUntraced(function* (life: Life) {
   for (;;) {
     life.hungry.closeUnsafe()
     const wanted = hungryOf(life.holdings.byId.values())
+    const waitMs = wanted.length === life.holdings.byId.size ? fetchWaitMs : fetchWaitShortMs
     const leaders = byLeader(
       life.data,
       wanted.map(({ stored }) => stored)
@@ -704,7 +712,7 @@ const keepFetching = Effect.fnUntraced(function* (life: Life) {
     for (const [leader, partitions] of leaders) {
       if (leader < 0 || life.fetching.has(leader)) continue
       life.fetching.add(leader)
-      yield* fetchFrom(life, leader, partitions).pipe(
+      yield* fetchFrom(life, leader, partitions, waitMs).pipe(
         Effect.exit,
         Effect.flatMap((outcome) =>
           Exit.isSuccess(outcome) ? Effect.void : afterFailedFetch(life, leader, outcome)
@@ -733,7 +741,7 @@ const afterFailedFetch = Effect.fnUntraced(function* (
   outcome: Exit.Exit<unknown, unknown>
 ) {
   yield* complain(life, `fetch from node ${leader}`, outcome)
-  yield* Effect.sleep(retryPauseMs)
+  yield* Effect.sleep(Math.min(retryPauseMaxMs, retryPauseMs * 2 ** Math.min(life.failedFetches++, 10)))
   yield* Effect.ignore(life.data.refresh([offsetsTopic, ...life.topics]))
 })
 
@@ -754,14 +762,19 @@ const hungryOf = (holdings: Iterable<Holding>): ReadonlyArray<Holding> => {
 const fetchFrom = Effect.fnUntraced(function* (
   life: Life,
   leader: number,
-  partitions: ReadonlyArray<StoredPartition>
+  partitions: ReadonlyArray<StoredPartition>,
+  waitMs: number
 ) {
   const { byId } = life.holdings
   const asked = new Map<number, { readonly holding: Holding; readonly from: number }>()
-  for (const { partitionId } of partitions) {
-    const holding = byId.get(partitionId)
-    if (holding !== undefined) asked.set(partitionId, { holding, from: holding.position })
-  }
+  const wanted = partitions.flatMap((stored) => {
+    // It may have been lost since it was found to be hungry.
+    const holding = byId.get(stored.partitionId)
+    if (holding === undefined) return []
+    asked.set(stored.partitionId, { holding, from: holding.position })
+    return [{ ...stored, from: holding.position }]
+  })
+  if (wanted.length === 0) return
   const { responses } = yield* life.data.ask<{
     readonly responses: ReadonlyArray<{
       readonly topicName: string
@@ -771,20 +784,20 @@ const fetchFrom = Effect.fnUntraced(function* (
     leader,
     "Fetch",
     {
-      maxWaitTime: fetchWaitMs,
+      maxWaitTime: waitMs,
       minBytes: 1,
       maxBytes: fetchBytesMax,
       isolationLevel: readCommitted,
-      topics: byTopic(partitions).map(([topic, of]) => ({
+      topics: byTopic(wanted).map(([topic, of]) => ({
         topic,
-        partitions: of.map(({ partition, partitionId }) => ({
+        partitions: of.map(({ from, partition }) => ({
           partition,
-          fetchOffset: String(asked.get(partitionId)!.from),
+          fetchOffset: String(from),
           maxBytes: partitionBytesMax
         }))
       }))
     },
-    fetchWaitMs + (life.options.kafka.requestTimeoutMs ?? requestTimeoutMs)
+    waitMs + (life.options.kafka.requestTimeoutMs ?? requestTimeoutMs)
   )
   let stale = false
   const outOfRange: Array<Holding> = []
@@ -802,6 +815,7 @@ const fetchFrom = Effect.fnUntraced(function* (
         return yield* unavailable(`${topicName}/${found.partition}: ${errorTypeOf(found.errorCode)}`)
     }
   }
+  life.failedFetches = 0
   yield* works(life, `fetch from node ${leader}`)
   life.stirred.openUnsafe()
   if (outOfRange.length > 0) yield* beginAgain(life, outOfRange)

@@ -7,7 +7,7 @@ import { deletedItemKey, initialStockKey } from "./decide/catalog.ts"
 import { hasOwnRow, postingKey } from "./decide/decide.ts"
 import { failedPaymentKey, receivedOrderKey, returnKey } from "./decide/orders.ts"
 import { cancelledOrderKey } from "./decide/reservations.ts"
-import { saleLineKey } from "./decide/sales.ts"
+import { saleLineKey, saleSubjects } from "./decide/sales.ts"
 import {
   columnsOf,
   discrepancies,
@@ -325,7 +325,7 @@ export const open = Effect.fnUntraced(function* (
 
 /**
  * What the batch may open a discrepancy about that no balance tells: a lot that was sold past its expiry, a return that
- * exceeds the sale, a count that differs. Hardly ever anything.
+ * exceeds the sale, a sale that is told otherwise than before, a count that differs. Hardly ever anything.
  */
 const subjectsOf = (
   postings: ReadonlyArray<Posting>,
@@ -345,8 +345,13 @@ const subjectsOf = (
         }
       }
       if (!("orderId" in operation) || operation.orderId === undefined) continue
-      if (operation._tag === "AdjustStock" && operation.changeType === "RETURN") {
+      const isReturn = operation._tag === "AdjustStock" && operation.changeType === "RETURN"
+      if (isReturn || operation._tag === "ReturnGoods") {
         subjects.push([caller.merchantId, operation.orderId])
+      }
+      if (operation._tag === "RecordSale") {
+        for (const subject of saleSubjects(books, caller.merchantId, operation, at))
+          subjects.push([caller.merchantId, subject])
       }
       for (const { lines } of books.reservationsOf(caller.merchantId, operation.orderId)) {
         for (const { merchantId, open, stockId } of lines) {

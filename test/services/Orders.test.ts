@@ -1,12 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Random } from "effect"
+import { Context, Effect, Fiber, Layer, Random } from "effect"
 import { TestClock } from "effect/testing"
 import type { CancelOrder, SaleLine } from "../../src/schema/Posting.ts"
+import { Audit } from "../../src/services/Audit.ts"
+import type { Db } from "../../src/services/Db.ts"
 import { assertInvariants } from "../support/invariants.ts"
 import {
   type Sql,
   caller,
   connect,
+  dawn,
   inOneBatch,
   ledger,
   lockItem,
@@ -94,6 +97,18 @@ const shuffled = <A>(seed: string, all: ReadonlyArray<A>): Effect.Effect<Readonl
     return taken
   }).pipe(Random.withSeed(seed))
 
+/** What `holdfast audit` says of the books, once nothing is on its way any more. */
+const assertAudited = Effect.fnUntraced(function* (context: Context.Context<Db>) {
+  yield* TestClock.adjust("1 minute")
+  const audit = Context.get(
+    yield* Layer.build(Audit.layer.pipe(Layer.provide(Layer.succeedContext(context)))),
+    Audit
+  )
+  const found: Array<unknown> = []
+  yield* audit.examine({ tell: (finding) => Effect.sync(() => void found.push(finding)) })
+  assert.deepStrictEqual(found, [])
+})
+
 const inTurn = <E, R>(all: ReadonlyArray<Effect.Effect<unknown, E, R>>) =>
   Effect.forEach(all, (one) => one, { discard: true })
 
@@ -102,7 +117,7 @@ describe("the topics of one order", () => {
     "end the same, whatever their order and however often each is told",
     () =>
       Effect.gen(function* () {
-        const { asked, created, ended, paid, returned, sql, url, variant } = yield* replicas
+        const { asked, context, created, ended, paid, returned, sql, url, variant } = yield* replicas
         const histories = 150
         yield* Effect.forEach(
           Array.from({ length: histories }, (_, index) => index),
@@ -142,6 +157,7 @@ describe("the topics of one order", () => {
         )
         assert.isTrue(answers.length === histories && answers.every(({ count }) => count >= 2))
         yield* assertInvariants(url)
+        yield* assertAudited(context)
       }),
     60_000
   )
@@ -185,6 +201,31 @@ describe("the topics of one order", () => {
         yield* assertInvariants(url)
       }),
     60_000
+  )
+
+  it.effect("tell of each discrepancy once, however often its cause is told", () =>
+    Effect.gen(function* () {
+      const { ended, paid, receive, returned, sql, url, variant } = yield* replicas
+      yield* variant("cup")
+      yield* receive("cup", 9, { lotNumber: "A", lotExpiresAt: dawn + 1_000 })
+      yield* TestClock.adjust("2 seconds")
+      yield* ended("order")
+      const told = [
+        paid("order", [{ saleOrderItemId: "a", productVariantId: "cup", quantity: 1 }]),
+        paid("order", [{ saleOrderItemId: "a", productVariantId: "cup", quantity: 2 }]),
+        paid("order", [{ saleOrderItemId: "b", productVariantId: "cup", quantity: 1 }]),
+        returned("one", "other", "cup", 1),
+        returned("two", "other", "cup", 1)
+      ]
+      yield* inTurn([...told, ...told])
+      assert.deepStrictEqual(yield* openOf(sql), [
+        "CANCELLED_AFTER_SALE order",
+        "EXPIRED_LOT_SOLD order",
+        "RETURN_EXCEEDS_SALE other",
+        "SALE_LINE_CHANGED order"
+      ])
+      yield* assertInvariants(url)
+    })
   )
 
   it.effect("are one effect of a payment that is told to two replicas at once", () =>
@@ -303,7 +344,7 @@ describe("the topics of one product variant", () => {
     "end the same, whatever their order and however often each is told",
     () =>
       Effect.gen(function* () {
-        const { deleted, paid, returned, sql, url, variant } = yield* replicas
+        const { context, deleted, paid, returned, sql, url, variant } = yield* replicas
         const histories = 120
         yield* Effect.forEach(
           Array.from({ length: histories }, (_, index) => index),
@@ -331,6 +372,7 @@ describe("the topics of one product variant", () => {
           Array.from({ length: histories }, () => "DISCONTINUED_WITH_STOCK")
         )
         yield* assertInvariants(url)
+        yield* assertAudited(context)
       }),
     60_000
   )

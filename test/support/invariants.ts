@@ -205,6 +205,13 @@ const questions: Readonly<Record<string, string>> = {
     FROM (${events}) e
     GROUP BY 2 HAVING count(DISTINCT e.bucket) > 1`,
 
+  "4: a discrepancy that is told of is there": `
+    SELECT e.event ->> 'id' AS event_id, e.data ->> 'kind' AS kind
+    FROM (${events}) e
+    LEFT JOIN discrepancy d
+      ON d.merchant_id = e.data ->> 'merchantId' AND d.discrepancy_id::text = e.data ->> 'discrepancyId'
+    WHERE e.event ->> 'type' = 'DiscrepancyOpened' AND d.discrepancy_id IS NULL`,
+
   "5: a tracking key is there once": `
     SELECT merchant_id, tracking_key, count(*) AS times
     FROM tracking

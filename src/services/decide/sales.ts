@@ -1,5 +1,6 @@
 import type { Answers, RecordSale, SaleLine } from "../../schema/Posting.ts"
 import {
+  type Books,
   type ItemRow,
   type LineRow,
   type ReservationRow,
@@ -65,6 +66,27 @@ export const recordSale = (draft: Draft, command: RecordSale): Decision<Answers[
     if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) noteCancelled(draft, orderId)
   }
   return answered({ at, ...counts })
+}
+
+/** What a sale may open a discrepancy about that is open already: as a rule nothing, so that nobody need ask. */
+export const saleSubjects = (
+  books: Books,
+  merchantId: string,
+  { lines, orderId }: RecordSale,
+  at: number
+): ReadonlyArray<string> => {
+  const subjects: Array<string> = []
+  if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) subjects.push(orderId)
+  for (const [trackingKey, ofKey] of Map.groupBy(lines, (line) => saleLineKey(orderId, line))) {
+    const before = books.tracking.get(keyOf(merchantId, trackingKey))
+    if (before !== undefined && before.answer !== quantitiesOf(ofKey)) subjects.push(trackingKey)
+  }
+  for (const { productVariantId } of lines) {
+    const item = books.itemsByVariant.get(keyOf(merchantId, productVariantId))
+    const stocks = item === undefined ? [] : books.stocksOf(item)
+    for (const stock of stocks) if (isExpired(stock, at)) subjects.push(stock.stockId)
+  }
+  return subjects
 }
 
 /** What a line says, by variant. Where it was taken from may be told with more detail the second time. */

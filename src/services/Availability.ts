@@ -215,7 +215,8 @@ const bySku = itemsWith("sku")
 
 /**
  * Each stock by the newest of its movements at the moment; where retention took those away, by the balance that it left
- * (or that a person acknowledged). A stock that came later has neither, and is not shown.
+ * (or that a person acknowledged). A stock that came later has neither, and is not shown. OFFSET 0 has the stocks of an
+ * item looked up, however small the tables seemed when the plan was made.
  */
 const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
   SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at,
@@ -267,6 +268,7 @@ const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
     WHERE stock.merchant_id = i.merchant_id
       AND stock.item_id = i.item_id
       AND (recorded.sequence IS NOT NULL OR stock.created_at <= $3)
+    OFFSET 0
   ) s ON true
   ORDER BY i.item_id, s.is_default DESC, s.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
 

@@ -174,7 +174,8 @@ const stockStatement = `
 
 /**
  * Of each stock the newest before the position, merged. The position's time is compared by itself as well, because
- * partitions are left out by that comparison and not by one of rows.
+ * partitions are left out by that comparison and not by one of rows. OFFSET 0 has the stocks of the item looked up,
+ * however small the tables seemed when the plan was made.
  */
 const movementsOf = (stocks: string): string => `
   SELECT *
@@ -204,10 +205,18 @@ const movementsOf = (stocks: string): string => `
   LIMIT $9`
 
 // item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey
-const byVariant = movementsOf(
-  `item i JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
-      AND i.merchant_id = $1 AND i.product_variant_id = $2`
-)
+const byVariant = movementsOf(`(
+      SELECT stock.*
+      FROM item i
+      CROSS JOIN LATERAL (
+        SELECT *
+        FROM stock
+        WHERE stock.merchant_id = i.merchant_id AND stock.item_id = i.item_id
+        OFFSET 0
+      ) stock
+      WHERE i.merchant_id = $1 AND i.product_variant_id = $2
+      OFFSET 0
+    ) s`)
 // stock_pkey, inventory_ledger_pkey
 const byStock = movementsOf(`(SELECT * FROM stock WHERE merchant_id = $1 AND stock_id = $2) s`)
 

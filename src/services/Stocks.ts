@@ -109,32 +109,47 @@ const columns = `
   SELECT s.stock_id, s.item_id, i.product_variant_id, i.sku, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
          s.reserved, s.unallocatable,
          holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $2) AS sellable,
-         s.discrepancy, s.sequence, s.created_at, s.updated_at
-  FROM stock s
-  JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id`
+         s.discrepancy, s.sequence, s.created_at, s.updated_at`
 
-const page = `
-  ORDER BY s.stock_id
-  LIMIT $4`
+/** The stocks first and their items by look-ups (OFFSET 0), however small the tables seemed when the plan was made. */
+const stocksWhere = (condition: string): string => `${columns}
+  FROM (
+    SELECT *
+    FROM stock
+    WHERE stock.merchant_id = $1 AND ${condition}
+    ORDER BY stock.stock_id
+    LIMIT $4
+  ) s
+  CROSS JOIN LATERAL (
+    SELECT item.product_variant_id, item.sku
+    FROM item
+    WHERE item.merchant_id = s.merchant_id AND item.item_id = s.item_id
+    OFFSET 0
+  ) i
+  ORDER BY s.stock_id`
 
 // stock_pkey, item_pkey; ids are UUIDv7, so that their order is that of creation
-const ofMerchant = `${columns}
-  WHERE s.merchant_id = $1 AND s.stock_id > $3
-  ${page}`
+const ofMerchant = stocksWhere("stock.stock_id > $3")
 
 // stock_by_location, item_pkey
-const atLocation = `${columns}
-  WHERE s.merchant_id = $1 AND s.location_id = $5 AND s.stock_id > $3
-  ${page}`
+const atLocation = stocksWhere("stock.location_id = $5 AND stock.stock_id > $3")
 
 const ofItem = (name: "product_variant_id" | "sku"): string => `${columns}
-  WHERE s.merchant_id = $1
-    AND i.merchant_id = $1
+  FROM item i
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM stock
+    WHERE stock.merchant_id = i.merchant_id
+      AND stock.item_id = i.item_id
+      AND stock.stock_id > $3
+      AND ($6 IS NULL OR stock.location_id = $6)
+    OFFSET 0
+  ) s
+  WHERE i.merchant_id = $1
     AND i.${name} = $5
-    AND s.stock_id > $3
-    AND ($6 IS NULL OR s.location_id = $6)
     AND ($7 IS NULL OR i.sku = $7)
-  ${page}`
+  ORDER BY s.stock_id
+  LIMIT $4`
 // item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key
 const ofVariant = ofItem("product_variant_id")
 // item_merchant_id_sku_key, stock_merchant_id_item_id_location_id_lot_number_key
@@ -142,6 +157,8 @@ const ofSku = ofItem("sku")
 
 // stock_pkey, item_pkey
 const withId = `${columns}
+  FROM stock s
+  JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
   WHERE s.merchant_id = $1 AND s.stock_id = $3`
 
 interface StockRow {

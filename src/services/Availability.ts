@@ -196,6 +196,7 @@ interface FiguresRow {
   readonly version: number
 }
 
+/** OFFSET 0 has each item and its stocks looked up, however small the tables seemed when the plan was made. */
 const itemsWith = (name: "product_variant_id" | "sku"): string => `
   SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, i.low_stock_threshold, i.discontinued, i.initialized,
          i.updated_at AS item_updated_at, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
@@ -203,8 +204,18 @@ const itemsWith = (name: "product_variant_id" | "sku"): string => `
          holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
          s.sequence AS version
   FROM unnest($2) AS wanted (name)
-  JOIN item i ON i.merchant_id = $1 AND i.${name} = wanted.name AND i.deleted_at IS NULL
-  LEFT JOIN stock s ON s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM item
+    WHERE item.merchant_id = $1 AND item.${name} = wanted.name AND item.deleted_at IS NULL
+    OFFSET 0
+  ) i
+  LEFT JOIN LATERAL (
+    SELECT *
+    FROM stock
+    WHERE stock.merchant_id = i.merchant_id AND stock.item_id = i.item_id
+    OFFSET 0
+  ) s ON true
   LEFT JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id
   ORDER BY i.item_id, l.is_default DESC, l.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
 
@@ -224,7 +235,12 @@ const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
          holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
          s.version, s.recorded_at, COALESCE(s.is_lost, false) AS is_lost
   FROM unnest($2) AS wanted (name)
-  JOIN item i ON i.merchant_id = $1 AND i.${name} = wanted.name
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM item
+    WHERE item.merchant_id = $1 AND item.${name} = wanted.name
+    OFFSET 0
+  ) i
   LEFT JOIN LATERAL (
     SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
            l.is_default, l.position,

@@ -128,38 +128,36 @@ const oldestTransaction = `
   WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND backend_type <> 'autovacuum worker'
     AND pid <> pg_backend_pid()`
 
-// idempotency_by_age, idempotency_pkey: sees all merchants
+// idempotency_by_age, and the rows by their place: sees all merchants
 const removeIdempotency = `
-  WITH old AS (
-    SELECT merchant_id, idempotency_key
-    FROM idempotency
-    WHERE created_at < $1
-    ORDER BY created_at
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-  ), removed AS (
-    DELETE FROM idempotency i
-    USING old
-    WHERE i.merchant_id = old.merchant_id AND i.idempotency_key = old.idempotency_key
+  WITH removed AS (
+    DELETE FROM idempotency
+    WHERE ctid = ANY (ARRAY(
+      SELECT ctid
+      FROM idempotency
+      WHERE created_at < $1
+      ORDER BY created_at
+      LIMIT $2
+      FOR UPDATE SKIP LOCKED
+    ))
     RETURNING 1
   )
   SELECT count(*) AS count FROM removed`
 
-// tracking_by_age, tracking_pkey: sees all merchants. Only a posting's own row goes: what says that an outside fact was
-// applied, or that an order is cancelled, is asked for again whenever a topic is read from its beginning.
+// tracking_by_age, and the rows by their place: sees all merchants. Only a posting's own row goes: what says that an
+// outside fact was applied, or that an order is cancelled, is asked for again whenever a topic is read from its beginning.
 const removePostings = `
-  WITH old AS (
-    SELECT merchant_id, tracking_key
-    FROM tracking
-    WHERE tracking_key LIKE 'POSTING|%' AND recorded_at < $1
-    ORDER BY recorded_at
-    LIMIT $2
-    FOR UPDATE SKIP LOCKED
-  ), removed AS (
-    DELETE FROM tracking t
-    USING old
-    WHERE t.merchant_id = old.merchant_id AND t.tracking_key = old.tracking_key
-    RETURNING t.recorded_at
+  WITH removed AS (
+    DELETE FROM tracking
+    WHERE ctid = ANY (ARRAY(
+      SELECT ctid
+      FROM tracking
+      WHERE tracking_key LIKE 'POSTING|%' AND recorded_at < $1
+      ORDER BY recorded_at
+      LIMIT $2
+      FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING recorded_at
   ), marked AS (
     INSERT INTO retention_mark (table_name, kept_since)
     SELECT 'tracking', max(recorded_at) FROM removed HAVING count(*) > 0

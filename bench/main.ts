@@ -2,13 +2,14 @@ import { Cause, Effect, Exit, type Runtime } from "effect"
 import { NodeRuntime } from "@effect/platform-node"
 import { parseArgs } from "node:util"
 import { history } from "./history.ts"
+import { kafka } from "./kafka.ts"
 import { outbox } from "./outbox.ts"
 import { reserve } from "./reserve.ts"
 import { streams } from "./streams.ts"
 
 /** `npm run bench -- <benchmark>`: what is started is ended again, however the run ends (docs/performance.md). */
 
-const benchmarks = { reserve, outbox, history, streams }
+const benchmarks = { reserve, outbox, history, streams, kafka }
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

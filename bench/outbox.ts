@@ -255,10 +255,14 @@ const describe = ({ microseconds, p99Ms, perSecond }: Measured): string =>
 const verdict = (target: string, met: boolean): string => `${target} ${met ? "met" : "missed"}`
 
 /** The program with this role only, for as long as the scope. */
-const dispatcherOf = (books: Redacted.Redacted<string>, profileFolder: string | undefined) =>
+export const dispatcherOf = (
+  books: Redacted.Redacted<string>,
+  profileFolder: string | undefined,
+  environment?: Readonly<Record<string, string>>
+) =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = startProgram(books, { profileFolder, roles: "event-dispatcher" })
+      const child = startProgram(books, { profileFolder, roles: "event-dispatcher", environment })
       child.stdout.resume()
       return child
     }),
@@ -269,7 +273,7 @@ const dispatcherOf = (books: Redacted.Redacted<string>, profileFolder: string | 
       })
   )
 
-const pending = (books: Redacted.Redacted<string>) =>
+export const pending = (books: Redacted.Redacted<string>) =>
   Effect.map(
     execute(
       books,
@@ -281,7 +285,7 @@ const pending = (books: Redacted.Redacted<string>) =>
 const drainMaxMs = 120_000
 
 /** Waits until nothing waits. */
-const drained = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
+export const drained = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
   const giveUp = Date.now() + drainMaxMs
   for (;;) {
     const [row] = yield* execute(
@@ -296,7 +300,7 @@ const drained = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
 })
 
 /** Groups as the kernel has just written them under load, over again until there are enough. */
-const fill = Effect.fnUntraced(function* (
+export const fill = Effect.fnUntraced(function* (
   books: Redacted.Redacted<string>,
   events: number,
   load: () => Promise<unknown>
@@ -400,7 +404,18 @@ const sequences = new Map<string, number>()
 
 /** A consumer group of one member in this process, on connections of its own. */
 const consume = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
-  const read = Effect.gen(function* () {
+  return yield* Effect.provide(
+    reading,
+    PostgresBroker.layer().pipe(
+      Layer.provideMerge(DatabaseClock.layer),
+      Layer.provideMerge(Postgres.layer({ url: books }))
+    )
+  )
+})
+
+/** Reads for as long as it runs, and notes what it sees. */
+export const reading = Effect.scoped(
+  Effect.gen(function* () {
     const broker = yield* Broker
     const subscription = yield* broker.subscribe({ group: "bench", topics: [topic] })
     for (;;) {
@@ -410,14 +425,7 @@ const consume = Effect.fnUntraced(function* (books: Redacted.Redacted<string>) {
       yield* subscription.commit(messages)
     }
   })
-  return yield* Effect.provide(
-    Effect.scoped(read),
-    PostgresBroker.layer().pipe(
-      Layer.provideMerge(DatabaseClock.layer),
-      Layer.provideMerge(Postgres.layer({ url: books }))
-    )
-  )
-})
+)
 
 const see = ({ value }: IncomingMessage, now: number): void => {
   const { data, timestamp } = JSON.parse(Buffer.from(value!).toString()) as {
@@ -432,7 +440,7 @@ const see = ({ value }: IncomingMessage, now: number): void => {
   sequences.set(data.itemId, data.sequence)
 }
 
-const pacedOf = (from: number) => {
+export const pacedOf = (from: number) => {
   const ms = seen
     .filter(({ at }) => at >= from)
     .map((each) => each.ms)

@@ -28,7 +28,11 @@ const endTimeoutMs = 15_000
 /** Starts the program; SIGTERM ends it, so that it says goodbye to its database and writes its profile. */
 export const startProgram = (
   databaseUrl: Redacted.Redacted<string>,
-  options: { readonly profileFolder: string | undefined; readonly roles?: string }
+  options: {
+    readonly profileFolder: string | undefined
+    readonly roles?: string
+    readonly environment?: Readonly<Record<string, string>> | undefined
+  }
 ): ChildProcessByStdio<null, Readable, null> => {
   const main = path.join(import.meta.dirname, "..", "..", "src", "main.ts")
   const profiling =
@@ -42,7 +46,8 @@ export const startProgram = (
       PORT: "0",
       ROLES: options.roles ?? "all",
       DATABASE_URL: Redacted.value(databaseUrl),
-      HOLDFAST_DEV: "1"
+      HOLDFAST_DEV: "1",
+      ...options.environment
     },
     stdio: ["ignore", "pipe", "inherit"]
   })

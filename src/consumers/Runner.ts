@@ -43,6 +43,8 @@ import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"
 export interface RunnerOptions {
   /** Whose a message is that names no merchant. */
   readonly defaultMerchantId: string | undefined
+  /** Replaces how long a refusal is asked again before it is a dead letter. */
+  readonly refusalPatienceMs?: number | undefined
 }
 
 /** Messages that one consumer takes in at once, and has in hand: enough to fill both lanes of the group commit. */
@@ -54,6 +56,13 @@ const backlogBytesMax = 32 * 1024 * 1024
 const attemptMs = 10_000
 /** Attempts at what fails with a bug of ours, each with a database that answers, before it is a dead letter. */
 const defectsMax = 3
+/**
+ * A refusal is for good once it has lasted this long: what it is for may lie in another partition or topic, which have no
+ * order among each other (a sku whose former item is about to be deleted).
+ */
+const refusalPatienceMs = 10_000
+const refusalPauseMs = 100
+const refusalPauseMaxMs = 2_000
 /** SIGTERM: attempts that are running may end within this (CONTRACTS section 3 gives 10 s for everything). */
 const farewellMs = 8_000
 /** Outages one after the other that open the breaker: from then on one attempt at a time asks whether it is over. */
@@ -283,66 +292,72 @@ const apply = <E, R>(task: Task<E, R>, work: Work<E, R>): Effect.Effect<void, ne
     )
     if (shared.away) return insist(task, attempt)
     const first = counted(task, attempt, (outcome) => outcome)
-    return Effect.catchCause(first, (cause) => {
-      const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
-      if (failure !== undefined && !isOutage(failure)) return bury(task, refusalOf(failure))
-      if (failure === undefined) return insist(task, attempt, cause)
-      shared.away = true
-      return Effect.andThen(countRetry(message.topic, tagOf(failure)), insist(task, attempt))
-    })
+    return Effect.catchCause(first, (cause) => insist(task, attempt, cause))
   })
 
 /**
- * Waits an outage out: all that wait ask through one breaker, so that one at a time sees whether it is over. `met` is the
- * bug that the attempt before met, if any.
+ * Asks until there is an answer. An outage is waited out: all that wait ask through one breaker, so that one at a time
+ * sees whether it is over. A refusal is asked again for a while, and a bug a few times. `met` is what the attempt before
+ * met.
  */
 const insist: <E, R>(
   task: Task<E, R>,
   attempt: Effect.Effect<Outcome, E, R>,
-  met?: Cause.Cause<unknown>
+  met?: Cause.Cause<E>
 ) => Effect.Effect<void, never, R> = Effect.fnUntraced(function* <E, R>(
   task: Task<E, R>,
   attempt: Effect.Effect<Outcome, E, R>,
-  met?: Cause.Cause<unknown>
+  met?: Cause.Cause<E>
 ) {
-  const { breaker, db } = task.member.shared
+  const { shared } = task.member
   const { topic } = task.message
-  const guarded = breaker.execute(attempt, {
-    key: "database",
-    classify: (exit) =>
-      isOutage(Option.getOrUndefined(Exit.findErrorOption(exit)))
-        ? CircuitBreaker.failure()
-        : CircuitBreaker.success
-  })
-  const answered = Effect.retry(
-    retried(
-      topic,
-      counted(task, guarded, (outcome) => outcome)
-    ),
-    { schedule: backoff, while: isOutage }
+  const guarded = counted(
+    task,
+    shared.breaker.execute(attempt, { key: "database", classify: outageOf }),
+    (outcome) => outcome
   )
-  let defect = met
-  for (let defects = met === undefined ? 0 : 1; ; defects++) {
-    if (defect !== undefined) {
-      if (Cause.hasInterrupts(defect)) return yield* Effect.interrupt
-      yield* Effect.logError(`a message of ${topic} meets a bug`, defect)
-      yield* countRetry(topic, "defect")
-      if (defects >= defectsMax) {
-        return yield* bury(task, { code: "DEFECT", detail: "cannot be applied; the logs say why" })
+  const answered = Effect.exit(Effect.retry(retried(topic, guarded), { schedule: backoff, while: isOutage }))
+  const patienceMs = shared.options.refusalPatienceMs ?? refusalPatienceMs
+  let refusedSince: number | undefined
+  let pauseMs = refusalPauseMs
+  let defects = 0
+  for (let cause = met as Cause.Cause<unknown> | undefined; ;) {
+    if (cause !== undefined) {
+      const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+      if (failure !== undefined) yield* countRetry(topic, tagOf(failure))
+      if (failure === undefined) {
+        if (Cause.hasInterrupts(cause)) return yield* Effect.interrupt
+        defects += 1
+        yield* Effect.logError(`a message of ${topic} meets a bug`, cause)
+        yield* countRetry(topic, "defect")
+        if (defects === defectsMax) {
+          return yield* bury(task, { code: "DEFECT", detail: "cannot be applied; the logs say why" })
+        }
+        // It may be the look of an outage: the next attempt is made with a database that answers.
+        yield* waitOut(shared.db.maintain("SELECT 1", []))
+      } else if (isOutage(failure)) {
+        shared.away = true
+      } else {
+        const now = shared.clock.currentTimeMillisUnsafe()
+        refusedSince ??= now
+        if (now - refusedSince >= patienceMs) return yield* bury(task, refusalOf(failure))
+        yield* Effect.sleep(pauseMs)
+        pauseMs = Math.min(2 * pauseMs, refusalPauseMaxMs)
       }
-      // A defect may be the look of an outage: the next attempt is made with a database that answers.
-      yield* waitOut(db.maintain("SELECT 1", []))
     }
-    const exit = yield* Effect.exit(answered)
+    const exit = yield* answered
     if (Exit.isSuccess(exit)) {
-      task.member.shared.away = false
+      shared.away = false
       return
     }
-    const failure = Exit.findErrorOption(exit)
-    if (failure._tag === "Some") return yield* bury(task, refusalOf(failure.value))
-    defect = exit.cause
+    cause = exit.cause
   }
 })
+
+const outageOf = (exit: Exit.Exit<unknown, unknown>) =>
+  isOutage(Option.getOrUndefined(Exit.findErrorOption(exit)))
+    ? CircuitBreaker.failure()
+    : CircuitBreaker.success
 
 /** Makes a dead letter of it: durable when this ends. */
 const bury = <E, R>(task: Task<E, R>, reason: Reason): Effect.Effect<void> => {

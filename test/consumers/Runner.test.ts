@@ -162,6 +162,26 @@ describe("the runner", () => {
     })
   )
 
+  it.live("asks again for a while before a refusal is for good: what it is for may be on its way", () =>
+    Effect.gen(function* () {
+      const { deadLetters, publish, start, untilDone } = yield* streams
+      const other = recorded()
+      const told = recorded(() =>
+        other.applied.length === 0 ? Effect.fail(new ItemNotFound({ items: [] })) : Effect.void
+      )
+      yield* start([told.consumer, other.consumer], nothing, { refusalPatienceMs: 60_000 })
+      yield* publish(told.message(1))
+      yield* eventually(
+        Effect.sync(() => told.calls.length),
+        (count) => count > 1
+      )
+      yield* publish(other.message(2))
+      yield* untilDone(told.topic)
+      assert.deepStrictEqual(told.numbers(), [1])
+      assert.deepStrictEqual(yield* deadLetters.list({}), [])
+    })
+  )
+
   it.live("waits an outage of the database out: in order, nothing skipped, nothing buried", () =>
     Effect.gen(function* () {
       const { deadLetters, lag, publish, start, untilDone } = yield* streams

@@ -42,7 +42,11 @@ export const streams = Effect.gen(function* () {
     const scope = yield* Scope.make()
     yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
     const { failPoint, ...runner } = options
-    const layer = Runner.layer(consumers, { defaultMerchantId: undefined, ...runner }).pipe(
+    const layer = Runner.layer(consumers, {
+      defaultMerchantId: undefined,
+      refusalPatienceMs: 0,
+      ...runner
+    }).pipe(
       Layer.provide(
         Layer.succeedContext(
           Context.merge(base, context).pipe(

@@ -185,7 +185,8 @@ export const subscribe: (
     pause: setPaused(true),
     resume: setPaused(false),
     lag: lag(life),
-    assignment: SubscriptionRef.get(life.assignment),
+    // Of this very moment: nothing is delivered of a partition that is not in it.
+    assignment: Effect.sync(() => life.holdings.assignment),
     assignments: SubscriptionRef.changes(life.assignment)
   } satisfies Subscription
 })

@@ -14,7 +14,17 @@ import {
   tell
 } from "./audit/events.ts"
 import type { Finding } from "./audit/Finding.ts"
-import { type Slice, chain, isHot, longChain, longNets, nets, slicesAfter, states } from "./audit/stocks.ts"
+import {
+  type Slice,
+  chain,
+  homes,
+  isHot,
+  longChain,
+  longNets,
+  nets,
+  slicesAfter,
+  states
+} from "./audit/stocks.ts"
 import { Db } from "./Db.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
@@ -100,9 +110,18 @@ const examine = Effect.fn("Audit.examine")(function* (
 
   if (merchantId === undefined) yield* report(yield* guards(ask))
   const comparison = new Comparison()
-  const walked = yield* walkStocks(ask, { merchantId, window, marks, comparison, report })
-  for (const question of questions) yield* walk(ask, question, { merchantId, marks, report })
-  const events = yield* walkEvents(ask, { merchantId, window, comparison, report })
+  // One connection reads while the other waits for this process.
+  const [walked, told] = yield* Effect.all(
+    [
+      walkStocks(ask, { merchantId, window, marks, comparison, report }),
+      tell(ask, { merchantId, window, comparison }),
+      Effect.forEach(questions, (question) => walk(ask, question, { merchantId, marks, report }), {
+        discard: true
+      })
+    ],
+    { concurrency: 2 }
+  )
+  yield* askAgain(ask, told.findings, { merchantId, window, comparison, report })
   const overdue = yield* oldestOverdue(ask, merchantId, began)
   const ended = yield* Clock.currentTimeMillis
   return {
@@ -110,7 +129,7 @@ const examine = Effect.fn("Audit.examine")(function* (
     durationMs: ended - began,
     merchantId: merchantId ?? null,
     holds: Object.values(found).every((count) => count === 0),
-    looked: { ...walked, events },
+    looked: { ...walked, events: told.events },
     found,
     acknowledged,
     overdue,
@@ -145,6 +164,7 @@ const walkStocks = Effect.fnUntraced(function* (
       looked.movements += slice.movements
       const parts = yield* ledgerOf(ask, slice, report)
       for (const part of parts) {
+        yield* report(yield* homes(ask, part))
         yield* report(yield* tracked.ask(ask, part, marks))
         yield* sumLedger(ask, part, window, comparison)
       }
@@ -190,9 +210,10 @@ const walk = Effect.fnUntraced(function* (
   }
 })
 
-/** The outbox against itself and against the ledger. What seems wrong is asked again once all of it has settled. */
-const walkEvents = Effect.fnUntraced(function* (
+/** What seems wrong with the outbox, by itself or beside the ledger, is asked again once all of it has settled. */
+const askAgain = Effect.fnUntraced(function* (
   ask: Ask,
+  suspicions: ReadonlyArray<Finding>,
   options: {
     readonly merchantId: string | undefined
     readonly window: Window
@@ -201,14 +222,12 @@ const walkEvents = Effect.fnUntraced(function* (
   }
 ) {
   const { comparison, merchantId, report, window } = options
-  const first = yield* tell(ask, { merchantId, window, comparison })
   const looks = looksOf(comparison)
-  if (first.findings.length === 0 && looks.length === 0) return first.events
-
+  if (suspicions.length === 0 && looks.length === 0) return
   const age = (yield* Clock.currentTimeMillis) - window.upTo
   if (age < settledMs) yield* Effect.sleep(settledMs - age)
-  if (first.findings.length > 0) {
-    const known = new Set(first.findings.map(({ id }) => id))
+  if (suspicions.length > 0) {
+    const known = new Set(suspicions.map(({ id }) => id))
     const again = yield* tell(ask, { merchantId, window, comparison: new Comparison() })
     yield* report(again.findings.filter(({ id }) => known.has(id)))
   }
@@ -217,7 +236,6 @@ const walkEvents = Effect.fnUntraced(function* (
     yield* lookIntoOutbox(ask, merchantId, window, look)
     yield* report(look.findings())
   }
-  return first.events
 })
 
 const lookIntoStocks = Effect.fnUntraced(function* (
@@ -239,7 +257,6 @@ const lookIntoStocks = Effect.fnUntraced(function* (
 
 interface AllMarks extends Marks {
   readonly outboxKeptSince: number | null
-  readonly ledgerKeptSince: number | null
 }
 
 const readMarks = Effect.fnUntraced(function* (ask: Ask) {

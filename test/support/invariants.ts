@@ -5,6 +5,9 @@ import { Effect, type Redacted } from "effect"
 /**
  * The invariants of CONTRACTS section 2 as questions to a database: every row that comes back is a violation. They are
  * asked in one snapshot each, so that they can be asked while others write, too.
+ *
+ * `holdfast audit` asks the same in slices, by other means. The two share nothing on purpose: each is the other's oracle
+ * (decision 0011).
  */
 
 export interface Violation {

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
-import { parameter } from "../PostgresTypes.ts"
+import { arrays, parameter } from "../PostgresTypes.ts"
 import {
   type Ask,
   type Key,
@@ -16,11 +16,13 @@ import { type Finding, finding } from "./Finding.ts"
 /** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
 
 /** How many rows of the leading table are one question. */
-const rowsPerRange = 2_000
+const rowsPerRange = 4_000
 
 export interface Marks {
   /** All tracking rows recorded after this (epoch milliseconds) are still there. */
   readonly trackingKeptSince: number | null
+  /** And all movements. */
+  readonly ledgerKeptSince: number | null
 }
 
 /** A question over ranges of one table's keys. */
@@ -175,31 +177,56 @@ const ofItem = (row: ItemRow): ReadonlyArray<Finding> => {
   ]
 }
 
-// reservation_pkey, reservation_line_pkey
-const pendingStatement = (range: Range) => `
-  SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, held.open, held.sold
+/**
+ * Only a PENDING reservation holds, and every PENDING one does. And each line's stock has moved for it: a movement is
+ * found where the reservation was made, as far back as the ledger is kept, and is of the line's item. Lines without one
+ * are looked at more closely.
+ */
+// reservation_pkey, reservation_line_pkey, inventory_ledger_pkey
+const reservationStatement = (range: Range) => `
+  SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, held.open, held.sold, held.unmoved,
+         (r.status = 'PENDING') <> (held.open > 0)
+           OR (r.status = 'CONFIRMED' AND held.sold = 0)
+           OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0) AS is_astray
   FROM reservation r
   CROSS JOIN LATERAL (
-    SELECT COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold
+    SELECT COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
+           COALESCE(bool_or(($10::timestamptz IS NULL OR r.created_at > $10) AND NOT EXISTS (
+             SELECT FROM inventory_ledger m
+             WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
+               AND m.reservation_id = l.reservation_id AND m.item_id = l.item_id
+           )), false) AS unmoved
     FROM reservation_line l
     WHERE l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
   ) held
   WHERE ${within(range, "uuid", "r", "reservation_id")}
-    AND $10::timestamptz IS NOT DISTINCT FROM $10
     AND ((r.status = 'PENDING') <> (held.open > 0)
       OR (r.status = 'CONFIRMED' AND held.sold = 0)
-      OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0))`
+      OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0)
+      OR held.unmoved)`
 
-interface PendingRow {
+// reservation_line_pkey, reservation_pkey
+const orphanStatement = (range: Range) => `
+  SELECT l.merchant_id, l.reservation_id
+  FROM reservation_line l
+  WHERE ${within(range, "uuid", "l", "reservation_id")}
+    AND $10::timestamptz IS NOT DISTINCT FROM $10
+    AND NOT EXISTS (
+      SELECT FROM reservation r WHERE r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+    )`
+
+interface ReservationRow {
   readonly merchant_id: string
   readonly reservation_id: string
   readonly order_id: string
   readonly status: string
   readonly open: number
   readonly sold: number
+  readonly unmoved: boolean
+  readonly is_astray: boolean
 }
 
-const ofPending = (row: PendingRow): ReadonlyArray<Finding> => [
+const ofPending = (row: ReservationRow): ReadonlyArray<Finding> => [
   finding("pending-holds", {
     merchantId: row.merchant_id,
     orderId: row.order_id,
@@ -215,7 +242,7 @@ const ofPending = (row: PendingRow): ReadonlyArray<Finding> => [
  * found where the reservation was made; a line that has none is looked for to the stock's end.
  */
 // reservation_line_pkey, reservation_pkey, item_pkey, stock_pkey, ledger_checkpoint_pkey, inventory_ledger_pkey
-const lineStatement = (range: Range) => `
+const lineStatement = `
   SELECT *
   FROM (
     SELECT l.merchant_id, l.reservation_id, l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned,
@@ -242,12 +269,11 @@ const lineStatement = (range: Range) => `
                WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
                  AND m.reservation_id = l.reservation_id
              ) AS has_movement
-    FROM reservation_line l
+    FROM unnest($1, $2) AS asked (merchant_id, reservation_id)
+    JOIN reservation_line l ON l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
     LEFT JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
     LEFT JOIN item i ON i.merchant_id = l.merchant_id AND i.item_id = l.item_id
     LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
-    WHERE ${within(range, "uuid", "l", "reservation_id")}
-      AND $10::timestamptz IS NOT DISTINCT FROM $10
   ) stated
   WHERE NOT has_reservation OR NOT has_stock OR NOT has_movement`
 
@@ -475,10 +501,41 @@ export const tracked = question(
   ofTracked
 )
 
+/** Reservations and their lines; lines that do not go together with the rest are looked at one by one. */
+const reservations: Question = {
+  name: "reservations",
+  ...byReservation,
+  ask: (ask, range, marks) => {
+    const parameters = [...rangeParameters(range), parameter("timestamptz", marks.ledgerKeptSince)]
+    return askedTwice(
+      Effect.gen(function* () {
+        const rows = yield* ask<ReservationRow>(reservationStatement(range), parameters)
+        const orphans = yield* ask<Pick<ReservationRow, "merchant_id" | "reservation_id">>(
+          orphanStatement(range),
+          parameters
+        )
+        const closer = [...rows.filter(({ unmoved }) => unmoved), ...orphans]
+        const lines =
+          closer.length === 0
+            ? []
+            : yield* ask<LineRow>(lineStatement, [
+                arrays.text(closer.map(({ merchant_id }) => merchant_id)),
+                arrays.uuid(closer.map(({ reservation_id }) => reservation_id))
+              ])
+        const found = [
+          ...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending),
+          ...lines.flatMap(ofLine)
+        ]
+        // An orphan is there once for each of its lines.
+        return [...new Map(found.map((each) => [each.id, each])).values()]
+      })
+    )
+  }
+}
+
 export const questions: ReadonlyArray<Question> = [
   question("items", byItem, itemStatement, ofItem),
-  question("reservations", byReservation, pendingStatement, ofPending),
-  question("reservation lines", byReservation, lineStatement, ofLine),
+  reservations,
   question("orders", byOrder, soldStatement, ofSold),
   question("discrepancies", byDiscrepancy, discrepancyStatement, ofDiscrepancy),
   question("tracking", byTracking, trackingStatement, ofTracking)

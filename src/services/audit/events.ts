@@ -106,6 +106,8 @@ const summedStatement = (range: Range) => `
     FROM inventory_ledger l
     WHERE ${within(range, "uuid", "l", "stock_id")}
       AND ${inWindow}
+    -- Computed once for each row, and not wherever it is used.
+    OFFSET 0
   ) digested
   GROUP BY 1`
 

@@ -109,14 +109,13 @@ interface ChainRow {
   readonly reserved_expected: number
   readonly unallocatable_expected: number
   readonly breaks: boolean
-  readonly has_stock: boolean
 }
 
 /**
  * The movements of a range of stocks follow one another: numbered without gaps, in time, each with the balances of the one
- * before it plus its deltas, and all of a stock of their item. A row that does not is told with what it should be.
+ * before it plus its deltas. A row that does not is told with what it should be.
  */
-// inventory_ledger_pkey, stock_pkey
+// inventory_ledger_pkey
 const chainStatement = (range: Range) => `
   WITH checkpoint AS (${checkpointsOf(range)}),
   movement AS (
@@ -126,22 +125,20 @@ const chainStatement = (range: Range) => `
            COALESCE(lag(l.on_hand) OVER w, c.on_hand, 0) AS on_hand_before,
            COALESCE(lag(l.reserved) OVER w, c.reserved, 0) AS reserved_before,
            COALESCE(lag(l.unallocatable) OVER w, c.unallocatable, 0) AS unallocatable_before,
-           COALESCE(lag(l.recorded_at) OVER w, c.recorded_at) AS recorded_before,
-           s.stock_id IS NOT NULL AND s.item_id = l.item_id AS has_stock
+           COALESCE(lag(l.recorded_at) OVER w, c.recorded_at) AS recorded_before
     FROM inventory_ledger l
     LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
-    LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id
     WHERE ${within(range, "uuid", "l", "stock_id")}
       AND (c.sequence IS NULL OR l.sequence > c.sequence AND l.recorded_at >= c.recorded_at)
     WINDOW w AS (PARTITION BY l.merchant_id, l.stock_id ORDER BY l.recorded_at, l.sequence)
   )
-  SELECT * FROM (${judged}) judged WHERE breaks OR NOT has_stock`
+  SELECT * FROM (${judged}) judged WHERE breaks`
 
 const judged = `
     SELECT merchant_id, stock_id, item_id, sequence, recorded_at, posting_id, sequence_before, on_hand, reserved,
            unallocatable, on_hand_before + on_hand_delta AS on_hand_expected,
            reserved_before + reserved_delta AS reserved_expected,
-           unallocatable_before + unallocatable_delta AS unallocatable_expected, has_stock,
+           unallocatable_before + unallocatable_delta AS unallocatable_expected,
            sequence <> sequence_before + 1
              OR on_hand <> on_hand_before + on_hand_delta
              OR reserved <> reserved_before + reserved_delta
@@ -171,18 +168,16 @@ const partStatement = `
            COALESCE(lag(l.reserved) OVER w, $6::bigint) AS reserved_before,
            COALESCE(lag(l.unallocatable) OVER w, $7::bigint) AS unallocatable_before,
            COALESCE(lag(l.recorded_at) OVER w, $3::text::timestamptz) AS recorded_before,
-           s.stock_id IS NOT NULL AND s.item_id = l.item_id AS has_stock,
            lead(l.sequence) OVER w IS NULL AS is_last,
            l.recorded_at::text AS at
     FROM part l
-    LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id
     WINDOW w AS (ORDER BY l.recorded_at, l.sequence)
   )
   SELECT judged.*, last.at, last.count
   FROM (${judged}) judged
   JOIN (SELECT recorded_at, sequence, is_last, at, count(*) OVER () AS count FROM movement) last
     ON last.recorded_at = judged.recorded_at AND last.sequence = judged.sequence
-  WHERE breaks OR NOT has_stock OR last.is_last`
+  WHERE breaks OR last.is_last`
 
 interface PartRow extends ChainRow {
   readonly at: string
@@ -216,25 +211,50 @@ const ofChain = (row: ChainRow): ReadonlyArray<Finding> => {
       })
     )
   }
-  if (!row.has_stock) {
-    found.push(
-      finding("own-merchant", {
-        ...about,
-        row: {
-          sequence: row.sequence,
-          recordedAt: row.recorded_at,
-          itemId: row.item_id,
-          stockId: row.stock_id
-        }
-      })
-    )
-  }
   return found
 }
 
 export const chain = (ask: Ask, range: Range) =>
   askedTwice(
     Effect.map(ask<ChainRow>(chainStatement(range), rangeParameters(range)), (rows) => rows.flatMap(ofChain))
+  )
+
+interface HomeRow {
+  readonly merchant_id: string
+  readonly stock_id: string
+  readonly item_id: string
+  readonly sequence: number
+  readonly movements: number
+}
+
+// inventory_ledger_pkey, stock_pkey
+const homeStatement = (range: Range) => `
+  SELECT moved.*
+  FROM (
+    SELECT l.merchant_id, l.stock_id, l.item_id, min(l.sequence) AS sequence, count(*) AS movements
+    FROM inventory_ledger l
+    WHERE ${within(range, "uuid", "l", "stock_id")}
+    GROUP BY l.merchant_id, l.stock_id, l.item_id
+  ) moved
+  WHERE NOT EXISTS (
+    SELECT FROM stock s
+    WHERE s.merchant_id = moved.merchant_id AND s.stock_id = moved.stock_id AND s.item_id = moved.item_id
+  )`
+
+/** Movements are of a stock of their merchant and their item. */
+export const homes = (ask: Ask, range: Range) =>
+  askedTwice(
+    Effect.map(ask<HomeRow>(homeStatement(range), rangeParameters(range)), (rows) =>
+      rows.map((row) =>
+        finding("own-merchant", {
+          merchantId: row.merchant_id,
+          stockId: row.stock_id,
+          itemId: row.item_id,
+          subject: `movements of item ${row.item_id} on stock ${row.stock_id}`,
+          row: { firstSequence: row.sequence, movements: row.movements }
+        })
+      )
+    )
   )
 
 /** One stock's movements, part by part: what was read stays as it is, so that parts may be read at different times. */
@@ -465,17 +485,19 @@ const netsStatement = (range: Range) => `
   FROM (
     SELECT m.merchant_id, m.stock_id, m.item_id, m.reservation_id, m.order_id, m.open, m.sold, m.returned,
            COALESCE(line.open, 0)::bigint AS line_open, COALESCE(line.sold, 0)::bigint AS line_sold,
-           COALESCE(line.returned, 0)::bigint AS line_returned
+           COALESCE(line.returned, 0)::bigint AS line_returned, m.since
     FROM moved m
-    LEFT JOIN reservation r ON r.merchant_id = m.merchant_id AND r.reservation_id = m.reservation_id
     CROSS JOIN LATERAL (
       SELECT sum(n.open) AS open, sum(n.sold) AS sold, sum(n.returned) AS returned
       FROM reservation_line n
       WHERE n.merchant_id = m.merchant_id AND n.reservation_id = m.reservation_id AND n.stock_id = m.stock_id
     ) line
-    WHERE m.since IS NULL OR r.created_at > m.since
   ) compared
-  WHERE (open, sold, returned) IS DISTINCT FROM (line_open, line_sold, line_returned)`
+  WHERE (open, sold, returned) IS DISTINCT FROM (line_open, line_sold, line_returned)
+    AND (since IS NULL OR EXISTS (
+      SELECT FROM reservation r
+      WHERE r.merchant_id = compared.merchant_id AND r.reservation_id = compared.reservation_id AND r.created_at > since
+    ))`
 
 const ofNet = (row: NetRow): Finding =>
   finding("line-is-its-ledger", {

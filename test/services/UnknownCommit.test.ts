@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { assertInvariants } from "../support/invariants.ts"
-import { connect, replica, shopOf } from "../support/ledger.ts"
+import { caller, connect, replica, shopOf } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { type Fault, proxyTo } from "../support/proxy.ts"
 
@@ -38,7 +38,7 @@ describe("a commit whose outcome is unknown", () => {
       `has the right answer and one effect: ${[fault, ...Object.entries(more ?? {}).flat()].join(", ")}`,
       () =>
         Effect.gen(function* () {
-          const { available, confirm, item, proxy, receive, reserve, sql, url } = yield* proxied
+          const { available, confirm, item, orders, proxy, receive, reserve, sql, url } = yield* proxied
 
           // Its creator is told that it made the reservation.
           proxy.arm(fault, more)
@@ -60,6 +60,14 @@ describe("a commit whose outcome is unknown", () => {
           )
           assert.deepStrictEqual(rows, [{ delta: 100 }, { delta: 7 }])
 
+          // A paid sale keeps no answer: its lines say that it was applied.
+          proxy.arm(fault, more)
+          const line = { productVariantId: "cup", quantity: 1 }
+          const paid = yield* orders.recordSale(yield* caller(), { orderId: "paid", lines: [line] })
+          assert.deepInclude(paid.answer, { applied: 1, repeated: 0, changed: 0 })
+          assert.strictEqual(proxy.fired(), 3)
+          assert.strictEqual(yield* available("cup"), 104)
+
           // Many callers of one batch are answered each for themselves.
           yield* item("saucer")
           yield* receive("saucer", 100)
@@ -79,10 +87,10 @@ describe("a commit whose outcome is unknown", () => {
             (result) => result._tag === "Failure" && result.failure._tag === "InsufficientStock"
           )
           assert.deepStrictEqual([created.length, refused.length], [99, 51])
-          assert.strictEqual(proxy.fired(), 3)
+          assert.strictEqual(proxy.fired(), 4)
           assert.strictEqual(yield* available("saucer"), 0)
           assert.deepStrictEqual(yield* sql.run("SELECT count(*) AS count FROM reservation"), [
-            { count: 101 }
+            { count: 102 }
           ])
           yield* assertInvariants(url)
         })

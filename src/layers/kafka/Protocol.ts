@@ -26,7 +26,7 @@ export type Api =
   | "CreateTopics"
 
 interface WireRequest {
-  readonly request: unknown
+  readonly request: object
   readonly response: { readonly decode: (raw: unknown) => Promise<unknown> }
 }
 
@@ -119,12 +119,24 @@ export const requestOf = (
   api: Api,
   parameters: object
 ): { readonly request: unknown; readonly decode: (bytes: unknown) => Promise<unknown> } => {
-  const { response, ...made } = apis.lookup(versions)(apiKeys[api], apis.requests[api])(parameters)
+  const { request, response, ...made } = apis.lookup(versions)(apiKeys[api], apis.requests[api])(parameters)
+  const body = encodedBody in parameters ? (parameters[encodedBody] as Buffer) : undefined
+  const encoded = body === undefined ? {} : { encode: async () => ({ buf: body, buffer: body }) }
   return {
-    request: { ...made, logResponseError: false, response: { decode: asItCame, parse: asItCame } },
+    request: {
+      ...made,
+      request: { ...request, ...encoded },
+      logResponseError: false,
+      response: { decode: asItCame, parse: asItCame }
+    },
     decode: response.decode
   }
 }
+
+/** Among the parameters of a request: its body, encoded already. */
+export const encodedBody = Symbol("encodedBody")
+
+export const crc32c = load("kafkajs/src/protocol/recordBatch/crc32C") as (bytes: Buffer) => number
 
 const { Codecs } = load("kafkajs/src/protocol/message/compression") as {
   readonly Codecs: Record<number, () => unknown>
@@ -136,9 +148,6 @@ const codecOf = (
   const codec = { compress: (encoder: { readonly buffer: Buffer }) => compress(encoder.buffer), decompress }
   return () => codec
 }
-const [deflate, inflate] = [promisify(zlib.gzip), promisify(zlib.unzip)]
-// Events compress nearly as well at the lowest level, in a third of the time.
-Codecs[1] = codecOf((bytes) => deflate(bytes, { level: 1 }), inflate)
 Codecs[4] = codecOf(promisify(zlib.zstdCompress), promisify(zlib.zstdDecompress))
 
 export const errorTypeOf = (code: number): string =>
@@ -169,8 +178,6 @@ export const codes = {
 /** Of these the broker says that they pass: a leader is elected, a replica catches up, a topic is being made. */
 const passing = new Set([2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 56, 74, 75, 78, 88])
 export const isPassing = (code: number): boolean => passing.has(code)
-
-export const gzip = 1
 
 export interface WireMessage {
   readonly key: Buffer | null

@@ -9,7 +9,8 @@ import {
 import { followsRefused } from "../Publishing.ts"
 import { type Client, type TopicView, refusedWith, requestTimeoutMs } from "./Client.ts"
 import { partitionOf } from "./Partitioner.ts"
-import { codes, errorTypeOf, gzip, isPassing } from "./Protocol.ts"
+import { codes, encodedBody, errorTypeOf, isPassing } from "./Protocol.ts"
+import { encodeProduce } from "./RecordBatch.ts"
 
 /**
  * Sends messages in rounds: one fiber takes what waits, and each round has at most one batch for each partition and at
@@ -23,7 +24,6 @@ const roundMessagesMax = 4_000
 const roundBytesMax = 4_000_000
 /** Brokers refuse batches, not messages, beyond `max.message.bytes`: 1 MiB after compression unless configured. */
 const batchBytesMax = 1_000_000
-const allInSyncReplicas = -1
 const retryPauseMs = 50
 /** Below our own bound, so that the broker's answer says what it waited for. */
 const replicasWithinMs = 4_000
@@ -300,6 +300,7 @@ const recordBytes = 32
 const sendRound = Effect.fnUntraced(function* (client: Client, batches: ReadonlyArray<Batch>) {
   const byLeader = new Map<number, Array<Batch>>()
   const answers = new Map<string, number>()
+  const now = yield* Clock.currentTimeMillis
   for (const batch of batches) {
     if (batch.leader < 0) {
       answers.set(placeOf(batch.topic, batch.partition), leaderNotAvailable)
@@ -312,7 +313,15 @@ const sendRound = Effect.fnUntraced(function* (client: Client, batches: Readonly
   yield* Effect.forEach(
     byLeader,
     ([leader, of]) =>
-      Effect.map(client.ask<ProduceAnswer>(leader, "Produce", produceOf(of)), ({ topics }) => {
+      Effect.gen(function* () {
+        const body = yield* Effect.promise(() =>
+          encodeProduce(
+            of.map(({ messages, partition, topic }) => ({ topic, partition, records: messages })),
+            replicasWithinMs,
+            now
+          )
+        )
+        const { topics } = yield* client.ask<ProduceAnswer>(leader, "Produce", { [encodedBody]: body })
         for (const { partitions, topicName } of topics)
           for (const { errorCode, partition } of partitions)
             answers.set(placeOf(topicName, partition), errorCode)
@@ -326,21 +335,3 @@ const sendRound = Effect.fnUntraced(function* (client: Client, batches: Readonly
 })
 
 const leaderNotAvailable = 5
-
-const produceOf = (batches: ReadonlyArray<Batch>): object => {
-  const byTopic = new Map<string, Array<object>>()
-  for (const { messages, partition, topic } of batches) {
-    const partitions = byTopic.get(topic) ?? []
-    byTopic.set(topic, partitions)
-    partitions.push({
-      partition,
-      messages: messages.map(({ headers, key, value }) => ({ key, value, headers }))
-    })
-  }
-  return {
-    acks: allInSyncReplicas,
-    timeout: replicasWithinMs,
-    compression: gzip,
-    topicData: [...byTopic].map(([topic, partitions]) => ({ topic, partitions }))
-  }
-}

@@ -7,6 +7,7 @@ import { backup, groups, migrate, outbox, publish, tail, token } from "./cli/com
 import { dlq } from "./cli/dlq.ts"
 import { doctor } from "./cli/doctor.ts"
 import { ledger } from "./cli/ledger.ts"
+import { exportFile, importFile } from "./cli/files.ts"
 import { linesOf } from "./cli/failures.ts"
 import { program, serve } from "./cli/serve.ts"
 import { topics } from "./cli/topics.ts"
@@ -32,6 +33,8 @@ const holdfast = Command.make("holdfast", {}, () => program).pipe(
     groups,
     outbox,
     dlq,
+    importFile,
+    exportFile,
     audit,
     ledger,
     backup

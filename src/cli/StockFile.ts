@@ -102,6 +102,7 @@ interface Parsed {
 
 async function* csvRows(path: string, source: ReadStream): AsyncGenerator<ReadonlyArray<Read>> {
   let reads: Array<Read> = []
+  let skipped: number | undefined
   const parser = parse({
     bom: true,
     info: true,
@@ -110,8 +111,10 @@ async function* csvRows(path: string, source: ReadStream): AsyncGenerator<Readon
     max_record_size: recordLengthMax,
     skip_records_with_error: true,
     on_skip: (error) => {
-      const { lines } = error as unknown as { readonly lines?: number }
-      reads.push({ line: lines ?? 0, complaint: `is not CSV: ${error?.message ?? "a record is malformed"}` })
+      const { lines = 0 } = error as unknown as { readonly lines?: number }
+      // A record that is wrong in two places is skipped twice.
+      if (skipped !== lines) reads.push({ line: lines, complaint: `is not CSV: ${error?.message}` })
+      skipped = lines
       return undefined
     }
   })

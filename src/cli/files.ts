@@ -104,33 +104,34 @@ export const importFile = Command.make(
     json
   },
   ({ again, file, format, json, merchant }) =>
-    withFiles(merchant, (files, merchantId) =>
-      Effect.gen(function* () {
-        const kind = yield* formatOf(format, file)
-        const startedAt = yield* Clock.currentTimeMillis
-        const { bytes, hash } = yield* readable(() => identify(file))
-        const run = again ? ` ${yield* nextUuid}` : ""
-        const report = new Report(json, bytes)
-        const books: Importing = {
-          files,
-          merchantId,
-          key: `holdfast import ${hash}${run}`,
-          reason: `import of ${path.basename(file).replace(/[\p{Cc}\p{Cs}]/gu, "")}`.slice(0, 1_024),
-          locations: new Set([defaultLocationId]),
-          report
-        }
-        yield* Effect.ensuring(loadAll(books, readRows(file, kind, chunkRows)), report.clear)
-        const now = yield* readable(() => identify(file))
-        if (now.hash !== hash) {
-          return yield* new FileUnreadable({
-            reason: `${file} was changed while it was read: import it again as it is now`
-          })
-        }
-        yield* report.summarize((yield* Clock.currentTimeMillis) - startedAt)
-        const { refused, rows } = report
-        if (refused > 0) return yield* new RowsRefused({ refused, rows })
-      })
-    )
+    Effect.gen(function* () {
+      const kind = yield* formatOf(format, file)
+      const { bytes, hash } = yield* readable(() => identify(file))
+      const run = again ? ` ${yield* nextUuid}` : ""
+      yield* withFiles(merchant, (files, merchantId) =>
+        Effect.gen(function* () {
+          const startedAt = yield* Clock.currentTimeMillis
+          const report = new Report(json, bytes)
+          const books: Importing = {
+            files,
+            merchantId,
+            key: `holdfast import ${hash}${run}`,
+            reason: `import of ${path.basename(file).replace(/[\p{Cc}\p{Cs}]/gu, "")}`.slice(0, 1_024),
+            locations: new Set([defaultLocationId]),
+            report
+          }
+          yield* Effect.ensuring(loadAll(books, readRows(file, kind, chunkRows)), report.clear)
+          if ((yield* readable(() => identify(file))).hash !== hash) {
+            return yield* new FileUnreadable({
+              reason: `${file} was changed while it was read: import it again as it is now`
+            })
+          }
+          yield* report.summarize((yield* Clock.currentTimeMillis) - startedAt)
+          const { refused, rows } = report
+          if (refused > 0) return yield* new RowsRefused({ refused, rows })
+        })
+      )
+    })
 ).pipe(
   Command.withDescription(
     "Load items and stocks from a file. Safe to run again: what was loaded from it is not touched a second time (24 h)"

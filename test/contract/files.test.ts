@@ -3,9 +3,8 @@ import { Effect, Redacted } from "effect"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import { assertInvariants } from "../support/invariants.ts"
 import { connect } from "../support/ledger.ts"
-import { Service, eventually, fresh, merchant, merchantAt, run, startService } from "../support/service.ts"
+import { Service, fresh, merchant, merchantAt, run, startService } from "../support/service.ts"
 import { pick } from "../support/shape.ts"
 
 /** `holdfast import` and `holdfast export` (CONTRACTS section 8), as processes of their own beside a running service. */
@@ -44,6 +43,8 @@ const exported = (merchantId: string, ...flags: ReadonlyArray<string>) =>
 /** What the books of a merchant say, without ids and times. */
 const booksOf = Effect.fnUntraced(function* (merchantId: string) {
   const sql = yield* connect(Redacted.make((yield* Service).databaseUrl))
+  // What was loaded a moment ago is not known to the planner yet.
+  yield* sql.run("ANALYZE")
   const question = (columns: string, from: string) =>
     sql.run(`SELECT ${columns} FROM ${from} ORDER BY ${columns}`, [merchantId])
   return {
@@ -274,47 +275,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("imp
           locations.map((row) => row["location_id"]),
           ["default", "place 0", "place 1", "place 2"]
         )
-      }),
-    patience
-  )
-
-  it.effect(
-    "killed half-way and started again, ends with the same books as one that was not",
-    () =>
-      Effect.gen(function* () {
-        const { databaseUrl } = yield* Service
-        const sql = yield* connect(Redacted.make(databaseUrl))
-        const rows = Array.from(
-          { length: 8_000 },
-          (_, index) =>
-            `v${index},s${index},${(index * 7) % 1_000},${index % 5 === 0 ? `place ${index % 40}` : ""},Item ${index}`
-        )
-        // Some are refused, and some speak of an item a second time.
-        rows[123] = `v123,s5,1,,`
-        rows[5_000] = `v17,,999,,`
-        const content = ["productVariantId,sku,quantity,locationId,name", ...rows].join("\n")
-        const [whole, cut] = [fresh("whole"), fresh("cut")]
-        const where = yield* file("large.csv", content)
-        const unbroken = yield* load(where, whole)
-        const loadedOf = (merchantId: string) =>
-          Effect.map(
-            sql.run<{ count: number }>("SELECT count(*) AS count FROM item WHERE merchant_id = $1", [
-              merchantId
-            ]),
-            ([row]) => row!.count
-          )
-        for (const atLeast of [500, 3_000]) {
-          const program = yield* holdfast("import", where, "--merchant", cut)
-          yield* eventually(loadedOf(cut), (count) => count >= atLeast)
-          yield* program.kill("SIGKILL")
-          assert.strictEqual((yield* program.ended).signal, "SIGKILL")
-          assert.isBelow(yield* loadedOf(cut), 7_900)
-        }
-        const last = yield* load(where, cut)
-        assert.deepStrictEqual([last.code, last.err], [unbroken.code, unbroken.err])
-        assert.include(last.err, "1 of 8000 rows were refused")
-        assert.deepStrictEqual(yield* booksOf(cut), yield* booksOf(whole))
-        yield* assertInvariants(Redacted.make(databaseUrl))
       }),
     patience
   )

@@ -37,7 +37,7 @@ export const slicesAfter = Effect.fnUntraced(function* (ask: Ask, from: Key, mer
   let stocks = 0
   let movements = 0
   rows.forEach((row, index) => {
-    const isHot = row.movements > movementsPerRange
+    const isHot = row.movements > 4 * movementsPerRange
     const end = { merchantId: row.merchant_id, id: row.stock_id }
     if (isHot && stocks > 0) {
       const before = rows[index - 1]!
@@ -561,7 +561,9 @@ const summedStatement = `
   )
   SELECT *
   FROM (
-    SELECT $1::text AS merchant_id, $2::text AS stock_id, NULL::text AS item_id, u.reservation_id, u.order_id,
+    SELECT $1::text AS merchant_id, $2::text AS stock_id,
+           (SELECT s.item_id FROM stock s WHERE s.merchant_id = $1::text AND s.stock_id = $2::text::uuid) AS item_id,
+           u.reservation_id, u.order_id,
            (u.open + COALESCE(later.open, 0))::bigint AS open, (u.sold + COALESCE(later.sold, 0))::bigint AS sold,
            (u.returned + COALESCE(later.returned, 0))::bigint AS returned,
            COALESCE(line.open, 0)::bigint AS line_open, COALESCE(line.sold, 0)::bigint AS line_sold,

@@ -37,7 +37,7 @@ export const slicesAfter = Effect.fnUntraced(function* (ask: Ask, from: Key, mer
   let stocks = 0
   let movements = 0
   rows.forEach((row, index) => {
-    const isHot = row.movements > 4 * movementsPerRange
+    const isHot = row.movements > movementsPerRange
     const end = { merchantId: row.merchant_id, id: row.stock_id }
     if (isHot && stocks > 0) {
       const before = rows[index - 1]!

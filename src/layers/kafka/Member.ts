@@ -229,7 +229,13 @@ const commit = Effect.fnUntraced(function* (life: Life, positions: ReadonlyArray
     if (due.length > 0) {
       const { generation } = life
       // A connection may have ended that nobody used: the next one shows whether the broker is there.
-      const answer = yield* Effect.retry(sendCommit(life, due), { times: 1 })
+      // Whoever stops has ten seconds in all, and this cannot be interrupted.
+      const answer = yield* Effect.retry(sendCommit(life, due), { times: 1 }).pipe(
+        Effect.timeoutOrElse({
+          duration: boundMs,
+          orElse: () => Effect.fail(unavailable(`commits are not answered in ${boundMs} ms`))
+        })
+      )
       for (const { partition, partitionId, topic, epoch, next } of due) {
         const code = answer.get(`${topic}/${partition}`) ?? codes.unknownMember
         const holding = holdings.byId.get(partitionId)

@@ -162,6 +162,33 @@ describe("the runner", () => {
     })
   )
 
+  it.live("buries 5 MiB, and keeps what the dead letters' own topic refuses", () =>
+    Effect.gen(function* () {
+      const { cluster, deadLetters, publish, read, start, untilDone } = yield* streams
+      const told = recorded()
+      yield* start([told.consumer], nothing)
+      const large = { ...told.message(0, { about: "one thing" }), value: Buffer.alloc(5 * 1024 * 1024, "x") }
+      yield* publish(large, told.message(1, { about: "one thing" }))
+      yield* untilDone(told.topic)
+      const [buried] = yield* read(`${told.topic}.dlq`, 1)
+      assert.strictEqual(buried!.value!.byteLength, large.value.byteLength)
+      yield* cluster.refuse(({ topic }) => topic.endsWith(".dlq"))
+      yield* publish({ ...told.message(2), value: "not json" }, told.message(3))
+      yield* untilDone(told.topic)
+      assert.sameMembers(told.numbers(), [1, 3])
+      const letters = yield* deadLetters.list({ topic: told.topic })
+      assert.deepStrictEqual(
+        letters.map(({ reason, valueBytes }) => [reason.code, valueBytes]),
+        [
+          ["TOO_LARGE", 5 * 1024 * 1024],
+          ["NOT_JSON", 8]
+        ]
+      )
+      const { value } = (yield* deadLetters.show(letters[1]!.deadLetterId))!
+      assert.strictEqual(Buffer.from(value!).toString(), "not json")
+    })
+  )
+
   it.live("asks again for a while before a refusal is for good: what it is for may be on its way", () =>
     Effect.gen(function* () {
       const { deadLetters, publish, start, untilDone } = yield* streams

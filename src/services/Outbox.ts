@@ -85,6 +85,11 @@ const groupsPerRead = 64
 const refusalsMax = 3
 /** Notifications wake the dispatcher; this is the backstop, and how soon another's buckets are taken over. */
 const pollEvery = "500 millis"
+/**
+ * Rounds of a bucket begin at least this far apart, so that under load a round takes along what many batches wrote: a
+ * round costs two commits however much it carries. What comes after a silence goes at once.
+ */
+const roundSpacingMs = 20
 /** Group rows of a bucket that one statement removes at most. */
 const removeBatch = 500
 const waitOut = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
@@ -173,7 +178,10 @@ const runBucket = Effect.fnUntraced(function* (
     yield* Effect.sleep(pollEvery)
   }
   const which = [parameter("int4", bucket)]
+  let roundAt = 0
   for (;;) {
+    yield* Effect.sleep(Math.max(0, roundAt + roundSpacingMs - (yield* Clock.currentTimeMillis)))
+    roundAt = yield* Clock.currentTimeMillis
     // One round trip: what was let go goes before what is read beside it, which is then read again.
     const [released, pending, holds] = yield* Effect.all(
       [
@@ -187,6 +195,7 @@ const runBucket = Effect.fnUntraced(function* (
     else {
       if (pending.length > 0) yield* publishPending(session, broker, bucket, pending, holds)
       if (pending.length < groupsPerRead) yield* pause
+      else roundAt = 0
     }
   }
 })

@@ -3,6 +3,7 @@ import { Effect, Redacted } from "effect"
 import { randomBytes } from "node:crypto"
 import { attributeOf, collector } from "../support/collector.ts"
 import { connect } from "../support/ledger.ts"
+import { ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { type Answer, eventually, fresh, merchantAt, run, startService } from "../support/service.ts"
 
@@ -142,14 +143,23 @@ describe("secrets", { timeout }, () => {
         key: canary("IdempotencyKey"),
         body: canary("Body"),
         badToken: canary("Token"),
-        kafkaPassword: canary("Kafka")
+        kafkaPassword: saslUser.password
       }
       const collected = yield* collector
       const { address, database, maintenance, sql } = yield* databaseWith(secrets.password)
+      const kafkaLogin =
+        ownKafkaMissing === undefined
+          ? {
+              KAFKA_BROKERS: (yield* ownKafka({ sasl: true })).saslBrokers,
+              KAFKA_SASL_MECHANISM: "plain",
+              KAFKA_SASL_USERNAME: saslUser.username,
+              KAFKA_SASL_PASSWORD: secrets.kafkaPassword
+            }
+          : {}
       const service = yield* startService(address, {
         OTEL_EXPORTER_OTLP_ENDPOINT: collected.endpoint,
         LOG_LEVEL: "debug",
-        KAFKA_SASL_PASSWORD: secrets.kafkaPassword,
+        ...kafkaLogin,
         REQUEST_TIMEOUT_MS: "3000"
       })
       const shop = yield* merchantAt(service)

@@ -63,7 +63,7 @@ export interface OwnKafka extends Kafka {
   readonly thaw: Effect.Effect<void>
 }
 
-export const saslUser = { username: "user", password: "secret" }
+export const saslUser = { username: "user", password: "canaryOfKafkasOwnUser" }
 
 /** The brokers of TEST_KAFKA_BROKERS, or a server of our own. */
 export const kafka: Effect.Effect<{ readonly brokers: string }, never, Scope.Scope> = Effect.suspend(() => {

@@ -35,7 +35,7 @@ export interface RepairPlan {
 }
 
 /**
- * Mends what audit has found (decision 0011): the books follow the ledger, through the kernel's own rules and locks, and
+ * Mends what audit has found (decision 0009): the books follow the ledger, through the kernel's own rules and locks, and
  * each repair is kept in `audit_repair`. What cannot be derived is acknowledged by a person, or left.
  */
 export class Repairs extends Context.Service<

@@ -7,7 +7,7 @@ import { Effect, type Redacted } from "effect"
  * asked in one snapshot each, so that they can be asked while others write, too.
  *
  * `holdfast audit` asks the same in slices, by other means. The two share nothing on purpose: each is the other's oracle
- * (decision 0011).
+ * (decision 0009).
  */
 
 export interface Violation {

@@ -15,7 +15,7 @@ import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 import { addLine } from "./reservations.ts"
 
 /**
- * What `audit --repair` does to the books (decision 0011). The ledger is the truth of stock, and is never rewritten: what
+ * What `audit --repair` does to the books (decision 0009). The ledger is the truth of stock, and is never rewritten: what
  * was changed beside it is made again from it, silently, because the events told what the ledger says. What a document
  * promises and the ledger does not have is made up for by a movement, with its events like any other.
  */

@@ -38,7 +38,12 @@ let names = 0
 const fresh = (name: string): string => `${name}.${++names}`
 const freshTopic = Effect.fnUntraced(function* (name: string, partitions = 8) {
   const topic = fresh(name)
-  yield* (yield* connect()).createTopics([topic], { partitions })
+  const { createTopics } = yield* connect()
+  // A server that was restarted a moment ago takes connections before it takes topics.
+  yield* Effect.retry(createTopics([topic], { partitions }), {
+    times: 100,
+    schedule: Schedule.spaced("200 millis")
+  })
   return topic
 }, Effect.scoped)
 

@@ -8,6 +8,7 @@ import type { LoadResult } from "./loadGenerator.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
 import { seedHistory } from "./support/History.ts"
+import { machineOf, writeReport } from "./support/Report.ts"
 import { type Service, service } from "./support/Service.ts"
 
 /**
@@ -81,16 +82,11 @@ export const history = Effect.fnUntraced(function* (options: Options) {
 
   print(`  ${((performance.now() - startedAt) / 1000).toFixed(0)} s in all`)
   if (options.quick || options.only !== undefined) return
-  const [version] = yield* execute(maintenance, "SHOW server_version")
   const report = {
     benchmark: "history",
     date: new Date().toISOString(),
     machine: {
-      cores: os.availableParallelism(),
-      model: os.cpus()[0]?.model,
-      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-      node: process.version,
-      postgresql: version!["server_version"],
+      ...(yield* machineOf(maintenance)),
       loadAverageBefore: loadBefore,
       loadAverageAfter: os.loadavg()[0]
     },
@@ -98,8 +94,7 @@ export const history = Effect.fnUntraced(function* (options: Options) {
     targets,
     results
   }
-  const file = path.join(import.meta.dirname, "results", "history.json")
-  yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+  yield* writeReport(report)
 })
 
 type Settings = typeof full

@@ -1,7 +1,5 @@
 import { Context, Effect, Fiber, Layer, type Redacted } from "effect"
-import * as fs from "node:fs/promises"
 import * as os from "node:os"
-import * as path from "node:path"
 import * as KafkaBroker from "../src/layers/KafkaBroker.ts"
 import { topicNames } from "../src/schema/Topic.ts"
 import { Broker } from "../src/services/Broker.ts"
@@ -9,6 +7,7 @@ import { ownKafka } from "../test/support/kafka.ts"
 import { dispatcherOf, drained, fill, pacedOf, pending, reading } from "./outbox.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
+import { machineOf, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { processorSecondsOf, service } from "./support/Service.ts"
 
@@ -114,16 +113,11 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
     `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${os.availableParallelism()} cores, load ${os.loadavg()[0]!.toFixed(1)}`
   )
   if (options.quick || options.only !== undefined) return
-  const [version] = yield* execute(maintenance, "SHOW server_version")
   const report = {
     benchmark: "kafka",
     date: new Date().toISOString(),
     machine: {
-      cores: os.availableParallelism(),
-      model: os.cpus()[0]?.model,
-      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-      node: process.version,
-      postgresql: version!["server_version"],
+      ...(yield* machineOf(maintenance)),
       loadAverage: os.loadavg()[2]
     },
     settings: { ...settings, connections, spreadItems, pacedPerSecond },
@@ -131,9 +125,7 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
     latency: paced,
     drains
   }
-  const file = path.join(import.meta.dirname, "results", "kafka.json")
-  yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
-  yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+  yield* writeReport(report)
 })
 
 interface Drain {

@@ -1,13 +1,12 @@
 import { Effect, Fiber, Layer, type Redacted, Schedule } from "effect"
-import * as fs from "node:fs/promises"
 import * as os from "node:os"
-import * as path from "node:path"
 import * as DatabaseClock from "../src/layers/DatabaseClock.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
 import * as PostgresBroker from "../src/layers/PostgresBroker.ts"
 import { Broker, type IncomingMessage } from "../src/services/Broker.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
+import { machineOf, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { endProgram, processorSecondsOf, service, startProgram } from "./support/Service.ts"
 
@@ -188,16 +187,11 @@ export const outbox = Effect.fnUntraced(function* (options: Options) {
       met: share >= targets.shareWithDispatcher
     }
   ]
-  const version = yield* execute(maintenance, "SHOW server_version")
   const report = {
     benchmark: "outbox",
     date: new Date().toISOString(),
     machine: {
-      cores: os.availableParallelism(),
-      model: os.cpus()[0]?.model,
-      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-      node: process.version,
-      postgresql: version[0]!["server_version"],
+      ...(yield* machineOf(maintenance)),
       loadAverageBefore: os.loadavg()[2]
     },
     settings: { ...settings, connections, spreadItems, pacedPerSecond },
@@ -231,9 +225,7 @@ export const outbox = Effect.fnUntraced(function* (options: Options) {
     `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, load ${os.loadavg()[0]!.toFixed(1)}, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`
   )
   if (!options.quick && options.only === undefined) {
-    const file = path.join(import.meta.dirname, "results", "outbox.json")
-    yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
-    yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+    yield* writeReport(report)
   }
 })
 

@@ -1,12 +1,12 @@
 import { Effect, Redacted } from "effect"
 import { spawn } from "node:child_process"
-import * as fs from "node:fs/promises"
 import * as os from "node:os"
 import * as path from "node:path"
 import type { Load, LoadResult } from "./loadGenerator.ts"
 import { machineLimit, machineLimitTables, reservationsPerBatch } from "./machineLimit.ts"
 import { findClients, output } from "./support/Clients.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
+import { machineOf, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { type Service, service } from "./support/Service.ts"
 import { textbook, textbookTables } from "./textbook.ts"
@@ -183,16 +183,11 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
     hotBatch: median(hot.map(({ batch }) => batch!)),
     spreadBatch: median((results.get("spread") ?? []).map(({ batch }) => batch!))
   }
-  const version = yield* execute(maintenance, "SHOW server_version")
   const report = {
     benchmark: "reserve",
     date: new Date().toISOString(),
     machine: {
-      cores: os.availableParallelism(),
-      model: os.cpus()[0]?.model,
-      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-      node: process.version,
-      postgresql: version[0]!["server_version"],
+      ...(yield* machineOf(maintenance)),
       loadAverageBefore: loadBefore,
       loadAverageAfter: os.loadavg()[0]
     },
@@ -206,9 +201,7 @@ export const reserve = Effect.fnUntraced(function* (options: Options) {
     `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`
   )
   if (!options.quick && options.only === undefined) {
-    const file = path.join(import.meta.dirname, "results", "reserve.json")
-    yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
-    yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+    yield* writeReport(report)
   }
 })
 

@@ -1,13 +1,12 @@
 import { Context, Effect, Layer, type Redacted } from "effect"
-import * as fs from "node:fs/promises"
 import * as os from "node:os"
-import * as path from "node:path"
 import * as Postgres from "../src/layers/Postgres.ts"
 import * as PostgresBroker from "../src/layers/PostgresBroker.ts"
 import { groupOf } from "../src/schema/Topic.ts"
 import { Broker } from "../src/services/Broker.ts"
 import { type Options, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
+import { machineOf, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { endProgram, processorSecondsOf, startProgram } from "./support/Service.ts"
 
@@ -123,7 +122,6 @@ export const streams = Effect.fnUntraced(function* (options: Options) {
   for (const { measured, met, what } of ratios) {
     print(`  ${what.padEnd(40)}${String(measured).padStart(10)}   ≥ ${target} ${met ? "met" : "missed"}`)
   }
-  const version = yield* execute(maintenance, "SHOW server_version")
   print(
     `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${os.availableParallelism()} cores, load ${os.loadavg()[0]!.toFixed(1)}`
   )
@@ -132,20 +130,14 @@ export const streams = Effect.fnUntraced(function* (options: Options) {
     benchmark: "streams",
     date: new Date().toISOString(),
     machine: {
-      cores: os.availableParallelism(),
-      model: os.cpus()[0]?.model,
-      memoryGiB: Math.round(os.totalmem() / 2 ** 30),
-      node: process.version,
-      postgresql: version[0]!["server_version"],
+      ...(yield* machineOf(maintenance)),
       loadAverage: os.loadavg()[2]
     },
     settings: { ...settings, spreadItems },
     ratios,
     rounds
   }
-  const file = path.join(import.meta.dirname, "results", "streams.json")
-  yield* Effect.promise(() => fs.mkdir(path.dirname(file), { recursive: true }))
-  yield* Effect.promise(() => fs.writeFile(file, JSON.stringify(report, null, 2) + "\n"))
+  yield* writeReport(report)
 })
 
 interface Round {

@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     exclude: ["test/faults/**", "node_modules/**"],
-    globalSetup: ["test/support/Postgres.ts"],
+    globalSetup: ["test/support/Postgres.ts", "test/support/shared.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -2,8 +2,10 @@ import { defineConfig } from "vitest/config"
 
 export default defineConfig({
   test: {
-    include: ["test/faults/**/*.test.ts"],
-    globalSetup: ["test/support/Postgres.ts"],
+    // The kernel's random histories too: `npm test` plays a fifth of them.
+    include: ["test/faults/**/*.test.ts", "test/services/decide/properties.test.ts"],
+    env: { HISTORIES: "all" },
+    globalSetup: ["test/support/Postgres.ts", "test/support/shared.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],
     // A busy machine takes several times as long as a quiet one.
     testTimeout: 480_000,

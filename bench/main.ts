@@ -1,5 +1,5 @@
 import { Cause, Effect, Exit, type Runtime } from "effect"
-import { NodeRuntime } from "@effect/platform-node"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { parseArgs } from "node:util"
 import { audit } from "./audit.ts"
 import { history } from "./history.ts"

@@ -1,4 +1,4 @@
-import { NodeHttpClient } from "@effect/platform-node"
+import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import { Clock, Console, Effect, Layer, Option, Redacted, Result, Schema } from "effect"
 import { Command } from "effect/cli"
 import { HttpClient } from "effect/http"

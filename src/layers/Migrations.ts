@@ -1,5 +1,5 @@
 import { PgClient, PgMigrator } from "@effect/sql-pg"
-import { NodeServices } from "@effect/platform-node"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, FileSystem, Path, type Redacted, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 

@@ -4,10 +4,11 @@ import { randomUUID } from "node:crypto"
 import { createServer } from "node:http"
 import { diskFinding, unknownVariables } from "../../src/cli/doctor.ts"
 import type { Finding } from "../../src/services/Doctor.ts"
-import { kafka, kafkaMissing } from "../support/kafka.ts"
+import { kafkaMissing } from "../support/kafka.ts"
 import { connect } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { run } from "../support/service.ts"
+import { kafka } from "../support/shared.ts"
 
 /** `holdfast doctor` as a person runs it: what it prints, and how it ends. */
 

@@ -1,24 +1,25 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { debezium } from "../support/debezium.ts"
-import { kafka, kafkaMissing } from "../support/kafka.ts"
+import { ownKafkaMissing } from "../support/kafka.ts"
 import { connect } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { eventually, fresh, merchantAt, startService } from "../support/service.ts"
 import { pick } from "../support/shape.ts"
+import { connectWorker, kafka } from "../support/shared.ts"
 
 // Goal: what is written into another service's tables is in the books, by way of Debezium and Kafka.
 // Method: a real connector on a real database, with and without schemas in its records, and the program beside it.
 
 const timeout = 300_000
 
-describe.skipIf(kafkaMissing !== undefined)("captured tables", { timeout }, () => {
+describe.skipIf(ownKafkaMissing !== undefined)("captured tables", { timeout }, () => {
   for (const schemas of [false, true]) {
     it.live(`are followed by the books, their records ${schemas ? "with" : "without"} schemas`, () =>
       Effect.gen(function* () {
         const { brokers } = yield* kafka
         const prefix = `${fresh("captured")}.`
-        const { sql } = yield* debezium({
+        const { sql } = yield* debezium(yield* connectWorker, {
           brokers,
           prefix,
           schemas,

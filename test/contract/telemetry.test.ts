@@ -3,9 +3,10 @@ import { Effect, Redacted } from "effect"
 import { randomBytes } from "node:crypto"
 import { attributeOf, collector } from "../support/collector.ts"
 import { connect } from "../support/ledger.ts"
-import { ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
+import { ownKafkaMissing, saslUser } from "../support/kafka.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { type Answer, eventually, fresh, merchantAt, run, startService } from "../support/service.ts"
+import { sharedKafka } from "../support/shared.ts"
 
 /** What leaves the program for those who watch it: that it arrives, and that it tells no secret. */
 
@@ -150,10 +151,11 @@ describe("secrets", { timeout }, () => {
       const kafkaLogin =
         ownKafkaMissing === undefined
           ? {
-              KAFKA_BROKERS: (yield* ownKafka({ sasl: true })).saslBrokers,
+              KAFKA_BROKERS: (yield* sharedKafka).saslBrokers,
               KAFKA_SASL_MECHANISM: "plain",
               KAFKA_SASL_USERNAME: saslUser.username,
-              KAFKA_SASL_PASSWORD: secrets.kafkaPassword
+              KAFKA_SASL_PASSWORD: secrets.kafkaPassword,
+              TOPIC_PREFIX: `${fresh("telemetry")}.`
             }
           : {}
       const service = yield* startService(address, {

@@ -2,7 +2,8 @@ import { assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Queue } from "effect"
 import { Kafka, logLevel } from "kafkajs"
 import { type Debezium, debezium, sellerTopics } from "../support/debezium.ts"
-import { kafka, ownKafkaMissing } from "../support/kafka.ts"
+import { ownKafkaMissing } from "../support/kafka.ts"
+import { connectWorker, kafka } from "../support/shared.ts"
 
 // Goal: what is written to another service's tables arrives in Kafka as change data capture sends it.
 // Method: a real connector on a real PostgreSQL, and a real Kafka; what came is read without any code of ours.
@@ -22,8 +23,8 @@ const capture = Layer.effect(
   Captured,
   Effect.gen(function* () {
     const { brokers } = yield* kafka
-    const prefix = `cdc${process.pid}.`
-    const { sql } = yield* debezium({
+    const prefix = `cdc${crypto.randomUUID()}.`
+    const { sql } = yield* debezium(yield* connectWorker, {
       brokers,
       prefix,
       rows: [

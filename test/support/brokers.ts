@@ -7,9 +7,9 @@ import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
 import { DatabaseUnavailable } from "../../src/schema/Failure.ts"
 import { Broker, type OutgoingMessage, messageBytesMax } from "../../src/services/Broker.ts"
 import { Db, StatementFailed } from "../../src/services/Db.ts"
-import { kafka } from "./kafka.ts"
 import { freshDatabase } from "./Postgres.ts"
 import { tcpCable } from "./proxy.ts"
+import { kafka } from "./shared.ts"
 
 /** Brokers under test: each kind as a world in which replicas can be made and cut off. */
 

@@ -40,28 +40,44 @@ const sellerTables: ReadonlyArray<string> = [
 const startMaxMs = 90_000
 const pollMs = 50
 
-/** Starts a connector and waits until it runs; it ends with the scope, and with the test run however that ends. */
-export const debezium = (options: DebeziumOptions): Effect.Effect<Debezium, never, Scope.Scope> =>
+/** Kafka Connect in a process of its own, which runs the connectors that it is given. */
+export interface ConnectWorker {
+  /** Its REST interface. */
+  readonly url: string
+  /** The file with what it says. */
+  readonly log: string
+}
+
+/** Starts a worker and waits until it takes connectors; it ends with the scope, and with the test run however that ends. */
+export const startConnect = (brokers: string): Effect.Effect<ConnectWorker, never, Scope.Scope> =>
   Effect.gen(function* () {
     const classpath = yield* Effect.promise(() => classpathOf("debezium"))
-    const { url } = yield* emptyDatabase
-    const sql = yield* connect(url)
-    for (const statement of [...sellerTables, ...(options.rows ?? [])]) yield* sql.run(statement)
-    yield* makeTopics(
-      options.brokers,
-      sellerTopics.map((topic) => `${options.prefix ?? ""}${topic}`)
-    )
     const folder = yield* Effect.acquireRelease(Effect.promise(makeFolder), (made) =>
       Effect.promise(() => fs.rm(made, { recursive: true, force: true }))
     )
-    // A database with a slot cannot be dropped, nor a slot while somebody reads it.
-    yield* Effect.addFinalizer(() => dropSlot(sql))
     const port = yield* Effect.orDie(freePort)
-    const files = yield* Effect.promise(() => writeSettings(folder, port, url, options))
-    const log = path.join(folder, "connect.log")
+    const worker = { url: `http://127.0.0.1:${port}`, log: path.join(folder, "connect.log") }
+    const settings = path.join(folder, "worker.properties")
+    yield* Effect.promise(() =>
+      fs.writeFile(
+        settings,
+        Object.entries({
+          "bootstrap.servers": brokers,
+          listeners: worker.url,
+          "plugin.discovery": "service_load",
+          "key.converter": "org.apache.kafka.connect.json.JsonConverter",
+          "value.converter": "org.apache.kafka.connect.json.JsonConverter",
+          "topic.creation.enable": "false",
+          "offset.storage.file.filename": path.join(folder, "offsets"),
+          "offset.flush.interval.ms": "1000"
+        })
+          .map(([name, value]) => `${name}=${value}\n`)
+          .join("")
+      )
+    )
     const child = yield* Effect.acquireRelease(
       Effect.promise(() =>
-        startJava(classpath, ["org.apache.kafka.connect.cli.ConnectStandalone", ...files], log)
+        startJava(classpath, ["org.apache.kafka.connect.cli.ConnectStandalone", settings], worker.log)
       ),
       (started) =>
         Effect.promise(async () => {
@@ -71,48 +87,81 @@ export const debezium = (options: DebeziumOptions): Effect.Effect<Debezium, neve
           await ended
         })
     )
-    yield* Effect.promise(async () => {
-      const giveUpAt = Date.now() + startMaxMs
-      while (!(await isRunning(port))) {
-        if (child.exitCode !== null || child.signalCode !== null || Date.now() > giveUpAt) {
-          throw new Error(`Debezium does not run:\n${await errorsOf(log)}`)
-        }
-        await new Promise((resolve) => setTimeout(resolve, pollMs))
-      }
+    yield* until(worker, async () => {
+      if (child.exitCode !== null || child.signalCode !== null) throw new Error("it ended")
+      return (await fetch(`${worker.url}/connectors`)).ok
     })
+    return worker
+  })
+
+/** Puts a connector into the worker and waits until it runs; it ends with the scope. */
+export const debezium = (
+  worker: ConnectWorker,
+  options: DebeziumOptions
+): Effect.Effect<Debezium, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const { url } = yield* emptyDatabase
+    const sql = yield* connect(url)
+    for (const statement of [...sellerTables, ...(options.rows ?? [])]) yield* sql.run(statement)
+    yield* makeTopics(
+      options.brokers,
+      sellerTopics.map((topic) => `${options.prefix ?? ""}${topic}`)
+    )
+    // A database with a slot cannot be dropped, nor a slot while somebody reads it.
+    yield* Effect.addFinalizer(() => dropSlot(sql))
+    const { name, ...settings } = settingsOf(url, options)
+    const connector = `${worker.url}/connectors/${name}`
+    yield* Effect.acquireRelease(
+      Effect.promise(() => ask("PUT", `${connector}/config`, settings)),
+      () => Effect.promise(() => ask("DELETE", connector))
+    )
+    yield* until(worker, () => isRunning(connector))
     return { sql }
+  })
+
+const ask = async (method: string, url: string, body?: object): Promise<void> => {
+  const answer = await fetch(url, {
+    method,
+    headers: { "content-type": "application/json" },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) })
+  })
+  if (!answer.ok) throw new Error(`Kafka Connect refuses ${method} ${url}: ${await answer.text()}`)
+}
+
+/** By the machine's clock, so that tests under a TestClock can have a connector too. */
+const until = ({ log }: ConnectWorker, holds: () => Promise<boolean>): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    const giveUpAt = Date.now() + startMaxMs
+    for (;;) {
+      try {
+        if (await holds()) return
+        if (Date.now() > giveUpAt) throw new Error("it takes too long")
+      } catch (error) {
+        // A TypeError: nobody listens yet.
+        if (!(error instanceof TypeError) || Date.now() > giveUpAt) {
+          throw new Error(`Debezium does not run:\n${await errorsOf(log)}`, { cause: error })
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, pollMs))
+    }
   })
 
 /** What the connector sends to, before the prefix. */
 export const sellerTopics = ["nx.seller.public.product_variant", "nx.seller.public.merchant"] as const
 
-const connectorName = "seller"
-const slotName = "debezium"
-
-const writeSettings = async (
-  folder: string,
-  port: number,
-  url: Redacted.Redacted<string>,
-  options: DebeziumOptions
-): Promise<ReadonlyArray<string>> => {
+/** Names and slots are the server's, not the database's: two tests at once have two. */
+const settingsOf = (url: Redacted.Redacted<string>, options: DebeziumOptions) => {
   const database = new URL(Redacted.value(url))
+  const own = `seller_${database.pathname.slice(1)}`
   const schemas = String(options.schemas ?? false)
-  const worker = {
-    "bootstrap.servers": options.brokers,
-    listeners: `http://127.0.0.1:${port}`,
-    "plugin.discovery": "service_load",
+  return {
+    name: own,
+    "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+    "tasks.max": "1",
     "key.converter": "org.apache.kafka.connect.json.JsonConverter",
     "value.converter": "org.apache.kafka.connect.json.JsonConverter",
     "key.converter.schemas.enable": schemas,
     "value.converter.schemas.enable": schemas,
-    "topic.creation.enable": "false",
-    "offset.storage.file.filename": path.join(folder, "offsets"),
-    "offset.flush.interval.ms": "1000"
-  }
-  const connector = {
-    name: connectorName,
-    "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
-    "tasks.max": "1",
     "plugin.name": "pgoutput",
     "database.hostname": database.hostname.replace(/^\[|\]$/g, ""),
     "database.port": database.port,
@@ -122,38 +171,24 @@ const writeSettings = async (
     "topic.prefix": `${options.prefix ?? ""}nx.seller`,
     "table.include.list": "public.product_variant,public.merchant",
     "publication.autocreate.mode": "filtered",
-    // Slots are the server's, not the database's: two tests at once have two.
-    "slot.name": `${slotName}_${database.pathname.slice(1)}`,
+    "slot.name": own,
     "snapshot.mode": "initial",
     "poll.interval.ms": "50",
     ...options.connector
   }
-  const files = [path.join(folder, "worker.properties"), path.join(folder, "connector.properties")]
-  for (const [index, settings] of [worker, connector].entries()) {
-    const lines = Object.entries(settings).map(([name, value]) => `${name}=${value}\n`)
-    await fs.writeFile(files[index]!, lines.join(""))
-  }
-  return files
 }
 
 /** Connector and task: a task that failed would leave the test waiting for nothing. */
-const isRunning = async (port: number): Promise<boolean> => {
-  try {
-    const answer = await fetch(`http://127.0.0.1:${port}/connectors/${connectorName}/status`)
-    if (!answer.ok) return false
-    const { connector, tasks } = (await answer.json()) as {
-      readonly connector: { readonly state: string }
-      readonly tasks: ReadonlyArray<{ readonly state: string; readonly trace?: string }>
-    }
-    const failed = tasks.find(({ state }) => state === "FAILED")
-    if (failed !== undefined) throw new Error(`Debezium's task failed: ${failed.trace ?? ""}`)
-    return (
-      connector.state === "RUNNING" && tasks.length > 0 && tasks.every(({ state }) => state === "RUNNING")
-    )
-  } catch (error) {
-    if (error instanceof TypeError) return false // nobody listens yet
-    throw error
+const isRunning = async (connector: string): Promise<boolean> => {
+  const answer = await fetch(`${connector}/status`)
+  if (!answer.ok) return false
+  const { connector: itself, tasks } = (await answer.json()) as {
+    readonly connector: { readonly state: string }
+    readonly tasks: ReadonlyArray<{ readonly state: string; readonly trace?: string }>
   }
+  const failed = tasks.find(({ state }) => state === "FAILED")
+  if (failed !== undefined) throw new Error(`Debezium's task failed: ${failed.trace ?? ""}`)
+  return itself.state === "RUNNING" && tasks.length > 0 && tasks.every(({ state }) => state === "RUNNING")
 }
 
 const dropSlot = (sql: Sql): Effect.Effect<void> =>

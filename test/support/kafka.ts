@@ -11,8 +11,8 @@ import { classpathOf, javaMissing } from "./javaServers.ts"
 import { makeFolder } from "./Postgres.ts"
 
 /**
- * A real Kafka (one node, KRaft) for whoever asks, with its data in a folder that goes with it. Tests that only need a
- * broker take `kafka`, which TEST_KAFKA_BROKERS replaces; those that stop or freeze one take `ownKafka`.
+ * A real Kafka (one node, KRaft), with its data in a folder that goes with it. Tests that only need a broker share the
+ * run's (`kafka` in `shared.ts`); those that stop or freeze one take `ownKafka`.
  */
 
 /** Why tests over Kafka are skipped here, or `undefined`. Under CI they are not. */
@@ -65,12 +65,6 @@ export interface OwnKafka extends Kafka {
 
 export const saslUser = { username: "user", password: "canaryOfKafkasOwnUser" }
 
-/** The brokers of TEST_KAFKA_BROKERS, or a server of our own. */
-export const kafka: Effect.Effect<{ readonly brokers: string }, never, Scope.Scope> = Effect.suspend(() => {
-  const brokers = process.env["TEST_KAFKA_BROKERS"] ?? ""
-  return brokers === "" ? ownKafka() : Effect.succeed({ brokers })
-})
-
 /** Makes those of these topics that are not there, each with `partitions` partitions. */
 export const makeTopics = (
   brokers: string,
@@ -80,13 +74,28 @@ export const makeTopics = (
   Effect.promise(async () => {
     const admin = new KafkaClient({ brokers: brokers.split(","), logLevel: logLevel.NOTHING }).admin()
     await admin.connect()
-    await admin.createTopics({
-      topics: topics.map((topic) => ({ topic, numPartitions: partitions, replicationFactor: -1 })),
-      waitForLeaders: true
-    })
+    const create = () =>
+      admin.createTopics({
+        topics: topics.map((topic) => ({ topic, numPartitions: partitions, replicationFactor: -1 })),
+        waitForLeaders: true
+      })
+    // A topic that was made a moment ago may not be known yet to whoever is asked about its leaders.
+    for (let attempt = 1; ; attempt++) {
+      const isMade = await create().then(
+        () => true,
+        (error: unknown) => {
+          if (attempt === topicAttemptsMax) throw error
+          return false
+        }
+      )
+      if (isMade) break
+      await new Promise((resolve) => setTimeout(resolve, topicPauseMs))
+    }
     await admin.disconnect()
   })
 
+const topicAttemptsMax = 50
+const topicPauseMs = 100
 const startMaxMs = 90_000
 const stopMaxMs = 15_000
 const readyPollMs = 20

@@ -195,9 +195,20 @@ export const shopOf = (context: Context.Context<Services>) => {
   }
 }
 
-/** Asks until it is so. Nothing waits for a length of time: what is asked for will come true, or the test times out. */
+/**
+ * Asks until it is so. Nothing waits for a length of time: what is asked for will come true, or the test times out. The
+ * pause between is by the machine's clock, whatever the test's clock says, and leaves the processor to what is waited for.
+ */
 export const until = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
-  Effect.asVoid(Effect.repeat(condition, { until: (holds) => holds }))
+  Effect.asVoid(
+    Effect.repeat(
+      Effect.tap(condition, (holds) => (holds ? Effect.void : pause)),
+      { until: (holds) => holds }
+    )
+  )
+
+const pause = Effect.promise(() => new Promise<void>((resolve) => setTimeout(resolve, pauseMs)))
+const pauseMs = 2
 
 /** How many connections to this database wait for a lock. */
 const waiters = (sql: Sql) =>

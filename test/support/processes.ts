@@ -1,7 +1,7 @@
 import { Effect, type Redacted, Redacted as Secret } from "effect"
 import { assert } from "@effect/vitest"
 import { assertInvariants } from "./invariants.ts"
-import { type Sql, connect } from "./ledger.ts"
+import { type Sql, connect, until } from "./ledger.ts"
 import { freshDatabase } from "./Postgres.ts"
 import { type Answer, type RunningService, merchantAt, startService } from "./service.ts"
 
@@ -32,29 +32,43 @@ export const withServices = <A, E>(
           (services) => use(services, { url, sql })
         )
       )
-      yield* gone(sql)
-      yield* assertInvariants(url)
-      const [row] = yield* sql.run<{ deadlocks: number }>(
-        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-      )
-      assert.strictEqual(row!.deadlocks, 0, "deadlocks")
+      yield* assertUnbroken({ url, sql })
       return result
     })
   )
 
+/** Of a database whose services were killed: no invariant is broken, and PostgreSQL has seen no deadlock. */
+export const assertUnbroken = Effect.fnUntraced(function* ({
+  sql,
+  url
+}: {
+  readonly url: Redacted.Redacted<string>
+  readonly sql: Sql
+}) {
+  yield* gone(sql)
+  yield* assertInvariants(url)
+  const [row] = yield* sql.run<{ deadlocks: number }>(
+    "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+  )
+  assert.strictEqual(row!.deadlocks, 0, "deadlocks")
+})
+
 /** Connections of killed services end by themselves, and report their statistics when they do. */
 const gone = (sql: Sql) =>
-  sql
-    .run<{ count: number }>(
-      `SELECT count(*) AS count FROM pg_stat_activity
-       WHERE datname = current_database() AND application_name LIKE 'holdfast%'
-         AND application_name NOT IN ('holdfast test', 'holdfast tests')`
+  until(
+    Effect.map(
+      sql.run<{ count: number }>(
+        `SELECT count(*) AS count FROM pg_stat_activity
+         WHERE datname = current_database() AND application_name LIKE 'holdfast%'
+           AND application_name NOT IN ('holdfast test', 'holdfast tests')`
+      ),
+      ([row]) => row!.count === 0
     )
-    .pipe(Effect.repeat({ until: ([row]) => row!.count === 0 }))
+  )
 
 /** The same merchant as each of the services sees it. */
-export const desks = (services: ReadonlyArray<RunningService>) =>
-  Effect.forEach(services, (service) => merchantAt(service, "acme"))
+export const desks = (services: ReadonlyArray<RunningService>, merchantId = "acme") =>
+  Effect.forEach(services, (service) => merchantAt(service, merchantId))
 
 /** How many answers had which status. */
 export const statusesOf = (answers: ReadonlyArray<Answer>): Readonly<Record<string, number>> => {

@@ -2,7 +2,15 @@ import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
 import { guards } from "./audit/catalog.ts"
-import { type Marks, type Question, firstKey, nextRange, questions, tracked } from "./audit/documents.ts"
+import {
+  type Marks,
+  type Question,
+  firstKey,
+  nextRange,
+  questions,
+  strangers,
+  tracked
+} from "./audit/documents.ts"
 import {
   Comparison,
   type Look,
@@ -109,6 +117,7 @@ const examine = Effect.fn("Audit.examine")(function* (
   })
 
   if (merchantId === undefined) yield* report(yield* guards(ask))
+  yield* report(yield* strangers(ask, merchantId))
   const comparison = new Comparison()
   // One connection reads while the other waits for this process.
   const [walked, told] = yield* Effect.all(

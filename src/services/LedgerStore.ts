@@ -384,8 +384,9 @@ const itemsOfOrders = (books: Books): ReadonlyArray<readonly [string, string]> =
   return [...items.values()]
 }
 
+// Counted, because a row to be sent and read for each lock costs as much as the lock.
 const takeLocks = `
-  SELECT pg_advisory_xact_lock(lock)::text
+  SELECT count(pg_advisory_xact_lock(lock)::text)
   FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM unnest($1) AS key ORDER BY lock) AS locks`
 
 // reservation_by_order, reservation_line_pkey. OFFSET 0 has each order looked up, however small the table seemed when

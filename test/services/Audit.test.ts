@@ -344,6 +344,13 @@ const cases: ReadonlyArray<Case> = [
     keepsHistory: true
   },
   {
+    says: "items whose merchant is gone",
+    statement: `DELETE FROM merchant`,
+    found: ["own-merchant"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
     says: "a line on another merchant's stock",
     statement: `INSERT INTO stock (merchant_id, stock_id, item_id, location_id, created_at, updated_at)
       SELECT 'other', gen_random_uuid(), item_id, location_id, created_at, updated_at

@@ -533,7 +533,6 @@ describe("a posting that cannot be written", () => {
       yield* item("cup")
       yield* item("saucer")
       yield* receive("cup", 5)
-      yield* sql.run(`ALTER TABLE stock DROP CONSTRAINT stock_merchant_id_location_id_fkey`)
       yield* sql.run(`UPDATE location SET is_default = false`)
       const exit = yield* Effect.exit(receive("saucer", 1))
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))

@@ -285,6 +285,18 @@ const questions: Readonly<Record<string, string>> = {
     WHERE e.event ->> 'merchantId' IS DISTINCT FROM e.data ->> 'merchantId'
       OR (e.data ? 'itemId' AND i.item_id IS NULL)`,
 
+  "7: a stock is of an item and a location, and an item of a merchant, that are there": `
+    SELECT s.merchant_id, s.stock_id, i.item_id, p.location_id, m.merchant_id AS merchant
+    FROM stock s
+    LEFT JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
+    LEFT JOIN location p ON p.merchant_id = s.merchant_id AND p.location_id = s.location_id
+    LEFT JOIN merchant m ON m.merchant_id = s.merchant_id
+    WHERE i.item_id IS NULL OR p.location_id IS NULL OR m.merchant_id IS NULL
+    UNION ALL
+    SELECT i.merchant_id, NULL, i.item_id, NULL, NULL
+    FROM item i
+    WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = i.merchant_id)`,
+
   "7: a discrepancy speaks of its own merchant's stock and item": `
     SELECT d.merchant_id, d.discrepancy_id
     FROM discrepancy d

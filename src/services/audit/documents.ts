@@ -177,6 +177,36 @@ const ofItem = (row: ItemRow): ReadonlyArray<Finding> => {
   ]
 }
 
+// item_pkey and merchant_pkey, from one merchant to the next: no foreign key says it (decision 0015).
+const strangersStatement = `
+  WITH RECURSIVE named AS (
+    SELECT COALESCE($1::text, (SELECT min(i.merchant_id) FROM item i)) AS merchant_id
+    UNION ALL
+    SELECT (SELECT min(i.merchant_id) FROM item i WHERE i.merchant_id > n.merchant_id)
+    FROM named n
+    WHERE n.merchant_id IS NOT NULL AND $1::text IS NULL
+  )
+  SELECT n.merchant_id
+  FROM named n
+  WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = n.merchant_id)
+    AND EXISTS (SELECT FROM item i WHERE i.merchant_id = n.merchant_id)`
+
+/** Items are of merchants that are there. */
+export const strangers = (ask: Ask, merchantId: string | undefined) =>
+  askedTwice(
+    Effect.map(
+      ask<{ readonly merchant_id: string }>(strangersStatement, [parameter("text", merchantId ?? null)]),
+      (rows) =>
+        rows.map((row) =>
+          finding("own-merchant", {
+            merchantId: row.merchant_id,
+            subject: `items of merchant ${row.merchant_id}`,
+            row: { hasMerchant: false }
+          })
+        )
+    )
+  )
+
 /**
  * Only a PENDING reservation holds, and every PENDING one does. And each line's stock has moved for it: a movement is
  * found where the reservation was made, as far back as the ledger is kept, and is of the line's item. Lines without one

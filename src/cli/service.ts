@@ -1,15 +1,5 @@
 import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
-import {
-  Clock,
-  type Duration,
-  Effect,
-  Layer,
-  Option,
-  type Redacted,
-  References,
-  Schedule,
-  Schema
-} from "effect"
+import { type Duration, Effect, Layer, Option, type Redacted, References, Schedule, Schema } from "effect"
 import { Otlp } from "effect/observability"
 import * as Runner from "../consumers/Runner.ts"
 import { topics } from "../consumers/topics.ts"
@@ -27,7 +17,7 @@ import * as ProcessMetrics from "../layers/ProcessMetrics.ts"
 import { topicNames } from "../schema/Topic.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { Availability } from "../services/Availability.ts"
-import { Broker } from "../services/Broker.ts"
+import { Broker, BrokerUnavailable } from "../services/Broker.ts"
 import { Catalog } from "../services/Catalog.ts"
 import { Db } from "../services/Db.ts"
 import { DeadLetters } from "../services/DeadLetters.ts"
@@ -75,7 +65,7 @@ export const foundation = (settings: Configuration.Settings, url: Redacted.Redac
     )
   )
 
-/** Nobody answers at KAFKA_BROKERS: a wrong address, a wrong password, or an outage. */
+/** Nobody answers at KAFKA_BROKERS: a wrong address, or an outage. */
 export class BrokerUnreachable extends Schema.TaggedError<BrokerUnreachable>()("BrokerUnreachable", {
   brokers: Schema.String,
   reason: Schema.String
@@ -85,8 +75,20 @@ export class BrokerUnreachable extends Schema.TaggedError<BrokerUnreachable>()("
   }
 }
 
-/** Whoever starts a service waits for at most 15 s to be told that there is no broker. */
+/** The brokers answer, and do not let us in. */
+export class BrokerLoginRefused extends Schema.TaggedError<BrokerLoginRefused>()("BrokerLoginRefused", {
+  brokers: Schema.String,
+  reason: Schema.String
+}) {
+  override get message(): string {
+    const variables = "KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD"
+    return `${variables}: the broker at ${this.brokers} refuses the login: ${this.reason}`
+  }
+}
+
+/** Whoever starts a service waits for at most 15 s to be told that there is no broker: for all attempts together. */
 const brokerWithinMs = 8_000
+const brokerPauseMs = 500
 
 /**
  * A service that would only wait does not start, and topics that do not exist are named once at the start. Later
@@ -96,21 +98,20 @@ const brokerAtStart = (settings: Configuration.Settings) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { missingTopics } = yield* Broker
-      const giveUpAt = (yield* Clock.currentTimeMillis) + brokerWithinMs
+      let failure = new BrokerUnavailable({ cause: new Error(`not within ${brokerWithinMs} ms`) })
       const missing = yield* missingTopics(topicNames).pipe(
-        Effect.retry({
-          schedule: Schedule.spaced("500 millis"),
-          while: () => Effect.map(Clock.currentTimeMillis, (now) => now < giveUpAt)
-        }),
-        Effect.mapError(({ cause }) => {
+        Effect.tapError((met) => Effect.sync(() => (failure = met))),
+        Effect.retry({ schedule: Schedule.spaced(brokerPauseMs), while: ({ denied }) => denied !== true }),
+        Effect.timeoutOrElse({ duration: brokerWithinMs, orElse: () => Effect.fail(failure) }),
+        Effect.mapError(({ cause, denied }) => {
           const brokers = Option.match(settings.kafka, {
             onNone: () => "",
             onSome: (kafka) => kafka.brokers.join(",")
           })
-          return new BrokerUnreachable({
-            brokers,
-            reason: cause instanceof Error ? cause.message : String(cause)
-          })
+          const reason = cause instanceof Error ? cause.message : String(cause)
+          return denied === true
+            ? new BrokerLoginRefused({ brokers, reason })
+            : new BrokerUnreachable({ brokers, reason })
         })
       )
       if (missing.length > 0)

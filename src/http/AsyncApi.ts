@@ -70,7 +70,7 @@ const deadLetterHeaders: Json = {
   "dlq-reason": {
     ...text,
     description:
-      "Why: EMPTY, NOT_JSON, TOO_LARGE, INVALID, MERCHANT_UNRESOLVED, IDENTITY_UNRESOLVED, DEFECT, or what refused it"
+      "Why: UNREADABLE, EMPTY, NOT_JSON, TOO_LARGE, INVALID, MERCHANT_UNRESOLVED, IDENTITY_UNRESOLVED, DEFECT, or what refused it"
   },
   "dlq-detail": text,
   "dlq-topic": text,

@@ -169,6 +169,14 @@ export class Holding {
   get drained(): boolean {
     return this.committed >= this.delivered
   }
+  /** Whether nothing waits or is under way, and what was looked at since is for no consumer. */
+  get passed(): boolean {
+    return this.drained && this.buffer.length === 0 && this.position > this.delivered
+  }
+  passTo(next: number): void {
+    this.committed = Math.max(this.committed, next)
+    this.delivered = Math.max(this.delivered, next)
+  }
   handOver(now: number): void {
     if (this.handingOverSince !== undefined) return
     this.handingOverSince = now

@@ -18,7 +18,8 @@ export interface KafkaBrokerOptions extends KafkaOptions {
   readonly messageBytesMax?: number
 }
 
-const readyWithinMs = 2_000
+/** One address may take this long, whoever else was named may answer after it. */
+const lookWithinMs = 2_500
 const replicasMax = 3
 const createWithinMs = 10_000
 const createPauseMs = 100
@@ -26,6 +27,7 @@ const createPauseMs = 100
 export const layer = (options: KafkaBrokerOptions): Layer.Layer<Broker> => Layer.effect(Broker, make(options))
 
 export const make = Effect.fnUntraced(function* (options: KafkaBrokerOptions) {
+  const lookMs = Math.min(lookWithinMs, options.requestTimeoutMs ?? lookWithinMs)
   const timings = { ...defaultTimings, ...options.timings }
   const asking = yield* makeClient(options)
   const publish = yield* makePublisher({
@@ -40,12 +42,10 @@ export const make = Effect.fnUntraced(function* (options: KafkaBrokerOptions) {
     removeExpired: () => Effect.succeed(0),
     createTopics: (topics, asked) => createTopics(asking, topics, asked ?? {}),
     missingTopics: (topics) =>
-      Effect.map(asking.refresh([offsetsTopic, ...topics]), (known) =>
+      Effect.map(asking.refresh([offsetsTopic, ...topics], lookMs), (known) =>
         topics.filter((topic) => known.get(topic)?.code === codes.unknownTopicOrPartition)
       ),
-    ready: Effect.isSuccess(
-      asking.refresh([offsetsTopic], Math.min(readyWithinMs, options.requestTimeoutMs ?? readyWithinMs))
-    )
+    ready: Effect.isSuccess(asking.refresh([offsetsTopic], lookMs))
   })
 })
 

@@ -36,6 +36,11 @@ export interface IncomingMessage extends Position {
   readonly value: Uint8Array | null
   /** Epoch milliseconds. */
   readonly publishedAt: number
+  /**
+   * Why this is no message: what lies here, up to this offset, cannot be read (Kafka: a batch compressed in a way that
+   * nobody knows), and `value` is that as it came. It is delivered so that nothing waits behind it for ever.
+   */
+  readonly unreadable?: string
 }
 
 export interface Lag extends TopicPartition {
@@ -45,9 +50,13 @@ export interface Lag extends TopicPartition {
   readonly lag: number
 }
 
-/** The broker does not answer. What was asked may or may not have happened: ask again (at least once). */
+/**
+ * The broker does not answer. What was asked may or may not have happened: ask again (at least once). With `denied` it
+ * answers that it does not know who asks: that is for an operator to mend, so that whoever starts need not wait.
+ */
 export class BrokerUnavailable extends Schema.TaggedError<BrokerUnavailable>()("BrokerUnavailable", {
-  cause: Schema.Defect()
+  cause: Schema.Defect(),
+  denied: Schema.optionalKey(Schema.Boolean)
 }) {}
 
 /** The broker refuses this very message for good; sending it again is refused again. An answer, not an outage. */

@@ -19,8 +19,11 @@ export interface Reason {
   readonly detail: string
 }
 
+/** The reason of what is no message (`IncomingMessage.unreadable`): it can be kept and shown, and never be sent again. */
+export const unreadableCode = "UNREADABLE"
+
 /** Times are epoch milliseconds. */
-export interface DeadLetter extends Omit<IncomingMessage, "value"> {
+export interface DeadLetter extends Omit<IncomingMessage, "value" | "unreadable"> {
   readonly deadLetterId: string
   readonly reason: Reason
   /** Of the value; `null` is a tombstone. */
@@ -69,7 +72,7 @@ export interface Replayed {
   readonly deadLetterId: string
   readonly topic: string
   readonly outcome: "PUBLISHED" | "NOT_FOUND" | "REFUSED"
-  /** Why the broker refuses it. */
+  /** Why it is refused: by the broker, or because it is no message. */
   readonly detail?: string
 }
 
@@ -141,7 +144,11 @@ const make = Effect.gen(function* () {
   const replayOne = Effect.fnUntraced(function* (deadLetterId: string) {
     const found = yield* show(deadLetterId)
     if (found === undefined) return { deadLetterId, topic: "", outcome: "NOT_FOUND" } as Replayed
-    const { headers, key, topic, value } = found
+    const { headers, key, reason, topic, value } = found
+    if (reason.code === unreadableCode) {
+      const detail = "is no message: whoever sent it has to send it again, compressed otherwise"
+      return { deadLetterId, topic, outcome: "REFUSED", detail } as Replayed
+    }
     const [refusal] = yield* broker.publish([{ topic, key, headers, value }])
     if (refusal !== undefined) {
       return { deadLetterId, topic, outcome: "REFUSED", detail: refusal.detail } as Replayed

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { createServer } from "node:net"
-import type { AddressInfo } from "node:net"
+import { freePort } from "../../src/layers/embedded/Server.ts"
+import { listening } from "../support/listening.ts"
 import { ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { eventually, fresh, merchantAt, run, startService } from "../support/service.ts"
@@ -13,32 +14,40 @@ import { pick } from "../support/shape.ts"
 const timeout = 240_000
 
 describe("the program without its Kafka", { timeout }, () => {
-  it.live("does not start, and says in one line who does not answer", () =>
-    Effect.gen(function* () {
-      const { url } = yield* freshDatabase
-      // A port that was free a moment ago.
-      const port = yield* Effect.promise(
-        () =>
-          new Promise<number>((resolve) => {
-            const probe = createServer().listen(0, "127.0.0.1", () => {
-              const address = probe.address() as AddressInfo
-              probe.close(() => resolve(address.port))
-            })
+  it.live(
+    "does not start, and says in one line who does not answer, whether nobody listens or nobody speaks",
+    () =>
+      Effect.gen(function* () {
+        const { url } = yield* freshDatabase
+        const nobody = yield* Effect.orDie(freePort)
+        // From its first connection on, which is when the program has begun to wait.
+        let since: number | undefined
+        const silent = yield* listening(
+          createServer((socket) => {
+            since ??= performance.now()
+            socket.resume().on("error", () => undefined)
           })
-      )
-      const program = yield* run({
-        PORT: "0",
-        DATABASE_URL: Redacted.value(url),
-        HOLDFAST_DEV: "1",
-        KAFKA_BROKERS: `127.0.0.1:${port}`
+        )
+        const failing = Effect.fnUntraced(function* (brokers: string) {
+          const program = yield* run({
+            PORT: "0",
+            DATABASE_URL: Redacted.value(url),
+            HOLDFAST_DEV: "1",
+            KAFKA_BROKERS: brokers
+          })
+          const { code } = yield* program.ended
+          assert.strictEqual(code, 1, program.stdout())
+          assert.notInclude(program.stdout(), "listens")
+          const lines = program.stderr().trimEnd().split("\n")
+          assert.strictEqual(lines.length, 1, program.stderr())
+          assert.include(lines[0], `holdfast: KAFKA_BROKERS: no broker answers at ${brokers}: `)
+        })
+        const waiting = failing(`127.0.0.1:${silent},localhost:${silent},127.0.0.1:${nobody}`).pipe(
+          // What the contract gives it.
+          Effect.andThen(Effect.sync(() => assert.isBelow(performance.now() - since!, 15_000)))
+        )
+        yield* Effect.all([failing(`127.0.0.1:${nobody}`), waiting], { concurrency: 2 })
       })
-      const { code } = yield* program.ended
-      assert.strictEqual(code, 1, program.stdout())
-      assert.notInclude(program.stdout(), "listens")
-      const lines = program.stderr().trimEnd().split("\n")
-      assert.strictEqual(lines.length, 1, program.stderr())
-      assert.include(lines[0], `holdfast: KAFKA_BROKERS: no broker answers at 127.0.0.1:${port}`)
-    })
   )
 
   it.live("refuses half of a login", () =>
@@ -77,6 +86,12 @@ describe.skipIf(ownKafkaMissing !== undefined)("the program over Kafka", { timeo
           assert.strictEqual(code, 0, program.stderr())
           return program.stdout()
         })
+        const stranger = yield* run({ ...environment, PORT: "0", KAFKA_SASL_PASSWORD: "wrong" })
+        assert.strictEqual((yield* stranger.ended).code, 1)
+        assert.match(
+          stranger.stderr(),
+          /^holdfast: KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD: the broker at \S+ refuses the login: .+\n$/
+        )
         const service = yield* startService(environment.DATABASE_URL, environment)
         const health = service.call("GET", "/health/ready")
         const before = yield* health

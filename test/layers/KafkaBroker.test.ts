@@ -1,5 +1,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Redacted, Schedule, type Scope } from "effect"
+import { Kafka as KafkaClient, logLevel } from "kafkajs"
+import { connect as dialTcp, createServer } from "node:net"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import { murmur2, partitionOf } from "../../src/layers/kafka/Partitioner.ts"
 import * as PrefixedBroker from "../../src/layers/PrefixedBroker.ts"
@@ -9,7 +11,8 @@ import {
   type OutgoingMessage,
   type Subscription
 } from "../../src/services/Broker.ts"
-import { type OwnKafka, ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
+import { type OwnKafka, makeTopics, ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
+import { listening } from "../support/listening.ts"
 import { tcpCable } from "../support/proxy.ts"
 
 // Goal: what only Kafka can show of its broker: logins, refusals of its own, restarts, connections that go silent.
@@ -82,6 +85,16 @@ const collect = (subscription: Subscription, count: number) =>
       orElse: () => Effect.die(new Error(`there were not ${count} messages`))
     })
   )
+
+/** Waits until so many messages are not committed. */
+const lagOf = (subscription: Subscription, left: number) =>
+  Effect.repeat(subscription.lag, {
+    until: (partitions) => partitions.reduce((sum, { lag }) => sum + lag, 0) === left,
+    schedule: Schedule.spaced("50 millis")
+  })
+
+/** How a batch begins at offset 1: its format (2) is at 16, its attributes are at 21. */
+const headOfOffset1 = Buffer.from([0, 0, 0, 0, 0, 0, 0, 1])
 
 const published = (broker: Broker["Service"], messages: ReadonlyArray<OutgoingMessage>) =>
   Effect.retry(broker.publish(messages), Schedule.spaced("50 millis"))
@@ -215,6 +228,109 @@ describe.skipIf(ownKafkaMissing !== undefined)("Kafka", () => {
         assert.strictEqual(refused._tag, "TopicsRefused")
         const many = yield* Effect.flip(broker.createTopics([fresh("replicas")], { replicas: 7 }))
         assert.strictEqual(many._tag, "TopicsRefused")
+      }))
+
+    test("reads what was compressed in any way that Kafka knows, and what was not", () =>
+      Effect.gen(function* () {
+        const broker = yield* connect()
+        const { brokers } = yield* Server
+        // A topic's own compression has the broker pack anew what it is sent: as Java's producers do, by the same code.
+        for (const compression of ["uncompressed", "gzip", "snappy", "lz4", "zstd"]) {
+          const topic = fresh(compression)
+          yield* makeTopics(brokers, [topic], {
+            partitions: 1,
+            configuration: { "compression.type": compression }
+          })
+          const large = "0123456789abcdef".repeat(12_000) + Buffer.from(random(30_000)).toString("hex")
+          const values = [...range(0, 200), large, ""]
+          assert.deepStrictEqual(
+            yield* broker.publish(values.map((value) => message(topic, value))),
+            values.map(() => undefined)
+          )
+          const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
+          assert.deepStrictEqual((yield* collect(subscription, values.length)).map(text), values, compression)
+        }
+      }))
+
+    test("hands over a batch that it cannot read as it came, and goes on behind it", () =>
+      Effect.gen(function* () {
+        const { brokers } = yield* Server
+        const topic = yield* freshTopic("unreadable", 1)
+        const honest = yield* connect()
+        yield* honest.publish([message(topic, "before")])
+        yield* honest.publish([message(topic, "1"), message(topic, "2")])
+        yield* honest.publish([message(topic, "behind")])
+        // On the way back, the batch at offset 1 says that it is compressed in a way that nobody knows.
+        let tampered = 0
+        const port = yield* listening(
+          createServer((near) => {
+            const far = dialTcp(Number(brokers.split(":")[1]), "127.0.0.1")
+            near
+              .on("error", () => undefined)
+              .on("close", () => far.destroy())
+              .pipe(far)
+            far.on("error", () => undefined).on("close", () => near.destroy())
+            far.on("data", (bytes: Buffer) => {
+              for (let at = -1; (at = bytes.indexOf(headOfOffset1, at + 1)) >= 0;) {
+                if (at + 61 > bytes.length || bytes[at + 16] !== 2) continue
+                bytes.writeInt16BE(5, at + 21)
+                tampered += 1
+              }
+              near.write(bytes)
+            })
+          })
+        )
+        const broker = yield* connect({ dial: () => dialTcp(port, "127.0.0.1") })
+        const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
+        const came = yield* collect(subscription, 3)
+        assert.deepStrictEqual(
+          came.map(({ offset, unreadable }) => [offset, unreadable]),
+          [
+            [0, undefined],
+            [2, "the batch of offsets 1 to 2: nobody here knows the compression 5"],
+            [3, undefined]
+          ]
+        )
+        assert.deepStrictEqual([text(came[0]!), text(came[2]!)], ["before", "behind"])
+        assert.strictEqual(Buffer.from(came[1]!.value!).readBigInt64BE(0), 1n)
+        // It might have been damaged on the way.
+        assert.strictEqual(tampered, 3)
+        yield* lagOf(subscription, 0)
+      }))
+
+    test("sees of transactions what was committed, passes over what was aborted, and lags behind neither", () =>
+      Effect.gen(function* () {
+        const { brokers } = yield* Server
+        const topic = yield* freshTopic("transactions", 1)
+        const broker = yield* connect()
+        const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
+        const transact = (values: ReadonlyArray<string>, end: "commit" | "abort") =>
+          Effect.promise(async () => {
+            const producer = new KafkaClient({ brokers: [brokers], logLevel: logLevel.NOTHING }).producer({
+              transactionalId: fresh("producer"),
+              idempotent: true,
+              maxInFlightRequests: 1
+            })
+            await producer.connect()
+            const transaction = await producer.transaction()
+            await transaction.send({ topic, messages: values.map((value) => ({ key: "k", value })) })
+            await transaction[end]()
+            await producer.disconnect()
+          })
+        yield* transact(["1", "2"], "commit")
+        yield* transact(["never", "never"], "abort")
+        yield* broker.publish([message(topic, "3")])
+        yield* transact(["4"], "commit")
+        assert.deepStrictEqual((yield* collect(subscription, 4)).map(text), ["1", "2", "3", "4"])
+        // Behind the last message there is its marker, and then nothing but what was aborted.
+        yield* lagOf(subscription, 0)
+        yield* transact(["never"], "abort")
+        yield* lagOf(subscription, 0)
+        assert.deepStrictEqual(yield* subscription.lag, [
+          { topic, partition: 0, committed: 11, end: 11, lag: 0 }
+        ])
+        yield* broker.publish([message(topic, "5")])
+        assert.deepStrictEqual((yield* collect(subscription, 1)).map(text), ["5"])
       }))
 
     test("gives each installation topics and groups of its own by a prefix", () =>

@@ -1,7 +1,6 @@
 import { Effect, type Scope } from "effect"
-import { once } from "node:events"
 import { createServer } from "node:http"
-import type { AddressInfo } from "node:net"
+import { listening } from "./listening.ts"
 
 /** A collector of OpenTelemetry on this machine, which keeps what it is sent over OTLP/HTTP as JSON. */
 
@@ -54,17 +53,7 @@ export const collector: Effect.Effect<Collector, never, Scope.Scope> = Effect.ge
       response.setHeader("content-type", "application/json").end("{}")
     })
   })
-  yield* Effect.acquireRelease(
-    Effect.promise(async () => {
-      server.listen(0, "127.0.0.1")
-      await once(server, "listening")
-    }),
-    () =>
-      Effect.sync(() => {
-        server.close()
-        server.closeAllConnections()
-      })
-  )
+  const port = yield* listening(server)
   /** `resourceSpans[].scopeSpans[].spans[]`, and the same of the other signals. */
   const collected = (path: string, resource: string, scope: string, kind: string): ReadonlyArray<unknown> =>
     (bodies.get(path) ?? [])
@@ -72,7 +61,7 @@ export const collector: Effect.Effect<Collector, never, Scope.Scope> = Effect.ge
       .flatMap((each) => each[scope] as ReadonlyArray<Record<string, unknown>>)
       .flatMap((each) => each[kind] as ReadonlyArray<unknown>)
   return {
-    endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    endpoint: `http://127.0.0.1:${port}`,
     payloads,
     spans: () =>
       collected("/v1/traces", "resourceSpans", "scopeSpans", "spans") as ReadonlyArray<CollectedSpan>,

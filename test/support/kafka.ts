@@ -65,18 +65,29 @@ export interface OwnKafka extends Kafka {
 
 export const saslUser = { username: "user", password: "canaryOfKafkasOwnUser" }
 
-/** Makes those of these topics that are not there, each with `partitions` partitions. */
+/** Makes those of these topics that are not there. */
 export const makeTopics = (
   brokers: string,
   topics: ReadonlyArray<string>,
-  partitions = 8
+  {
+    configuration = {},
+    partitions = 8
+  }: {
+    readonly partitions?: number
+    readonly configuration?: Readonly<Record<string, string>>
+  } = {}
 ): Effect.Effect<void> =>
   Effect.promise(async () => {
     const admin = new KafkaClient({ brokers: brokers.split(","), logLevel: logLevel.NOTHING }).admin()
     await admin.connect()
     const create = () =>
       admin.createTopics({
-        topics: topics.map((topic) => ({ topic, numPartitions: partitions, replicationFactor: -1 })),
+        topics: topics.map((topic) => ({
+          topic,
+          numPartitions: partitions,
+          replicationFactor: -1,
+          configEntries: Object.entries(configuration).map(([name, value]) => ({ name, value }))
+        })),
         waitForLeaders: true
       })
     // A topic that was made a moment ago may not be known yet to whoever is asked about its leaders.

@@ -9,6 +9,7 @@ import {
   type WireLogger,
   codes,
   errorTypeOf,
+  isLoginRefused,
   makeConnectionPool,
   makeNode,
   requestOf,
@@ -96,7 +97,8 @@ interface Metadata {
   }>
 }
 
-const failed = (cause: unknown) => new BrokerUnavailable({ cause })
+const failed = (cause: unknown) =>
+  new BrokerUnavailable({ cause, ...(isLoginRefused(cause) ? { denied: true } : {}) })
 export const unavailable = (reason: string) => new BrokerUnavailable({ cause: new Error(reason) })
 export const refusedWith = (code: number, what: string) => unavailable(`${what}: ${errorTypeOf(code)}`)
 

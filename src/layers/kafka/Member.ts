@@ -30,15 +30,8 @@ import {
   requestTimeoutMs,
   unavailable
 } from "./Client.ts"
-import {
-  type FetchedPartition,
-  type WireMessage,
-  batchOf,
-  codes,
-  errorTypeOf,
-  groupProtocol,
-  isPassing
-} from "./Protocol.ts"
+import type { FetchAnswer, FetchedPartition, FetchedRecord } from "./FetchAnswer.ts"
+import { codes, errorTypeOf, groupProtocol, isPassing } from "./Protocol.ts"
 
 /**
  * A member of one of Kafka's consumer groups, by its classic protocol. When the group changes, a member delivers
@@ -64,6 +57,9 @@ const partitionBytesMax = 250_000
 /** Of one partition, and of all together: nothing more is fetched where so much waits to be delivered. */
 const bufferBytesMax = 2_000_000
 const buffersBytesMax = 32_000_000
+/** A batch that cannot be read is fetched this often before whoever consumes it is told. */
+const readsMax = 3
+/** What a transaction has not committed is not seen, and what it aborted never is. */
 const readCommitted = 1
 const earliest = "-2"
 const latest = "-1"
@@ -112,6 +108,8 @@ interface Life {
   readonly fetching: Set<number>
   /** Fetches that failed since one was answered. */
   failedFetches: number
+  /** How often it was tried to read batches that cannot be read. */
+  readonly unread: Map<string, number>
   readonly ids: Map<string, StoredPartition>
   /** Open while the member is in the group's present generation. */
   readonly settled: Latch.Latch
@@ -154,6 +152,7 @@ export const subscribe: (
     coordinator: undefined,
     fetching: new Set(),
     failedFetches: 0,
+    unread: new Map(),
     ids: new Map(),
     settled: Latch.makeUnsafe(),
     stirred: Latch.makeUnsafe(),
@@ -296,6 +295,20 @@ const sendCommit = Effect.fnUntraced(function* (
     }
   }
   return answer
+})
+
+/**
+ * Where nothing waits, what is for no consumer is committed too, which is behind the last message that was: markers of
+ * transactions, and what those left that were aborted. The group would lag for ever otherwise.
+ */
+const commitPassed = Effect.fnUntraced(function* (life: Life) {
+  if (!life.joined) return
+  const passed = [...life.holdings.byId.values()].filter(({ passed }) => passed)
+  if (passed.length === 0) return
+  const due = passed.map(({ position, stored }) => ({ ...stored, next: position }))
+  const answer = yield* sendCommit(life, due)
+  for (const [index, { next, partition, topic }] of due.entries())
+    if (answer.get(`${topic}/${partition}`) === codes.none) passed[index]!.passTo(next)
 })
 
 const byTopic = <A extends TopicPartition>(
@@ -675,6 +688,7 @@ const watchTopics = Effect.fnUntraced(function* (life: Life) {
     yield* Effect.sleep(everyMs)
     const names = [...new Set([offsetsTopic, ...life.topics, ...(life.dealt?.keys() ?? [])])]
     // An outage is the others' to tell of.
+    yield* Effect.ignore(commitPassed(life))
     const refreshed = yield* Effect.exit(life.data.refresh(names))
     if (Exit.isFailure(refreshed)) continue
     yield* noteMissing(life)
@@ -782,12 +796,7 @@ const fetchFrom = Effect.fnUntraced(function* (
     return [{ ...stored, from: holding.position }]
   })
   if (wanted.length === 0) return
-  const { responses } = yield* life.data.ask<{
-    readonly responses: ReadonlyArray<{
-      readonly topicName: string
-      readonly partitions: ReadonlyArray<FetchedPartition>
-    }>
-  }>(
+  const { errorCode, topics } = yield* life.data.ask<FetchAnswer>(
     leader,
     "Fetch",
     {
@@ -806,20 +815,21 @@ const fetchFrom = Effect.fnUntraced(function* (
     },
     waitMs + (life.options.kafka.requestTimeoutMs ?? requestTimeoutMs)
   )
+  if (errorCode !== codes.none) return yield* refusedWith(errorCode, `fetch from node ${leader}`)
   let stale = false
   const outOfRange: Array<Holding> = []
-  for (const { partitions: fetched, topicName } of responses) {
+  for (const { partitions: fetched, topic } of topics) {
     for (const found of fetched) {
-      const of = asked.get(storedOf(life, topicName, found.partition).partitionId)
+      const of = asked.get(storedOf(life, topic, found.partition).partitionId)
       // Lost or let go of, or taken back from whoever was given it.
       if (of === undefined || byId.get(of.holding.stored.partitionId) !== of.holding) continue
       const { from, holding } = of
       if (holding.position !== from || holding.handingOverSince !== undefined) continue
-      if (found.errorCode === codes.none) accept(holding, topicName, from, found)
+      if (found.errorCode === codes.none) yield* accept(life, holding, from, found)
       else if (found.errorCode === codes.offsetOutOfRange) outOfRange.push(holding)
       else stale = true
       if (found.errorCode !== codes.none && !isPassing(found.errorCode) && !outOfRange.includes(holding))
-        return yield* unavailable(`${topicName}/${found.partition}: ${errorTypeOf(found.errorCode)}`)
+        return yield* unavailable(`${topic}/${found.partition}: ${errorTypeOf(found.errorCode)}`)
     }
   }
   life.failedFetches = 0
@@ -829,34 +839,55 @@ const fetchFrom = Effect.fnUntraced(function* (
   if (stale) return yield* unavailable(`node ${leader} does not lead all of its partitions`)
 })
 
-const accept = (holding: Holding, topic: string, from: number, found: FetchedPartition): void => {
-  const batch = new batchOf(topic, String(from), found)
-  if (batch.rawMessages.length === 0) return
-  holding.accept(batch.messages.map((message) => incomingOf(holding.stored, message)))
+const accept = Effect.fnUntraced(function* (
+  life: Life,
+  holding: Holding,
+  from: number,
+  { next, records, unreadable }: FetchedPartition
+) {
+  const { stored } = holding
+  holding.accept(records.filter(({ offset }) => offset >= from).map((record) => incomingOf(stored, record)))
   // Behind what is not for consumers, too.
-  holding.position = Math.max(holding.position, Number(batch.lastOffset()) + 1)
-}
-
-const incomingOf = ({ partition, topic }: StoredPartition, message: WireMessage): IncomingMessage => ({
-  topic,
-  partition,
-  offset: Number(message.offset),
-  key: message.key === null ? null : message.key.toString(),
-  headers: headersOf(message.headers),
-  value: message.value,
-  publishedAt: Number(message.timestamp)
+  if (next !== undefined) holding.position = Math.max(holding.position, next)
+  if (unreadable === undefined) return
+  const { bytes, first, last, reason, timestamp } = unreadable
+  const { partition, topic } = stored
+  const where = `${topic}/${partition} ${first}`
+  const reads = (life.unread.get(where) ?? 0) + 1
+  life.unread.set(where, reads)
+  // It may have been damaged on its way to us: then it comes whole another time.
+  if (reads < readsMax) return
+  life.unread.delete(where)
+  yield* Effect.logError("a batch of messages cannot be read and is handed over as it came", {
+    topic,
+    partition,
+    first,
+    last,
+    reason
+  })
+  holding.accept([
+    {
+      topic,
+      partition,
+      offset: last,
+      key: null,
+      headers: {},
+      value: bytes,
+      publishedAt: timestamp,
+      unreadable: `the batch of offsets ${first} to ${last}: ${reason}`
+    }
+  ])
 })
 
-const headersOf = (headers: WireMessage["headers"]): Readonly<Record<string, string>> => {
-  const texts: Record<string, string> = {}
-  for (const name of Object.keys(headers)) {
-    // A header may come several times: the last one counts.
-    const value = headers[name]
-    const last = Array.isArray(value) ? (value as ReadonlyArray<Buffer>).at(-1) : (value as Buffer)
-    texts[name] = last?.toString() ?? ""
-  }
-  return texts
-}
+const incomingOf = ({ partition, topic }: StoredPartition, record: FetchedRecord): IncomingMessage => ({
+  topic,
+  partition,
+  offset: record.offset,
+  key: record.key,
+  headers: record.headers,
+  value: record.value,
+  publishedAt: record.timestamp
+})
 
 /** What should come next is no longer kept, or the partition has lost its end: everything that there is comes again. */
 const beginAgain = Effect.fnUntraced(function* (life: Life, holdings: ReadonlyArray<Holding>) {

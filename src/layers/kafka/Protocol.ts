@@ -1,11 +1,9 @@
 import { createRequire } from "node:module"
 import type { Socket } from "node:net"
-import { promisify } from "node:util"
-import * as zlib from "node:zlib"
+import { decodeFetch, fetchVersion } from "./FetchAnswer.ts"
 
 /**
- * What we use of kafkajs 2.2.4: its wire protocol, connections, TLS, SASL and compression, which lie below its public
- * clients. The clients themselves are not used (docs/decisions/0010): what they do wrong cannot be seen from outside,
+ * What we use of kafkajs 2.2.4: its wire protocol, connections, TLS and SASL, which lie below its public clients. The clients themselves are not used (docs/decisions/0010): what they do wrong cannot be seen from outside,
  * and they keep fewer promises than our port makes. The version is pinned exactly, as these paths are not its API.
  */
 
@@ -26,17 +24,20 @@ export type Api =
   | "CreateTopics"
 
 interface WireRequest {
-  readonly request: object
+  readonly request: { readonly apiVersion: number }
   readonly response: { readonly decode: (raw: unknown) => Promise<unknown> }
 }
 
+const schedule = "scheduleCheckPendingRequests"
+
+interface RequestQueue {
+  readonly pending: ReadonlyArray<unknown>
+  readonly throttledUntil: number
+  readonly destroy: () => void
+}
+
 interface Connection {
-  readonly requestQueue: {
-    readonly pending: ReadonlyArray<unknown>
-    readonly throttledUntil: number
-    scheduleCheckPendingRequests: () => void
-    readonly destroy: () => void
-  }
+  readonly requestQueue: RequestQueue
   readonly rejectRequests: (error: Error) => void
 }
 
@@ -75,20 +76,22 @@ export interface ConnectionOptions {
   readonly logger: WireLogger
 }
 
-export const makeConnectionPool = (options: ConnectionOptions): ConnectionPool => {
-  const made = new (load("kafkajs/src/network/connectionPool") as new (
-    options: ConnectionOptions
-  ) => ConnectionPool)(options)
-  for (const { requestQueue } of made.pool) {
-    // It sets a timer after each response even if nothing waits, for a negative time, of which Node.js warns.
-    const schedule = requestQueue.scheduleCheckPendingRequests
-    requestQueue.scheduleCheckPendingRequests = () => {
-      if (requestQueue.pending.length > 0 || requestQueue.throttledUntil > Date.now())
-        schedule.call(requestQueue)
-    }
-  }
-  return made
+/**
+ * It sets a timer after each response even if nothing waits, for a negative time, of which Node.js warns. That is mended
+ * for all of the process, also for the clients of tests.
+ */
+const { prototype: queues } = load("kafkajs/src/network/requestQueue") as {
+  readonly prototype: { [schedule]: (this: RequestQueue) => void }
 }
+const { [schedule]: scheduleCheck } = queues
+queues[schedule] = function () {
+  if (this.pending.length > 0 || this.throttledUntil > Date.now()) scheduleCheck.call(this)
+}
+
+export const makeConnectionPool = (options: ConnectionOptions): ConnectionPool =>
+  new (load("kafkajs/src/network/connectionPool") as new (options: ConnectionOptions) => ConnectionPool)(
+    options
+  )
 
 export const makeNode = (options: {
   readonly connectionPool: ConnectionPool
@@ -120,6 +123,8 @@ export const requestOf = (
   parameters: object
 ): { readonly request: unknown; readonly decode: (bytes: unknown) => Promise<unknown> } => {
   const { request, response, ...made } = apis.lookup(versions)(apiKeys[api], apis.requests[api])(parameters)
+  if (api === "Fetch" && request.apiVersion !== fetchVersion)
+    throw new Error("the broker is older than Kafka 2.4")
   const body = encodedBody in parameters ? (parameters[encodedBody] as Buffer) : undefined
   const encoded = body === undefined ? {} : { encode: async () => ({ buf: body, buffer: body }) }
   return {
@@ -129,7 +134,7 @@ export const requestOf = (
       logResponseError: false,
       response: { decode: asItCame, parse: asItCame }
     },
-    decode: response.decode
+    decode: api === "Fetch" ? (bytes) => decodeFetch(bytes as Buffer) : response.decode
   }
 }
 
@@ -138,22 +143,19 @@ export const encodedBody = Symbol("encodedBody")
 
 export const crc32c = load("kafkajs/src/protocol/recordBatch/crc32C") as (bytes: Buffer) => number
 
-const { Codecs } = load("kafkajs/src/protocol/message/compression") as {
-  readonly Codecs: Record<number, () => unknown>
-}
-const codecOf = (
-  compress: (bytes: Buffer) => Promise<Buffer>,
-  decompress: (bytes: Buffer) => Promise<Buffer>
-) => {
-  const codec = { compress: (encoder: { readonly buffer: Buffer }) => compress(encoder.buffer), decompress }
-  return () => codec
-}
-Codecs[4] = codecOf(promisify(zlib.zstdCompress), promisify(zlib.zstdDecompress))
-
 export const errorTypeOf = (code: number): string =>
   (
     load("kafkajs/src/protocol/error") as { createErrorFromCode: (code: number) => { type: string } }
   ).createErrorFromCode(code).type
+
+/** kafkajs calls by the same name a connection that ended during the login, of which only its words tell. */
+export const isLoginRefused = (cause: unknown): boolean => {
+  const { message, name, type } = (cause ?? {}) as { message?: string; name?: string; type?: string }
+  return (
+    (name === "KafkaJSSASLAuthenticationError" && !/connection/i.test(message ?? "")) ||
+    type === "UNSUPPORTED_SASL_MECHANISM"
+  )
+}
 
 /** Error codes of Kafka's protocol that decide something here. */
 export const codes = {
@@ -178,33 +180,6 @@ export const codes = {
 /** Of these the broker says that they pass: a leader is elected, a replica catches up, a topic is being made. */
 const passing = new Set([2, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 56, 74, 75, 78, 88])
 export const isPassing = (code: number): boolean => passing.has(code)
-
-export interface WireMessage {
-  readonly key: Buffer | null
-  readonly value: Buffer | null
-  readonly headers: Readonly<Record<string, Buffer | ReadonlyArray<Buffer>>>
-  readonly timestamp: string
-  readonly offset: string
-}
-
-/** What was fetched of a partition, without control records and what aborted transactions left. */
-export interface WireBatch {
-  readonly messages: ReadonlyArray<WireMessage>
-  readonly rawMessages: ReadonlyArray<unknown>
-  readonly lastOffset: () => string
-}
-
-export const batchOf = load("kafkajs/src/consumer/batch") as new (
-  topic: string,
-  fetchedOffset: string,
-  partition: FetchedPartition
-) => WireBatch
-
-export interface FetchedPartition {
-  readonly partition: number
-  readonly errorCode: number
-  readonly highWatermark: string
-}
 
 export interface GroupProtocol {
   readonly encodeMember: (topics: ReadonlyArray<string>) => Buffer

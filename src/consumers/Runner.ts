@@ -49,7 +49,7 @@ export interface RunnerOptions {
 
 /** Messages that one consumer takes in at once, and has in hand: enough to fill both lanes of the group commit. */
 const pollMax = 512
-const backlogMax = 1_024
+const backlogMax = 2_048
 /** Bytes of messages in hand, over all consumers of the process. */
 const backlogBytesMax = 32 * 1024 * 1024
 /** One attempt; what takes longer is asked again, and then says whether it happened. */

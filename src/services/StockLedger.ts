@@ -285,6 +285,8 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
           return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
         }
         yield* countRetry("connection")
+        // Lost twice: on a busy machine, deciding so many may take longer than a transaction may idle.
+        if (attempt > 1 && entries.length > 1) return yield* runHalves(lane, holder, entries)
         continue
       }
       yield* countRetry("conflict")

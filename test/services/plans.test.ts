@@ -1,8 +1,9 @@
-import { assert, layer } from "@effect/vitest"
+import { assert, it, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { Db } from "../../src/services/Db.ts"
+import { arrays } from "../../src/services/PostgresTypes.ts"
 import { connect, dawn, services, shopOf } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 
@@ -269,3 +270,40 @@ layer(Books.layer, { timeout: "120 seconds" })("statements that look into the bo
     })
   )
 })
+
+it.effect(
+  "a kept plan of tables that were empty is made anew once they are not, on the same connection",
+  () =>
+    Effect.gen(function* () {
+      const { url } = yield* freshDatabase
+      const sql = yield* connect(url)
+      yield* sql.run("VACUUM ANALYZE")
+      const session = yield* Effect.flatMap(
+        Layer.build(Postgres.layer({ url })),
+        (context) => Context.get(context, Db).session
+      )
+      const statement = `
+        SELECT t.posting_id
+        FROM unnest($1, $2) AS wanted (merchant_id, tracking_key)
+        JOIN tracking t ON t.merchant_id = wanted.merchant_id AND t.tracking_key = wanted.tracking_key`
+      const look = session.run(statement, [arrays.text(["acme"]), arrays.text(["k1"])])
+      const planned = Effect.gen(function* () {
+        const [name] = yield* session.run(
+          "SELECT name FROM pg_prepared_statements WHERE statement LIKE '%SELECT t.posting_id%' AND statement NOT LIKE '%pg_prepared%'",
+          []
+        )
+        const rows = yield* session.run(`EXPLAIN EXECUTE "${name![0]}" (NULL, NULL)`, [])
+        return rows.map(([line]) => line).join("\n")
+      })
+      yield* look
+      assert.include(yield* planned, "Join Filter")
+      yield* sql.run(`INSERT INTO tracking (merchant_id, tracking_key, posting_id, recorded_at)
+        SELECT 'acme', 'k' || n, ${uuidOf("n")}, to_timestamp(0) FROM generate_series(1, 5000) AS n`)
+      for (let again = 0; again < 16; again++) yield* look
+      assert.include(
+        yield* planned,
+        "Index Cond: ((merchant_id = wanted.merchant_id) AND (tracking_key = wanted.tracking_key))"
+      )
+    }),
+  60_000
+)

@@ -12,6 +12,8 @@ export default defineConfig({
     // Real servers on a machine that others share: where nobody looks on, a test may fail once, and the report says so.
     retry: process.env["CI"] === undefined ? 0 : 1,
     pool: "forks",
+    // Effect and the sources are loaded once a worker, not once a file: no file changes what is global.
+    isolate: false,
     maxWorkers: 2
   }
 })

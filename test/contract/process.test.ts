@@ -91,7 +91,8 @@ describe("the program", { timeout }, () => {
   it.live("finishes on SIGTERM what is in flight, lets a second signal change nothing, and exits 0", () =>
     Effect.gen(function* () {
       const url = yield* databaseUrl
-      const service = yield* startService(url)
+      // The sources as they are, as in a checkout.
+      const service = yield* startService(url, {}, { script: "bin/holdfast.js" })
       const { adjust, item, merchantId, receive } = yield* merchantAt(service)
       yield* item("cup")
       yield* receive("cup", 5)

@@ -7,9 +7,10 @@ import * as fs from "node:fs/promises"
 import * as os from "node:os"
 import * as path from "node:path"
 import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
 import { type EmbeddedPostgres, start } from "../../src/layers/EmbeddedPostgres.ts"
 import { removeFolder } from "../support/Postgres.ts"
+import { compileCache } from "../support/service.ts"
+import { program } from "../support/shared.ts"
 
 /**
  * Real servers that are started, killed and found again. What is waited for is a condition that will come true, never a
@@ -81,37 +82,28 @@ interface Service {
   readonly killed: Effect.Effect<void>
 }
 
-const source = fileURLToPath(new URL("../../src/layers/EmbeddedPostgres.ts", import.meta.url))
-const program = `
-  import { Effect, Redacted } from "effect"
-  import { start } from ${JSON.stringify(source)}
-  setInterval(() => undefined, 60_000)
-  await Effect.runPromise(Effect.scoped(Effect.gen(function* () {
-    const { dataDirectory, url } = yield* start({ dataDir: process.argv[1] })
-    process.stdout.write(JSON.stringify({ dataDirectory, url: Redacted.value(url) }) + "\\n")
-    yield* Effect.never
-  })))`
-
 /** A service in a process of its own, that can be killed. */
 const startService = (dataDir: string): Effect.Effect<Service, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.promise(async () => {
-      const child = spawn(process.execPath, ["--input-type=module", "--eval", program, dataDir], {
-        cwd: path.dirname(source),
-        stdio: ["ignore", "pipe", "inherit"],
-        detached: true
-      })
-      const exited = once(child, "exit")
-      const [line] = (await once(createInterface(child.stdout), "line")) as [string]
-      const { dataDirectory, url } = JSON.parse(line) as { dataDirectory: string; url: string }
-      const pid = child.pid ?? assert.fail("The service has no pid")
-      const killed = Effect.promise(async () => {
-        if (child.exitCode === null && child.signalCode === null) process.kill(-pid, "SIGKILL")
-        await exited
-      })
-      return { pid, dataDirectory, url: Redacted.make(url), killed }
-    }),
-    ({ killed }) => killed
+  Effect.flatMap(program("embeddedService"), (file) =>
+    Effect.acquireRelease(
+      Effect.promise(async () => {
+        const child = spawn(process.execPath, [file, dataDir], {
+          env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+          stdio: ["ignore", "pipe", "inherit"],
+          detached: true
+        })
+        const exited = once(child, "exit")
+        const [line] = (await once(createInterface(child.stdout), "line")) as [string]
+        const { dataDirectory, url } = JSON.parse(line) as { dataDirectory: string; url: string }
+        const pid = child.pid ?? assert.fail("The service has no pid")
+        const killed = Effect.promise(async () => {
+          if (child.exitCode === null && child.signalCode === null) process.kill(-pid, "SIGKILL")
+          await exited
+        })
+        return { pid, dataDirectory, url: Redacted.make(url), killed }
+      }),
+      ({ killed }) => killed
+    )
   )
 
 /** What the service logs of all this is not the reader's concern. */

@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto"
 import * as http from "node:http"
 import path from "node:path"
 import { freshDatabase } from "./Postgres.ts"
+import { program } from "./shared.ts"
 
 /** The program as its users run it: a process of its own over a database of its own, spoken to by HTTP alone. */
 
@@ -56,11 +57,11 @@ export interface RunningService extends Program {
 }
 
 const root = path.join(import.meta.dirname, "..", "..")
-/** Starting takes two seconds, and ten where all processors are busy; whatever takes longer than this never will. */
+/** Starting takes a second, and ten where all processors are busy; whatever takes longer than this never will. */
 const patience = "60 seconds"
 const callTimeoutMs = 30_000
 /** What V8 has compiled once need not be compiled again: most of what a start costs. */
-const compileCache = path.join(root, "node_modules", ".cache", "holdfast-test")
+export const compileCache = path.join(root, "node_modules", ".cache", "holdfast-test")
 
 /**
  * Loaded into the program before it starts: its standard input is a pipe of ours, which ends when this process does,
@@ -70,16 +71,21 @@ const dieWithTheTests = `data:text/javascript,${encodeURIComponent(
   `process.stdin.on("end", () => process.kill(process.pid, "SIGKILL")).resume().unref()`
 )}`
 
-/** Starts the program with these environment variables and no others of ours. It is killed when the scope closes. */
+/**
+ * Starts the program, or a script in its place, with these environment variables and no others of ours. It is killed
+ * when the scope closes.
+ */
 export const run = (
   environment: Readonly<Record<string, string>>,
   parameters: ReadonlyArray<string> = [],
-  script = "src/main.ts",
+  script?: string,
   folder = root
 ): Effect.Effect<Program, never, Scope.Scope> =>
   Effect.map(
     Effect.acquireRelease(
-      Effect.sync(() => launch(environment, parameters, script, folder)),
+      Effect.map(script === undefined ? program("main") : Effect.succeed(script), (file) =>
+        launch(environment, parameters, file, folder)
+      ),
       ({ child, ended }) =>
         Effect.andThen(
           Effect.sync(() => child.kill("SIGKILL")),

@@ -48,6 +48,12 @@ export const encodeProduce = async (
   head.writeInt32BE(timeoutMs, 4)
   head.writeInt32BE(byTopic.size, 8)
   const parts: Array<Buffer> = [head]
+  // All at once: compressing is done beside this thread.
+  const encoded = new Map(
+    await Promise.all(
+      batches.map(async (batch) => [batch, await encodeBatch(batch.records, timestamp)] as const)
+    )
+  )
   for (const [topic, of] of byTopic) {
     const name = Buffer.from(topic)
     const topicHead = Buffer.alloc(6 + name.length)
@@ -55,10 +61,10 @@ export const encodeProduce = async (
     name.copy(topicHead, 2)
     topicHead.writeInt32BE(of.length, 2 + name.length)
     parts.push(topicHead)
-    for (const { partition, records } of of) {
-      const batch = await encodeBatch(records, timestamp)
+    for (const each of of) {
+      const batch = encoded.get(each)!
       const partitionHead = Buffer.alloc(8)
-      partitionHead.writeInt32BE(partition, 0)
+      partitionHead.writeInt32BE(each.partition, 0)
       partitionHead.writeInt32BE(batch.length, 4)
       parts.push(partitionHead, batch)
     }

@@ -8,6 +8,7 @@ import type { LoadResult } from "./loadGenerator.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
 import { seedHistory } from "./support/History.ts"
+import { endedChildrenSeconds, serverSeconds } from "./support/Processors.ts"
 import { machineOf, writeReport } from "./support/Report.ts"
 import { type Service, service } from "./support/Service.ts"
 
@@ -279,8 +280,13 @@ const importing = Effect.fnUntraced(function* (url: Redacted.Redacted<string>, r
   const lines = Array.from({ length: rows }, (_, index) => `variant-${index},SKU-${index},${index % 1000}`)
   yield* Effect.promise(() => fs.writeFile(file, `productVariantId,sku,quantity\n${lines.join("\n")}\n`))
   const startedAt = performance.now()
+  const before = { process: yield* endedChildrenSeconds, server: yield* serverSeconds(url) }
   yield* holdfast(url, "import", file)
   const seconds = (performance.now() - startedAt) / 1000
+  const microseconds = {
+    process: (((yield* endedChildrenSeconds) - before.process) * 1e6) / rows,
+    server: (((yield* serverSeconds(url)) - before.server) * 1e6) / rows
+  }
   const [counted] = yield* execute(url, "SELECT count(*)::text AS items FROM item")
   if (Number(counted!["items"]) !== rows) {
     return yield* Effect.die(
@@ -290,11 +296,11 @@ const importing = Effect.fnUntraced(function* (url: Redacted.Redacted<string>, r
   const perSecond = rows / seconds
   line(
     `import of ${rows} rows`,
-    `${perSecond.toFixed(0)}/s`,
+    `${perSecond.toFixed(0)}/s, µs a row: ${microseconds.process.toFixed(0)} the process, ${microseconds.server.toFixed(0)} PostgreSQL`,
     `≥ ${targets.importPerSecond}/s`,
     perSecond >= targets.importPerSecond
   )
-  return { rows, seconds, perSecond }
+  return { rows, seconds, perSecond, microseconds }
 })
 
 const line = (what: string, measured: string, target = "", met?: boolean): void =>

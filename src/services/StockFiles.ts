@@ -119,7 +119,7 @@ const operationOf = (row: StockFileRow, reason: string): BulkOperation => {
     lotExpiresAt: expiresAt,
     reason
   }
-  return { _tag: "Bulk", mode: "atomic", operations: [item, stock] }
+  return { _tag: "Bulk", mode: "atomic", operations: [item, stock], onlyRefusals: true }
 }
 
 /** Of a group, what its operation was refused with. */

@@ -398,18 +398,24 @@ export class Books {
  */
 export class DerivedIds {
   readonly #head: string
-  #tail: number
+  /** Two times six digits, because numbers of more than 31 bits are slow to write. */
+  #upper: number
+  #lower: number
 
   constructor(postingId: string) {
     this.#head = postingId.slice(0, 24)
-    this.#tail = Number.parseInt(postingId.slice(24), 16)
+    this.#upper = Number.parseInt(postingId.slice(24, 30), 16)
+    this.#lower = Number.parseInt(postingId.slice(30), 16)
   }
 
   next(): string {
-    this.#tail = (this.#tail + 1) % 0x1000000000000
-    return this.#head + this.#tail.toString(16).padStart(12, "0")
+    this.#lower = (this.#lower + 1) % 0x1000000
+    if (this.#lower === 0) this.#upper = (this.#upper + 1) % 0x1000000
+    return this.#head + sixDigits(this.#upper) + sixDigits(this.#lower)
   }
 }
+
+const sixDigits = (value: number): string => (0x1000000 + value).toString(16).slice(1)
 
 export const isExpired = ({ lotExpiresAt }: StockRow, at: number): boolean =>
   lotExpiresAt !== null && lotExpiresAt <= at

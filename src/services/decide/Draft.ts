@@ -84,7 +84,8 @@ export class Draft {
 
   /** An operation of this posting, as a posting of its own: it has an id, movements and events for itself. */
   operation(command: Command): Draft {
-    return new Draft(this.books, { ...this.posting, id: this.nextId(), command }, this.#ids)
+    const { at, caller } = this.posting
+    return new Draft(this.books, { id: this.nextId(), at, caller, command }, this.#ids)
   }
 
   touch(item: ItemRow): Touched {
@@ -326,7 +327,10 @@ export class Draft {
     const row: EventRow = {
       // Stable when the posting runs again, and unique because a posting is.
       id: `${this.posting.id}.${this.#events}`,
-      ...event,
+      topic: event.topic,
+      key: event.key,
+      type: event.type,
+      data: event.data,
       merchantId: this.merchantId,
       at: this.at,
       requestId: caller.requestId,

@@ -76,7 +76,7 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
     return refused(new ItemConflict({ productVariantId: productVariantId!, sku: sku! }))
   }
   const known = byVariant ?? bySku
-  const given = definedOf({
+  const given = {
     productVariantId,
     sku,
     name: command.name,
@@ -87,9 +87,9 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
     safetyStock: command.safetyStock,
     countTolerance: command.countTolerance,
     discontinued: command.discontinued ?? (isRevived ? false : undefined)
-  })
-  const item = known ?? createItem(draft, posting.id, { kind: command.kind, ...given })
-  if (known !== undefined) changeItem(draft, known, given)
+  }
+  const item = known ?? createItem(draft, posting.id, given, command.kind)
+  if (known !== undefined) changeItem(draft, known, definedOf(given))
   if (command.initialStock !== undefined) receiveInitialStock(draft, command, item, command.initialStock)
   if (isDeleted) bury(draft, item)
   else if (item.deletedAt !== null)
@@ -101,25 +101,30 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
 
 type ItemAttributes = { [K in Exclude<keyof EnsureItem, "_tag">]?: Exclude<EnsureItem[K], undefined> }
 
-const createItem = (draft: Draft, itemId: string, given: ItemAttributes): ItemRow => {
+const createItem = (
+  draft: Draft,
+  itemId: string,
+  given: { readonly [K in keyof ItemAttributes]?: ItemAttributes[K] | undefined },
+  kind: EnsureItem["kind"] = "PRODUCT"
+): ItemRow => {
   const { at, books, merchantId } = draft
+  const discontinued = given.discontinued ?? false
   const item: ItemRow = {
     merchantId,
     itemId,
-    kind: "PRODUCT",
-    productVariantId: null,
-    sku: null,
-    productId: null,
-    name: null,
-    unit: "each",
-    stocked: true,
-    lowStockThreshold: 0,
-    safetyStock: 0,
-    countTolerance: 0,
-    discontinued: false,
+    kind,
+    productVariantId: given.productVariantId ?? null,
+    sku: given.sku ?? null,
+    productId: given.productId ?? null,
+    name: given.name ?? null,
+    unit: given.unit ?? "each",
+    stocked: given.stocked ?? true,
+    lowStockThreshold: given.lowStockThreshold ?? 0,
+    safetyStock: given.safetyStock ?? 0,
+    countTolerance: given.countTolerance ?? 0,
+    discontinued,
     initialized: false,
-    ...given,
-    status: given.discontinued === true ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK",
+    status: discontinued ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK",
     onHand: 0,
     reserved: 0,
     unallocatable: 0,
@@ -306,7 +311,11 @@ export const resolveDiscrepancy = (
   return answered({ at, discrepancyId, resolved: true })
 }
 
-const definedOf = <A extends object>(fields: A): { [K in keyof A]?: Exclude<A[K], undefined> } =>
-  Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as {
-    [K in keyof A]?: Exclude<A[K], undefined>
+const definedOf = <A extends object>(fields: A): { [K in keyof A]?: Exclude<A[K], undefined> } => {
+  const defined: { [K in keyof A]?: Exclude<A[K], undefined> } = {}
+  for (const field in fields) {
+    const value = fields[field]
+    if (value !== undefined) defined[field] = value as Exclude<A[typeof field], undefined>
   }
+  return defined
+}

@@ -232,12 +232,14 @@ EXCEPTION WHEN feature_not_supported THEN
   ALTER TABLE outbox ALTER COLUMN events SET STORAGE EXTERNAL;
 END $$;
 
--- Events that the broker refused for good, and those of the same key that wait behind one. They are published in
--- order once the FAILED one is requeued or dropped.
+-- Events that the broker refused for good, and those of the same key that wait behind one: they are published in order
+-- once the FAILED one is requeued or dropped. And events that are WAITING for a topic that does not exist: they hold back
+-- nothing but what comes later for that topic.
 CREATE TABLE outbox_failure (
   merchant_id text NOT NULL,
   event_id text NOT NULL,
-  state text NOT NULL CHECK (state IN ('FAILED', 'HELD', 'REQUEUED')),
+  state text NOT NULL CHECK (state IN ('FAILED', 'HELD', 'REQUEUED', 'WAITING')),
+  topic text NOT NULL,
   bucket smallint NOT NULL,
   position bigint NOT NULL,
   ordinal integer NOT NULL,
@@ -247,7 +249,8 @@ CREATE TABLE outbox_failure (
   recorded_at timestamptz NOT NULL,
   PRIMARY KEY (merchant_id, event_id)
 );
-CREATE INDEX outbox_failure_by_key ON outbox_failure (bucket, event_key, position, ordinal);
+CREATE INDEX outbox_failure_by_key ON outbox_failure (bucket, event_key, position, ordinal) WHERE state <> 'WAITING';
+CREATE INDEX outbox_failure_by_topic ON outbox_failure (bucket, topic, position, ordinal) WHERE state = 'WAITING';
 
 -- The key pair of the built-in issuer of development tokens, shared by all processes of one database.
 CREATE TABLE dev_issuer_key (

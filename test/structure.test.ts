@@ -105,6 +105,7 @@ const isOfTheBroker = (table: string): boolean => table.startsWith("broker_")
 /** Indexes of merchants' tables that merchant_id does not lead, because what they serve sees all merchants. */
 const indexesAcrossMerchants: Readonly<Record<string, string>> = {
   outbox_failure_by_key: "the dispatcher asks for a bucket which keys are held back, whoever's they are",
+  outbox_failure_by_topic: "the dispatcher asks for a bucket what waits for a topic, whoever's it is",
   reservation_due: "the sweeper looks for what is due, whoever's it is",
   tracking_by_age: "clean-up removes what is old, whoever's it is",
   idempotency_by_age: "clean-up removes what is old, whoever's it is"

@@ -26,7 +26,7 @@ import {
   type Subscription
 } from "../services/Broker.ts"
 import { Db } from "../services/Db.ts"
-import { DeadLetters, type Reason } from "../services/DeadLetters.ts"
+import { DeadLetters, type Reason, unreadableCode } from "../services/DeadLetters.ts"
 import { FailPoint } from "../services/FailPoint.ts"
 import { Backlog } from "./Backlog.ts"
 import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"
@@ -238,7 +238,10 @@ const admit = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Eff
 const begin = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
   Effect.suspend(() => {
     const { backlog, consumer, shared } = member
-    const read = consumer.read(message, { merchantId: shared.options.defaultMerchantId })
+    const read =
+      message.unreadable === undefined
+        ? consumer.read(message, { merchantId: shared.options.defaultMerchantId })
+        : Result.fail({ code: unreadableCode, detail: message.unreadable })
     const keys: Array<string> = []
     if (message.key !== null) keys.push(`key ${message.key}`)
     if (Result.isSuccess(read) && read.success.aggregate !== undefined) {

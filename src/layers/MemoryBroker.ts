@@ -64,6 +64,8 @@ export class MemoryCluster extends Context.Service<
     readonly setAnswersLost: (on: boolean) => Effect.Effect<void>
     /** Messages that are refused for good; they name the reason `OTHER`. */
     readonly refuse: (refused: (message: OutgoingMessage) => boolean) => Effect.Effect<void>
+    /** These topics do not exist until it is said otherwise, as with Kafka. */
+    readonly setMissing: (topics: ReadonlyArray<string>) => Effect.Effect<void>
     /** How long every call takes. */
     readonly setDelay: (delayMs: number) => Effect.Effect<void>
     /** How many messages of a topic a group has not committed, seen from outside. */
@@ -166,6 +168,7 @@ export const makeCluster = (options: MemoryBrokerOptions = {}): MemoryCluster["S
     outage: false,
     answersLost: false,
     refused: (_: OutgoingMessage): boolean => false,
+    missing: [] as ReadonlyArray<string>,
     delayMs: 0
   }
   return MemoryCluster.of({
@@ -177,6 +180,7 @@ export const makeCluster = (options: MemoryBrokerOptions = {}): MemoryCluster["S
       }),
     setAnswersLost: (on) => Effect.sync(() => void (faults.answersLost = on)),
     refuse: (refused) => Effect.sync(() => void (faults.refused = refused)),
+    setMissing: (topics) => Effect.sync(() => void (faults.missing = topics)),
     setDelay: (delayMs) => Effect.sync(() => void (faults.delayMs = delayMs)),
     lag: (group, topic) => Effect.sync(() => lagOf(log, group, topic).reduce((sum, { lag }) => sum + lag, 0))
   })
@@ -186,6 +190,7 @@ interface Faults {
   readonly outage: boolean
   readonly answersLost: boolean
   readonly refused: (message: OutgoingMessage) => boolean
+  readonly missing: ReadonlyArray<string>
   readonly delayMs: number
 }
 
@@ -212,7 +217,12 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
         const { prepared, refusals } = prepare(messages, {
           messageBytesMax: options.messageBytesMax ?? messageBytesMax,
           keylessPartition: keylessTurn++ % partitionsPerTopic,
-          refuse: (message) => (faults.refused(message) ? refusedByTest(message.topic) : undefined)
+          refuse: (message) =>
+            faults.missing.includes(message.topic)
+              ? hasNoTopic(message.topic)
+              : faults.refused(message)
+                ? refusedByTest(message.topic)
+                : undefined
         })
         log.publish(prepared, now)
         return refusals
@@ -239,7 +249,7 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
         if (refused !== undefined) return yield* refused
         return yield* call(() => topics.filter((topic) => !log.topics.has(topic) && log.topic(topic)))
       }),
-      missingTopics: () => Effect.succeed([]),
+      missingTopics: (topics) => call(() => topics.filter((topic) => faults.missing.includes(topic))),
       ready: Effect.isSuccess(call(() => undefined))
     }),
     unplug: setPlugged(false),
@@ -254,6 +264,8 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
 }
 
 const unavailable = (reason: string) => new BrokerUnavailable({ cause: new Error(reason) })
+const hasNoTopic = (topic: string) =>
+  new MessageRefused({ reason: "UNKNOWN_TOPIC", topic, detail: "there is no such topic" })
 const refusedByTest = (topic: string) =>
   new MessageRefused({ reason: "OTHER", topic, detail: "refused by the test" })
 

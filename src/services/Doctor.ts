@@ -383,7 +383,9 @@ const outboxStatement = `
   SELECT (SELECT min(recorded_at) FROM outbox WHERE sent_at IS NULL) AS oldest,
          (SELECT COALESCE(sum(event_count), 0)::bigint FROM outbox WHERE sent_at IS NULL) AS pending,
          (SELECT count(*) FROM outbox_failure WHERE state = 'FAILED') AS failed,
-         (SELECT count(*) FROM outbox_failure WHERE state <> 'FAILED') AS held`
+         (SELECT count(*) FROM outbox_failure WHERE state IN ('HELD', 'REQUEUED')) AS held,
+         (SELECT count(*) FROM outbox_failure WHERE state = 'WAITING') AS waiting,
+         (SELECT string_agg(DISTINCT topic, ', ') FROM outbox_failure WHERE state = 'WAITING') AS topics`
 
 const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limits: Limits) {
   const [row] = yield* db.maintain<{
@@ -391,8 +393,10 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
     pending: number
     failed: number
     held: number
+    waiting: number
+    topics: string | null
   }>(outboxStatement, [])
-  const { failed, held, oldest, pending } = row!
+  const { failed, held, oldest, pending, topics, waiting } = row!
   const age = oldest === null ? 0 : (now - oldest) / 1000
   return [
     oldest === null
@@ -410,6 +414,15 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
             "outbox",
             `the broker refused ${failed} events for good, and ${held} wait behind them`,
             "holdfast outbox list says why; mend it and holdfast outbox requeue, or holdfast outbox drop"
+          )
+        ]
+      : []),
+    ...(waiting > 0
+      ? [
+          warning(
+            "outbox",
+            `${waiting} events wait for topics that do not exist: ${topics}`,
+            "holdfast topics create makes them, and the events follow"
           )
         ]
       : [])

@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer, Metric, Queue, Schedule } from "effect"
+import { Clock, Context, Effect, Layer, Metric, Option, Queue, Schedule } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type OutboxEvent, envelopeOf, headersOf } from "../schema/Event.ts"
 import { Broker, type BrokerUnavailable } from "./Broker.ts"
@@ -8,11 +8,11 @@ import { passFailPoint } from "./FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "./OutboxBuckets.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
-/** An event that the broker refused, or that waits behind one. */
+/** An event that the broker refused, or that waits behind one or for its topic. */
 export interface HeldEvent {
   readonly eventId: string
   readonly merchantId: string
-  readonly state: "FAILED" | "HELD" | "REQUEUED"
+  readonly state: "FAILED" | "HELD" | "REQUEUED" | "WAITING"
   readonly key: string
   readonly event: OutboxEvent
   readonly error: string | null
@@ -20,8 +20,8 @@ export interface HeldEvent {
 
 /**
  * Tells the world what was committed: at least once, in the order of each key, with any number of dispatchers. An
- * outage of broker or database is waited out; only the broker's refusal of a record makes an event FAILED, and that
- * holds back its key.
+ * outage of broker or database is waited out, and so is a topic that does not exist, while all others go on; only the
+ * broker's refusal of a record makes an event FAILED, and that holds back its key.
  */
 export class Outbox extends Context.Service<
   Outbox,
@@ -31,7 +31,7 @@ export class Outbox extends Context.Service<
     readonly held: Effect.Effect<ReadonlyArray<HeldEvent>, DatabaseUnavailable>
     /** FAILED events are tried again, before those that wait behind them. Returns how many. */
     readonly requeue: (eventIds: ReadonlyArray<string>) => Effect.Effect<number, DatabaseUnavailable>
-    /** FAILED events are given up, and those behind them go on. Returns how many. */
+    /** FAILED events are given up, and those behind them go on; so are those that are WAITING. Returns how many. */
     readonly drop: (eventIds: ReadonlyArray<string>) => Effect.Effect<number, DatabaseUnavailable>
     /** Removes what was sent longer ago than this, in bounded batches; what was not sent stays. Returns how many rows. */
     readonly removeSent: (olderThanMs: number) => Effect.Effect<number, DatabaseUnavailable>
@@ -79,6 +79,8 @@ export class Outbox extends Context.Service<
   )
 }
 
+/** Why a broker refuses what it has no topic for. */
+const noTopic = "UNKNOWN_TOPIC"
 /** Group rows read at once: a few thousand events. */
 const groupsPerRead = 64
 /** A record that the broker refuses is offered this often before its event is FAILED. */
@@ -93,6 +95,8 @@ const roundSpacingMs = 20
 /** Group rows of a bucket that one statement removes at most. */
 const removeBatch = 500
 const waitOut = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
+/** How often topics are looked for that events wait for. */
+const topicsEveryMs = 5_000
 /** The first half of the advisory locks that buckets are held by; the second is the bucket. */
 const bucketLocks = 0x686f6c64
 
@@ -114,7 +118,7 @@ const outages = Metric.counter("holdfast_outbox_outages_total", {
   incremental: true
 })
 const heldEvents = Metric.gauge("holdfast_outbox_events_held", {
-  description: "Events that are set aside: refused by the broker, or behind one that was"
+  description: "Events that are set aside: refused by the broker, behind one that was, or without their topic"
 })
 const depth = Metric.gauge("holdfast_outbox_events_pending", {
   description: "Events that wait to be published"
@@ -178,25 +182,83 @@ const runBucket = Effect.fnUntraced(function* (
     yield* Effect.sleep(pollEvery)
   }
   const which = [parameter("int4", bucket)]
+  const absent = new AbsentTopics()
+  for (const [topic] of yield* session.run(waitingStatement, which)) absent.add(topic as string)
   let roundAt = 0
+  let lookAt = 0
   for (;;) {
     yield* Effect.sleep(Math.max(0, roundAt + roundSpacingMs - (yield* Clock.currentTimeMillis)))
     roundAt = yield* Clock.currentTimeMillis
+    if (absent.any && roundAt >= lookAt) {
+      yield* lookForTopics(broker, absent)
+      lookAt = (yield* Clock.currentTimeMillis) + topicsEveryMs
+    }
+    const { returned } = absent
     // One round trip: what was let go goes before what is read beside it, which is then read again.
     const [released, pending, holds] = yield* Effect.all(
       [
-        session.run(releasedStatement, which),
+        session.run(releasedStatement, [parameter("int4", bucket), parameter("text", returned ?? null)]),
         session.run(pendingStatement, [parameter("int4", bucket), parameter("int4", groupsPerRead)]),
         session.run(holdsStatement, which)
       ],
       { concurrency: "unbounded" }
     )
-    if (released.length > 0) yield* publishReleased(session, broker, released)
+    if (released.length > 0) yield* publishReleased(session, broker, released, absent)
     else {
-      if (pending.length > 0) yield* publishPending(session, broker, bucket, pending, holds)
+      if (returned !== undefined) absent.settle(returned)
+      if (pending.length > 0) yield* publishPending(session, broker, bucket, pending, holds, absent)
       if (pending.length < groupsPerRead) yield* pause
       else roundAt = 0
     }
+  }
+})
+
+/**
+ * The topics that events of a bucket wait for. While some wait, what comes later for the topic waits behind them, whatever
+ * its key; other topics go on, as no order is promised among topics.
+ */
+class AbsentTopics {
+  /** Whether the topic has come back: then what waits for it is published, and after that it is absent no more. */
+  private readonly topics = new Map<string, boolean>()
+
+  get any(): boolean {
+    return this.topics.size > 0
+  }
+  get names(): ReadonlyArray<string> {
+    return [...this.topics.keys()]
+  }
+  /** One that has come back. */
+  get returned(): string | undefined {
+    for (const [topic, returned] of this.topics) if (returned) return topic
+    return undefined
+  }
+  /** Whether events wait for it, or did a moment ago. */
+  has(topic: string): boolean {
+    return this.topics.has(topic)
+  }
+  isAway(topic: string): boolean {
+    return this.topics.get(topic) === false
+  }
+  add(topic: string): void {
+    this.topics.set(topic, false)
+  }
+  comesBack(topic: string): void {
+    this.topics.set(topic, true)
+  }
+  /** Nothing waits for it any more. */
+  settle(topic: string): void {
+    if (this.topics.get(topic) === true) this.topics.delete(topic)
+  }
+}
+
+/** An outage says nothing of topics: they are looked for again. */
+const lookForTopics = Effect.fnUntraced(function* (broker: Broker["Service"], absent: AbsentTopics) {
+  const missing = yield* Effect.option(broker.missingTopics(absent.names))
+  if (Option.isNone(missing)) return
+  for (const topic of absent.names) {
+    if (missing.value.includes(topic) || !absent.isAway(topic)) continue
+    absent.comesBack(topic)
+    yield* Effect.logInfo("a topic is there that events waited for", topic)
   }
 })
 
@@ -212,7 +274,8 @@ const publishPending = Effect.fnUntraced(function* (
   broker: Broker["Service"],
   bucket: number,
   rows: ReadonlyArray<Row>,
-  holds: ReadonlyArray<Row>
+  holds: ReadonlyArray<Row>,
+  absent: AbsentTopics
 ) {
   const events: Array<Dispatched> = rows.flatMap(([position, , text]) =>
     (JSON.parse(text as string) as ReadonlyArray<OutboxEvent>).map((event, ordinal) => ({
@@ -222,7 +285,7 @@ const publishPending = Effect.fnUntraced(function* (
     }))
   )
   const behind = new Set(holds.map(([merchantId, key]) => keyOf(merchantId as string, key as string)))
-  const aside = yield* publishInOrder(broker, events, behind)
+  const aside = yield* publishInOrder(broker, events, behind, absent, (topic) => absent.has(topic))
   yield* passFailPoint("afterSendBeforeMark")
   const now = yield* Clock.currentTimeMillis
   yield* session.run(markStatement, [
@@ -238,7 +301,7 @@ const publishPending = Effect.fnUntraced(function* (
 const ownKeyOf = ({ key, merchantId }: OutboxEvent): string => keyOf(merchantId, key)
 
 interface Aside extends Dispatched {
-  readonly state: "FAILED" | "HELD"
+  readonly state: "FAILED" | "HELD" | "WAITING"
   readonly error: string | null
 }
 
@@ -246,6 +309,7 @@ const setAside = (aside: ReadonlyArray<Aside>) => [
   arrays.text(aside.map(({ event }) => event.merchantId)),
   arrays.text(aside.map(({ event }) => event.id)),
   arrays.text(aside.map(({ state }) => state)),
+  arrays.text(aside.map(({ event }) => event.topic)),
   arrays.int8(aside.map(({ position }) => position)),
   arrays.int4(aside.map(({ ordinal }) => ordinal)),
   arrays.text(aside.map(({ event }) => event.key)),
@@ -254,35 +318,57 @@ const setAside = (aside: ReadonlyArray<Aside>) => [
 ]
 
 /**
- * Publishes events in order, except those behind a refused one. Waits an outage out. Returns what is to be set aside:
- * the refused ones, and those of their keys.
+ * Publishes events in order, except those behind a refused one, and those that wait for their topic. Waits an outage out.
+ * Returns what is to be set aside: these, and the refused ones.
  */
 const publishInOrder = Effect.fnUntraced(function* (
   broker: Broker["Service"],
   events: ReadonlyArray<Dispatched>,
-  behind: Set<string>
+  behind: Set<string>,
+  absent: AbsentTopics,
+  mustWait: (topic: string) => boolean
 ) {
   const aside: Array<Aside> = []
-  const hold = (held: Dispatched): unknown => aside.push({ ...held, state: "HELD", error: null })
-  const offered = events.filter(({ event }) => !behind.has(ownKeyOf(event)))
-  for (const held of events) if (behind.has(ownKeyOf(held.event))) hold(held)
-  const answers = yield* untilAnswered(broker, offered)
-  const refused = offered.filter((_, index) => answers[index] !== undefined)
+  const isAside = (held: Dispatched): boolean => {
+    const { event } = held
+    if (behind.has(ownKeyOf(event))) aside.push({ ...held, state: "HELD", error: null })
+    else if (mustWait(event.topic)) aside.push({ ...held, state: "WAITING", error: noTopic })
+    else return false
+    return true
+  }
+  let refused = events
+  for (let known = false; !known;) {
+    const offered = refused.filter((held) => !isAside(held))
+    const answers = yield* untilAnswered(broker, offered)
+    refused = offered.filter((_, index) => answers[index] !== undefined)
+    known = true
+    for (const [index, { event }] of offered.entries()) {
+      if (answers[index]?.reason !== noTopic || mustWait(event.topic)) continue
+      absent.add(event.topic)
+      known = false
+      yield* Effect.logWarning(
+        "events wait for a topic that does not exist, and the others go on",
+        event.topic
+      )
+    }
+  }
   // The rare path, one by one: the broker has also refused what follows a refused record in its key.
   for (const again of refused) {
-    if (behind.has(ownKeyOf(again.event))) {
-      hold(again)
-      continue
-    }
+    if (isAside(again)) continue
     const error = yield* offerAgain(broker, again)
     if (error === undefined) continue
+    if (error.reason === noTopic) {
+      absent.add(again.event.topic)
+      aside.push({ ...again, state: "WAITING", error: noTopic })
+      continue
+    }
     behind.add(ownKeyOf(again.event))
-    aside.push({ ...again, state: "FAILED", error })
+    aside.push({ ...again, state: "FAILED", error: `${error.reason}: ${error.detail}` })
     yield* Metric.update(refusedEvents, 1)
     yield* Effect.logError("the broker refused an event: its key is held back", {
       id: again.event.id,
       topic: again.event.topic,
-      error
+      error: error.reason
     })
   }
   yield* Metric.update(published, events.length - aside.length)
@@ -293,7 +379,7 @@ const offerAgain = Effect.fnUntraced(function* (broker: Broker["Service"], refus
   for (let attempt = 2; ; attempt++) {
     const [refusal] = yield* untilAnswered(broker, [refused])
     if (refusal === undefined) return undefined
-    if (attempt >= refusalsMax) return `${refusal.reason}: ${refusal.detail}`
+    if (attempt >= refusalsMax) return refusal
     yield* Effect.sleep("100 millis")
   }
 })
@@ -323,18 +409,22 @@ const untilAnswered = (broker: Broker["Service"], events: ReadonlyArray<Dispatch
       )
     )
 
-/** Publishes what an operator has let go: events of keys of which none is FAILED any more, before newer ones. */
+/**
+ * Publishes what has been let go, before newer events: by an operator, those of keys of which none is FAILED any more; or
+ * because their topic is there now.
+ */
 const publishReleased = Effect.fnUntraced(function* (
   session: Session,
   broker: Broker["Service"],
-  rows: ReadonlyArray<Row>
+  rows: ReadonlyArray<Row>,
+  absent: AbsentTopics
 ) {
   const events = rows.map(([text, position, ordinal]) => ({
     event: JSON.parse(text as string) as OutboxEvent,
     position: position as number,
     ordinal: ordinal as number
   }))
-  const aside = yield* publishInOrder(broker, events, new Set())
+  const aside = yield* publishInOrder(broker, events, new Set(), absent, (topic) => absent.isAway(topic))
   const kept = new Map(aside.map((held) => [held.event.id, held]))
   const sent = events.filter(({ event }) => !kept.has(event.id))
   yield* session.run(settleReleasedStatement, [
@@ -374,16 +464,22 @@ const pendingStatement = `
 const holdsStatement = `
   SELECT DISTINCT merchant_id, event_key
   FROM outbox_failure
-  WHERE bucket = $1`
+  WHERE bucket = $1 AND state <> 'WAITING'`
+
+// outbox_failure_by_topic: once, by whoever takes the bucket over
+const waitingStatement = `
+  SELECT DISTINCT topic
+  FROM outbox_failure
+  WHERE bucket = $1 AND state = 'WAITING'`
 
 // outbox_pkey
 const markStatement = `
   WITH aside AS (
-    INSERT INTO outbox_failure (merchant_id, event_id, state, bucket, position, ordinal, event_key, event, error,
+    INSERT INTO outbox_failure (merchant_id, event_id, state, topic, bucket, position, ordinal, event_key, event, error,
       recorded_at)
-    SELECT merchant_id, event_id, state, $1, position, ordinal, event_key, event, error, $4
-    FROM unnest($5, $6, $7, $8, $9, $10, $11, $12)
-      AS u (merchant_id, event_id, state, position, ordinal, event_key, event, error)
+    SELECT merchant_id, event_id, state, topic, $1, position, ordinal, event_key, event, error, $4
+    FROM unnest($5, $6, $7, $8, $9, $10, $11, $12, $13)
+      AS u (merchant_id, event_id, state, topic, position, ordinal, event_key, event, error)
     ON CONFLICT (merchant_id, event_id) DO NOTHING
   )
   UPDATE outbox o
@@ -391,19 +487,33 @@ const markStatement = `
   FROM unnest($2, $3) AS sent (position, recorded_at)
   WHERE o.bucket = $1 AND o.position = sent.position AND o.recorded_at = sent.recorded_at AND o.sent_at IS NULL`
 
-// outbox_failure_by_key
+// outbox_failure_by_key; outbox_failure_by_topic
 const releasedStatement = `
-  SELECT f.event, f.position, f.ordinal
-  FROM outbox_failure f
-  WHERE f.bucket = $1
-    AND NOT EXISTS (
-      SELECT 1
-      FROM outbox_failure blocking
-      WHERE blocking.bucket = f.bucket AND blocking.event_key = f.event_key
-        AND blocking.merchant_id = f.merchant_id AND blocking.state = 'FAILED'
+  SELECT event, position, ordinal
+  FROM (
+    (
+      SELECT f.event, f.position, f.ordinal
+      FROM outbox_failure f
+      WHERE f.bucket = $1 AND f.state <> 'WAITING'
+        AND NOT EXISTS (
+          SELECT 1
+          FROM outbox_failure blocking
+          WHERE blocking.bucket = f.bucket AND blocking.event_key = f.event_key
+            AND blocking.merchant_id = f.merchant_id AND blocking.state = 'FAILED'
+        )
+      ORDER BY f.position, f.ordinal
+      LIMIT 1000
     )
-  ORDER BY f.position, f.ordinal
-  LIMIT 1000`
+    UNION ALL
+    (
+      SELECT f.event, f.position, f.ordinal
+      FROM outbox_failure f
+      WHERE f.bucket = $1 AND f.state = 'WAITING' AND f.topic = $2
+      ORDER BY f.position, f.ordinal
+      LIMIT 1000
+    )
+  ) released
+  ORDER BY position, ordinal`
 
 // outbox_failure_pkey
 const settleReleasedStatement = `
@@ -429,7 +539,7 @@ interface HeldRow {
 const heldStatement = `
   SELECT event_id, merchant_id, state, event_key, event, error
   FROM outbox_failure
-  ORDER BY bucket, position, ordinal
+  ORDER BY state = 'WAITING', bucket, position, ordinal
   LIMIT 1000`
 
 const requeueStatement = `
@@ -440,7 +550,7 @@ const requeueStatement = `
 
 const dropStatement = `
   WITH dropped AS (
-    DELETE FROM outbox_failure WHERE event_id = ANY ($1) AND state = 'FAILED' RETURNING 1
+    DELETE FROM outbox_failure WHERE event_id = ANY ($1) AND state IN ('FAILED', 'WAITING') RETURNING 1
   )
   SELECT count(*) AS count FROM dropped`
 

@@ -351,6 +351,28 @@ describe("the runner", () => {
     })
   )
 
+  it.live("buries what is no message as it came, and never sends it again", () =>
+    Effect.gen(function* () {
+      const { deadLetters, lag, publish, read, start, untilDone } = yield* streams
+      const told = recorded()
+      yield* start([told.consumer], nothing, {
+        delivered: (message) =>
+          message.key === "1" ? { ...message, key: null, unreadable: "nobody can read it" } : message
+      })
+      yield* publish(...range(3).map((number) => told.message(number, { key: String(number) })))
+      yield* untilDone(told.topic)
+      assert.sameMembers(told.numbers(), [0, 2])
+      const [letter] = yield* deadLetters.list({ topic: told.topic })
+      assert.deepStrictEqual(letter!.reason, { code: "UNREADABLE", detail: "nobody can read it" })
+      const [there] = yield* read(`${told.topic}.dlq`, 1)
+      assert.deepStrictEqual(there!.value, (yield* deadLetters.show(letter!.deadLetterId))!.value)
+      const [replayed] = yield* deadLetters.replay([letter!.deadLetterId])
+      assert.strictEqual(replayed!.outcome, "REFUSED")
+      assert.strictEqual(yield* lag(told.topic), 0)
+      assert.strictEqual((yield* deadLetters.list({ topic: told.topic })).length, 1)
+    })
+  )
+
   it.live("buries what meets a bug, after some attempts", () =>
     Effect.gen(function* () {
       const { deadLetters, publish, start, untilDone } = yield* streams

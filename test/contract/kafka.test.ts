@@ -101,6 +101,12 @@ describe.skipIf(ownKafkaMissing !== undefined)("the program over Kafka", { timeo
         assert.includeMembers([...missing], ["payment.success", "payment.success.dlq", "inventory.events"])
         assert.include(service.stdout(), "payment.success")
 
+        // What happens meanwhile is told once there is where to tell it.
+        const shop = yield* merchantAt(service)
+        const cup = fresh("cup")
+        yield* shop.item(cup)
+        yield* shop.receive(cup, 9)
+
         const made = yield* command("topics", "create")
         assert.include(made, "created payment.success\n")
         assert.match(yield* command("topics", "create"), /^0 created, /)
@@ -108,12 +114,8 @@ describe.skipIf(ownKafkaMissing !== undefined)("the program over Kafka", { timeo
         const after = yield* eventually(health, ({ body }) => pick(body, "missingTopics") === undefined)
         assert.strictEqual(after.status, 200)
 
-        // Out: what happens here is told there.
-        const shop = yield* merchantAt(service)
-        const cup = fresh("cup")
-        yield* shop.item(cup)
-        yield* shop.receive(cup, 9)
         assert.include(yield* command("tail", "inventory.events", "--count", "1"), cup)
+        assert.include(yield* command("outbox", "list"), "Nothing is held back.")
 
         // In: topics that were missing when their consumers began.
         const paid = Effect.fnUntraced(function* (orderId: string) {

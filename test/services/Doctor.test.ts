@@ -105,12 +105,16 @@ describe("the doctor", { timeout: 60_000 }, () => {
       yield* sql.run("UPDATE outbox SET sent_at = clock_timestamp()")
       assert.deepStrictEqual(about(yield* examine({ ...unhurried, unsent: [0, 0] }), "outbox"), [])
 
-      yield* sql.run(`INSERT INTO outbox_failure (merchant_id, event_id, state, bucket, position, ordinal, event_key,
-          event, error, recorded_at)
-        SELECT 'acme', 'e' || n, CASE n WHEN 1 THEN 'FAILED' ELSE 'HELD' END, 0, n, 1, 'k', '{}', 'TOO_LARGE', now()
-        FROM generate_series(1, 3) AS n`)
-      const [failed] = about(yield* examine(unhurried), "outbox")
+      yield* sql.run(`INSERT INTO outbox_failure (merchant_id, event_id, state, topic, bucket, position, ordinal,
+          event_key, event, error, recorded_at)
+        SELECT 'acme', 'e' || n, (ARRAY['FAILED', 'HELD', 'HELD', 'WAITING'])[n], 'inventory.events', 0, n, 1, 'k', '{}',
+               'TOO_LARGE', now()
+        FROM generate_series(1, 4) AS n`)
+      const findings = yield* examine(unhurried)
+      const [failed] = about(findings, "outbox")
       assertMended(failed, /refused 1 events for good, and 2 wait/, /holdfast outbox requeue/)
+      const [waiting] = about(findings, "outbox", "WARNING")
+      assertMended(waiting, /^1 events wait .*: inventory.events$/, /holdfast topics create/)
     })
   )
 

@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Fiber, Layer } from "effect"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as MemoryBroker from "../../src/layers/MemoryBroker.ts"
 import { Broker } from "../../src/services/Broker.ts"
 import { Orders } from "../../src/services/Orders.ts"
 import { Outbox } from "../../src/services/Outbox.ts"
-import { caller, services, until } from "../support/ledger.ts"
+import { caller, connect, services, shopOf, until } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 
 /** The dispatcher over a real PostgreSQL and a broker in memory that refuses what the test wants refused. */
@@ -53,6 +53,87 @@ describe("an event that the broker refuses", () => {
           ["one", "order", "HELD"]
         ]
       )
+    })
+  )
+})
+
+describe("a topic that does not exist", () => {
+  it.live("is waited for, its events follow in their order, and all others go on meanwhile", () =>
+    Effect.gen(function* () {
+      const { url } = yield* freshDatabase
+      const context = yield* Layer.build(
+        Layer.provideMerge(Outbox.layer, services).pipe(
+          Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 })),
+          Layer.provideMerge(MemoryBroker.layer())
+        )
+      )
+      const outbox = Context.get(context, Outbox)
+      const shop = shopOf(context)
+      const { setMissing } = Context.get(context, MemoryBroker.MemoryCluster)
+      const told: Array<{ readonly topic: string; readonly key: string | null; readonly at: string }> = []
+      const topics = ["inventory.events", "inventory.out_of_stock"]
+      const subscription = yield* Context.get(context, Broker).subscribe({ group: "test", topics })
+      const reading = subscription.poll(100).pipe(
+        Effect.map((messages) => {
+          for (const { key, topic, value } of messages) {
+            const { timestamp: at } = JSON.parse(Buffer.from(value!).toString()) as {
+              readonly timestamp: string
+            }
+            told.push({ topic, key, at })
+          }
+        }),
+        Effect.forever
+      )
+      yield* Effect.forkScoped(reading)
+      const toldOf = (topic: string) => told.filter((one) => one.topic === topic)
+      const waiting = Effect.map(outbox.held, (held) => {
+        assert.deepStrictEqual([...new Set(held.map(({ state }) => state))].slice(1), [])
+        return held.filter(({ state }) => state === "WAITING").length
+      })
+      const variants = ["a", "b", "c", "d", "e"]
+      yield* Effect.forEach(variants, (variant) => shop.item(variant))
+      // Each sale crosses to zero: one event for the missing topic, between others of the same item.
+      let sold = 0
+      const sellOut = Effect.forEach(variants, (variant) =>
+        Effect.gen(function* () {
+          yield* shop.receive(variant, 1)
+          yield* shop.reserve(`order ${++sold}`, [[variant, 1]])
+          yield* shop.confirm(`order ${sold}`)
+        })
+      )
+
+      yield* setMissing(["inventory.out_of_stock"])
+      const first = yield* Effect.forkScoped(outbox.dispatch)
+      yield* sellOut
+      yield* until(Effect.map(waiting, (count) => count === 5))
+      // A receipt, a reservation and a sale of each.
+      const movements = variants.length * 3
+      const adjusted = () => toldOf("inventory.events").length
+      yield* until(Effect.sync(() => adjusted() >= movements))
+      assert.deepStrictEqual(toldOf("inventory.out_of_stock"), [])
+
+      // Another dispatcher takes over what waits, and what is behind it waits too.
+      yield* Fiber.interrupt(first)
+      const before = adjusted()
+      yield* Effect.forkScoped(outbox.dispatch)
+      yield* sellOut
+      yield* until(Effect.map(waiting, (count) => count === 10))
+      yield* until(Effect.sync(() => adjusted() >= before + movements))
+      assert.deepStrictEqual(toldOf("inventory.out_of_stock"), [])
+
+      yield* setMissing([])
+      yield* sellOut
+      yield* until(Effect.sync(() => toldOf("inventory.out_of_stock").length >= 15))
+      yield* until(Effect.map(waiting, (count) => count === 0))
+      const late = toldOf("inventory.out_of_stock")
+      assert.strictEqual(late.length, 15)
+      for (const key of new Set(late.map((one) => one.key))) {
+        const times = late.filter((one) => one.key === key).map(({ at }) => at)
+        assert.deepStrictEqual(times, times.toSorted())
+      }
+      const sql = yield* connect(url)
+      const [left] = yield* sql.run<{ count: number }>("SELECT count(*) AS count FROM outbox_failure")
+      assert.strictEqual(left!.count, 0)
     })
   )
 })

@@ -36,12 +36,24 @@ export const streams = Effect.gen(function* () {
   const start = Effect.fnUntraced(function* <E, R>(
     consumers: ReadonlyArray<Consumer<E, R>>,
     context: Context.Context<R>,
-    options: Partial<Runner.RunnerOptions> & { readonly failPoint?: typeof FailPoint.Service } = {}
+    options: Partial<Runner.RunnerOptions> & {
+      readonly failPoint?: typeof FailPoint.Service
+      /** What becomes of a message on its way to the consumer. */
+      readonly delivered?: (message: IncomingMessage) => IncomingMessage
+    } = {}
   ) {
     const replica = yield* cluster.connect
     const scope = yield* Scope.make()
     yield* Effect.addFinalizer(() => Scope.close(scope, Exit.void))
-    const { failPoint, ...runner } = options
+    const { delivered = (message) => message, failPoint, ...runner } = options
+    const delivering = Broker.of({
+      ...replica.broker,
+      subscribe: (asked) =>
+        Effect.map(replica.broker.subscribe(asked), (subscription) => ({
+          ...subscription,
+          poll: (max) => Effect.map(subscription.poll(max), (messages) => messages.map(delivered))
+        }))
+    })
     const layer = Runner.layer(consumers, {
       defaultMerchantId: undefined,
       refusalPatienceMs: 0,
@@ -50,7 +62,7 @@ export const streams = Effect.gen(function* () {
       Layer.provide(
         Layer.succeedContext(
           Context.merge(base, context).pipe(
-            Context.add(Broker, replica.broker),
+            Context.add(Broker, delivering),
             Context.add(DeadLetters, yield* deadLettersOver(replica.broker))
           )
         )

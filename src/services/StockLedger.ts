@@ -59,6 +59,8 @@ const lanes = 2
 /** Bounds of one batch: postings, and advisory locks, of which the server's lock table has a finite number. */
 const batchPostingsMax = 512
 const batchWeightMax = 4_096
+/** How much larger a lane's batches become with each that is committed, after a connection was lost over one. */
+const batchGrowth = 16
 /** Advisory locks that the batches of one process take at their fullest. */
 export const kernelLocksMax = lanes * batchWeightMax
 /** More than this waiting is more than can be answered before its deadline: refused early. */
@@ -188,10 +190,10 @@ const impatience = Effect.callback<boolean>((resume) => {
 
 /** A lane owns one connection and runs one batch after the other on it. It outlives every failure. */
 const runLane = Effect.fnUntraced(function* (lane: Lane) {
-  const holder: SessionHolder = { current: undefined, away: false }
+  const holder: SessionHolder = { current: undefined, away: false, batchMax: batchPostingsMax }
   yield* Effect.addFinalizer(() => closeSession(holder))
   while (true) {
-    const entries = yield* takeBatch(lane)
+    const entries = yield* takeBatch(lane, holder)
     const opening = Deferred.makeUnsafe<void>()
     lane.opening.done = opening
     yield* runBatch(lane, holder, entries).pipe(
@@ -208,7 +210,7 @@ const runLane = Effect.fnUntraced(function* (lane: Lane) {
   }
 })
 
-const takeBatch = Effect.fnUntraced(function* ({ opening, queue }: Lane) {
+const takeBatch = Effect.fnUntraced(function* ({ opening, queue }: Lane, holder: SessionHolder) {
   while (true) {
     yield* Queue.peek(queue)
     if (opening.done !== undefined) {
@@ -217,7 +219,7 @@ const takeBatch = Effect.fnUntraced(function* ({ opening, queue }: Lane) {
       if (inTime) continue
     }
     if (Queue.sizeUnsafe(queue) > 0) {
-      const entries: ReadonlyArray<Entry> = yield* Queue.takeBetween(queue, 1, batchPostingsMax)
+      const entries: ReadonlyArray<Entry> = yield* Queue.takeBetween(queue, 1, holder.batchMax)
       return entries
     }
   }
@@ -234,6 +236,8 @@ interface SessionHolder {
   current: { readonly session: Session; readonly scope: Scope.Closeable } | undefined
   /** Whether the last connection could not even be opened. */
   away: boolean
+  /** Postings that the next batch may have: half of what a connection was lost over, then growing again. */
+  batchMax: number
 }
 
 const closeSession = (holder: SessionHolder): Effect.Effect<void> =>
@@ -265,6 +269,7 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
       if (entries.length === 0) return
       const outcome = yield* Effect.exit(attemptBatch(lane, holder, entries))
       if (Exit.isSuccess(outcome)) {
+        holder.batchMax = Math.min(batchPostingsMax, holder.batchMax + batchGrowth)
         complete(entries, outcome.value)
         return
       }
@@ -285,8 +290,9 @@ const runBatch: (lane: Lane, holder: SessionHolder, entries: ReadonlyArray<Entry
           return failAll(entries, new DatabaseUnavailable({ retryAfterSeconds }))
         }
         yield* countRetry("connection")
-        // Lost twice: on a busy machine, deciding so many may take longer than a transaction may idle.
-        if (attempt > 1 && entries.length > 1) return yield* runHalves(lane, holder, entries)
+        // On a machine that is too busy, deciding so many takes longer than a transaction may idle: fewer at once do not.
+        holder.batchMax = Math.ceil(entries.length / 2)
+        if (entries.length > 1) return yield* runHalves(lane, holder, entries)
         continue
       }
       yield* countRetry("conflict")

@@ -75,6 +75,29 @@ describe("a batch", () => {
     })
   )
 
+  it.effect("over which the connection is lost, because it is too long for it, is made of fewer", () =>
+    Effect.gen(function* () {
+      const shop = yield* ledger
+      const { item, receive, reserve, sql, url } = shop
+      yield* item("cup")
+      yield* receive("cup", 200)
+      yield* sql.run(`
+        CREATE FUNCTION too_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF (SELECT count(*) FROM inserted) > 40 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+          RETURN NULL;
+        END $$`)
+      yield* sql.run(`
+        CREATE TRIGGER too_many AFTER INSERT ON inventory_ledger REFERENCING NEW TABLE AS inserted
+        FOR EACH STATEMENT EXECUTE FUNCTION too_many()`)
+      const orders = Array.from({ length: 200 }, (_, index) => reserve(`order-${index}`, [["cup", 1]]))
+      const results = yield* inOneBatch(shop, orders)
+      assert.isTrue(results.every(Result.isSuccess))
+      assert.strictEqual(yield* countOf(sql, "reservation"), 200)
+      assert.strictEqual(yield* transactionsOf(sql, "type = 'ORDER_ALLOCATE'"), 8)
+      yield* assertInvariants(url)
+    })
+  )
+
   it.effect("refuses one posting beside others without a trace of it", () =>
     Effect.gen(function* () {
       const shop = yield* ledger

@@ -22,3 +22,5 @@ CREATE TABLE dead_letter (
 
 -- What an operator asks for: what is open, newest last.
 CREATE INDEX dead_letter_by_time ON dead_letter (recorded_at, dead_letter_id);
+-- What goes by age: what was never replayed stays.
+CREATE INDEX dead_letter_replayed ON dead_letter (replayed_at) WHERE replayed_at IS NOT NULL;

@@ -29,7 +29,7 @@ export interface Settings {
   readonly requestTimeoutMs: number
   readonly sweepIntervalMs: number
   readonly idleInTransactionMs: number
-  readonly retention: { readonly outboxMs: number; readonly brokerMs: number }
+  readonly retention: { readonly outboxMs: number; readonly brokerMs: number; readonly deadLettersMs: number }
   readonly logLevel: (typeof logLevels)[keyof typeof logLevels]
   /** None: nothing is exported. */
   readonly otlpEndpoint: Option.Option<string>
@@ -204,6 +204,12 @@ export const variables = {
     "168",
     "how long the broker in PostgreSQL keeps messages that every group has committed"
   ),
+  deadLetterRetentionHours: variable(
+    "DEAD_LETTER_RETENTION_HOURS",
+    atLeast(1, 87_600),
+    "168",
+    "how long dead letters are kept after they were replayed; all others stay"
+  ),
   logLevel: variable(
     "LOG_LEVEL",
     text,
@@ -313,7 +319,8 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
     idleInTransactionMs: (yield* read(variables.idleInTransactionMs)) ?? 300,
     retention: {
       outboxMs: ((yield* read(variables.outboxRetentionHours)) ?? 168) * hourMs,
-      brokerMs: ((yield* read(variables.brokerRetentionHours)) ?? 168) * hourMs
+      brokerMs: ((yield* read(variables.brokerRetentionHours)) ?? 168) * hourMs,
+      deadLettersMs: ((yield* read(variables.deadLetterRetentionHours)) ?? 168) * hourMs
     },
     logLevel: logLevels[logLevel as keyof typeof logLevels],
     otlpEndpoint: Option.fromUndefinedOr(yield* read(variables.otlpEndpoint))

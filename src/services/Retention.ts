@@ -15,11 +15,19 @@ export interface Windows {
   readonly outboxMs: number
   /** Messages of the broker in PostgreSQL that every group has committed: as far back as a new group begins. */
   readonly brokerMs: number
+  /** Dead letters that were replayed. What was neither replayed nor dropped waits for an operator, however long. */
+  readonly deadLettersMs: number
 }
-export const defaultWindows: Windows = { outboxMs: 7 * 24 * hourMs, brokerMs: 7 * 24 * hourMs }
+export const defaultWindows: Windows = {
+  outboxMs: 7 * 24 * hourMs,
+  brokerMs: 7 * 24 * hourMs,
+  deadLettersMs: 7 * 24 * hourMs
+}
 
 /** Rows (of the outbox: groups of events) that were removed, by table. */
-export type Removed = Readonly<Record<"outbox" | "idempotency" | "tracking" | "broker_message", number>>
+export type Removed = Readonly<
+  Record<"outbox" | "idempotency" | "tracking" | "broker_message" | "dead_letter", number>
+>
 
 /**
  * Keeps the database from growing with what is over (docs/operations.md says what stays, and why). Everything goes in
@@ -78,10 +86,11 @@ export class Retention extends Context.Service<
             outbox: Effect.tap(outbox.removeSent(windows.outboxMs), () => dropEmptied),
             idempotency: removeBefore(removeIdempotency, idempotencyAgeMs + marginMs),
             tracking: removeBefore(removePostings, postingAgeMs),
-            broker_message: broker.removeExpired(windows.brokerMs)
+            broker_message: broker.removeExpired(windows.brokerMs),
+            dead_letter: removeBefore(removeReplayed, windows.deadLettersMs)
           }
           let failed: DatabaseUnavailable | BrokerUnavailable | undefined
-          const removed = { outbox: 0, idempotency: 0, tracking: 0, broker_message: 0 }
+          const removed = { outbox: 0, idempotency: 0, tracking: 0, broker_message: 0, dead_letter: 0 }
           for (const table of Object.keys(removed) as ReadonlyArray<keyof Removed>) {
             removed[table] = yield* Effect.catch(steps[table], (failure) => {
               failed = failure
@@ -163,5 +172,21 @@ const removePostings = `
     SELECT 'tracking', max(recorded_at) FROM removed HAVING count(*) > 0
     ON CONFLICT (table_name) DO UPDATE
     SET kept_since = GREATEST(retention_mark.kept_since, excluded.kept_since)
+  )
+  SELECT count(*) AS count FROM removed`
+
+// dead_letter_replayed, and the rows by their place
+const removeReplayed = `
+  WITH removed AS (
+    DELETE FROM dead_letter
+    WHERE ctid = ANY (ARRAY(
+      SELECT ctid
+      FROM dead_letter
+      WHERE replayed_at < $1
+      ORDER BY replayed_at
+      LIMIT $2
+      FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING 1
   )
   SELECT count(*) AS count FROM removed`

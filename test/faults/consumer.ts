@@ -6,7 +6,7 @@ import { Broker } from "../../src/services/Broker.ts"
 import type { Sql } from "../support/ledger.ts"
 import { eventually, fresh } from "../support/service.ts"
 
-/** A consumer on the broker in PostgreSQL that remembers everything, and what its memories must be like. */
+/** A consumer that remembers everything, and what its memories must be like. */
 
 export const topics = [
   "inventory.events",
@@ -25,11 +25,16 @@ interface Received {
   readonly sequence: number | undefined
 }
 
-/** Receives for as long as the scope is open. */
-export const consume = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
-  const context = yield* Layer.build(PostgresBroker.layer().pipe(Layer.provide(Postgres.layer({ url }))))
+/** Receives from the broker in PostgreSQL for as long as the scope is open. */
+export const consume = (url: Redacted.Redacted<string>) =>
+  Effect.flatMap(
+    Layer.build(PostgresBroker.layer().pipe(Layer.provide(Postgres.layer({ url })))),
+    (context) => consumeFrom(Context.get(context, Broker))
+  )
+
+export const consumeFrom = Effect.fnUntraced(function* (broker: Broker["Service"]) {
   const received: Array<Received> = []
-  const subscription = yield* Context.get(context, Broker).subscribe({ group: fresh("group"), topics })
+  const subscription = yield* broker.subscribe({ group: fresh("group"), topics })
   yield* Effect.gen(function* () {
     const messages = yield* subscription.poll(1_000)
     for (const { headers, key, topic, value } of messages) {

@@ -25,7 +25,10 @@ const keptOn = Effect.fnUntraced(function* (url: Redacted.Redacted<string>, time
   const books = yield* replica(url)
   const shop = { url, sql: yield* connect(url), ...shopOf(books) }
   const context = yield* Layer.build(
-    Layer.mergeAll(Retention.layer({ outboxMs: 7 * day, brokerMs: 7 * day }), LedgerHistory.layer).pipe(
+    Layer.mergeAll(
+      Retention.layer({ outboxMs: 7 * day, brokerMs: 7 * day, deadLettersMs: 7 * day }),
+      LedgerHistory.layer
+    ).pipe(
       Layer.provideMerge(Outbox.layer),
       Layer.provideMerge(Partitions.layer),
       Layer.provideMerge(MemoryBroker.layer()),
@@ -187,6 +190,27 @@ describe("retention", { timeout: 60_000 }, () => {
       assert.isFalse((yield* reserve("order", [["cup", 2]])).answer.created)
       assert.strictEqual((yield* Effect.flip(reserve("gone", [["cup", 1]])))._tag, "ReservationFailed")
       assert.strictEqual(yield* available("cup"), 6)
+    })
+  )
+
+  it.effect("forgets a dead letter seven days after it was replayed, and never one that waits", () =>
+    Effect.gen(function* () {
+      const { removeExpired, sql } = yield* kept
+      yield* sql.run(
+        `INSERT INTO dead_letter (dead_letter_id, topic, partition, message_offset, published_at, headers, reason, detail,
+           recorded_at, replayed_at, replays)
+         SELECT gen_random_uuid(), 'payment.success', 0, n, $1, '{}', 'NOT_JSON', '', $1,
+                CASE WHEN n > 0 THEN $1::timestamptz END, CASE WHEN n > 0 THEN 1 ELSE 0 END
+         FROM generate_series(0, 2500) AS n`,
+        [parameter("timestamptz", dawn)]
+      )
+      yield* TestClock.adjust("7 days")
+      assert.strictEqual((yield* removeExpired).dead_letter, 0)
+      yield* TestClock.adjust("1 milli")
+      assert.strictEqual((yield* removeExpired).dead_letter, 2_500)
+      yield* TestClock.adjust("20 days")
+      assert.strictEqual((yield* removeExpired).dead_letter, 0)
+      assert.deepStrictEqual(yield* sql.run("SELECT message_offset AS at FROM dead_letter"), [{ at: 0 }])
     })
   )
 

@@ -1,7 +1,7 @@
 import { Effect, type Scope } from "effect"
 import { Kafka as KafkaClient, logLevel } from "kafkajs"
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { randomBytes } from "node:crypto"
+import { hash } from "node:crypto"
 import { once } from "node:events"
 import * as fs from "node:fs/promises"
 import { connect } from "node:net"
@@ -113,19 +113,52 @@ const readyPollMs = 20
 
 /** Starts a server; it is killed when the scope closes, and with the test run however that ends. */
 export const ownKafka = (options: KafkaOptions = {}): Effect.Effect<OwnKafka, never, Scope.Scope> =>
+  Effect.flatMap(Effect.orDie(freePort), (controller) =>
+    makeNode({ id: 1, controllers: [controller] }, options)
+  )
+
+/** The same of several servers that are one cluster, each of which is a controller too: most of them must live. */
+export const ownCluster = (nodes: number): Effect.Effect<ReadonlyArray<OwnKafka>, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const ids = Array.from({ length: nodes }, (_, index) => index + 1)
+    const controllers = yield* Effect.forEach(ids, () => Effect.orDie(freePort))
+    const replicas = String(nodes)
+    const properties = {
+      "offsets.topic.replication.factor": replicas,
+      "transaction.state.log.replication.factor": replicas,
+      "default.replication.factor": replicas,
+      // Who has died is out soon.
+      "controller.quorum.election.timeout.ms": "500",
+      "controller.quorum.fetch.timeout.ms": "1000",
+      "replica.lag.time.max.ms": "3000"
+    }
+    // At once: none listens before most are there.
+    return yield* Effect.forEach(ids, (id) => makeNode({ id, controllers }, { properties }), {
+      concurrency: "unbounded"
+    })
+  })
+
+/** A server's place in its cluster. */
+interface Place {
+  readonly id: number
+  /** Of the nodes from 1 on, where their controllers listen. */
+  readonly controllers: ReadonlyArray<number>
+}
+
+const makeNode = (place: Place, options: KafkaOptions): Effect.Effect<OwnKafka, never, Scope.Scope> =>
   Effect.gen(function* () {
     const classpath = yield* Effect.promise(() => classpathOf("kafka"))
     const folder = yield* Effect.acquireRelease(Effect.promise(makeFolder), (made) =>
       Effect.promise(() => fs.rm(made, { recursive: true, force: true }))
     )
-    const [client, sasl, tls, proxied, controller] = yield* Effect.orDie(
-      Effect.all([freePort, freePort, freePort, freePort, freePort])
+    const [client, sasl, tls, proxied] = yield* Effect.orDie(
+      Effect.all([freePort, freePort, freePort, freePort])
     )
-    const ports = { client, sasl, tls, proxied, controller }
+    const ports = { client, sasl, tls, proxied }
     const certificate = options.tls === true ? yield* makeCertificate(folder) : ""
     const file = path.join(folder, "server.properties")
-    yield* Effect.promise(() => fs.writeFile(file, propertiesOf(folder, ports, options)))
-    yield* format(classpath, file, options)
+    yield* Effect.promise(() => fs.writeFile(file, propertiesOf(folder, ports, place, options)))
+    yield* format(classpath, file, place, options)
 
     let child: ChildProcess | undefined
     const end = (signal: NodeJS.Signals) =>
@@ -163,7 +196,8 @@ export const ownKafka = (options: KafkaOptions = {}): Effect.Effect<OwnKafka, ne
 
 const propertiesOf = (
   folder: string,
-  ports: Readonly<Record<"client" | "sasl" | "tls" | "proxied" | "controller", number>>,
+  ports: Readonly<Record<"client" | "sasl" | "tls" | "proxied", number>>,
+  { controllers, id }: Place,
   options: KafkaOptions
 ): string => {
   const listeners = [
@@ -185,11 +219,11 @@ const propertiesOf = (
           }
         ])
   ]
-  const controller = { name: "CONTROLLER", port: ports.controller, protocol: "PLAINTEXT" }
+  const controller = { name: "CONTROLLER", port: controllers[id - 1]!, protocol: "PLAINTEXT" }
   const properties: Record<string, string> = {
     "process.roles": "broker,controller",
-    "node.id": "1",
-    "controller.quorum.voters": `1@127.0.0.1:${ports.controller}`,
+    "node.id": String(id),
+    "controller.quorum.voters": controllers.map((port, index) => `${index + 1}@127.0.0.1:${port}`).join(),
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "CLIENT",
     listeners: [...listeners, controller].map(({ name, port }) => `${name}://127.0.0.1:${port}`).join(),
@@ -263,7 +297,12 @@ const makeCertificate = (folder: string): Effect.Effect<string> =>
     return String(spawnSync("keytool", ["-exportcert", "-rfc", "-alias", "kafka", ...store]).stdout)
   })
 
-const format = (classpath: string, file: string, options: KafkaOptions): Effect.Effect<void> =>
+const format = (
+  classpath: string,
+  file: string,
+  { controllers }: Place,
+  options: KafkaOptions
+): Effect.Effect<void> =>
   Effect.promise(async () => {
     const { password, username } = saslUser
     const users =
@@ -273,8 +312,8 @@ const format = (classpath: string, file: string, options: KafkaOptions): Effect.
             `${mechanism}=[name=${username},password=${password}]`
           ])
         : []
-    // An id that began with a hyphen would be taken for an option.
-    const id = `A${randomBytes(16).toString("base64url").slice(1, 22)}`
+    // The cluster's: the same for all of its nodes. One that began with a hyphen would be taken for an option.
+    const id = `A${hash("sha256", controllers.join(), "base64url").slice(1, 22)}`
     const child = spawn(
       "java",
       [...jvm, "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", id, "-c", file, ...users],

@@ -1,13 +1,21 @@
-import { Context, Effect, Fiber, Layer, type Redacted } from "effect"
-import * as os from "node:os"
+import { Context, Effect, Layer, type Redacted } from "effect"
 import * as KafkaBroker from "../src/layers/KafkaBroker.ts"
 import { topicNames } from "../src/schema/Topic.ts"
 import { Broker } from "../src/services/Broker.ts"
 import { ownKafka } from "../test/support/kafka.ts"
-import { dispatcherOf, drained, fill, pacedOf, pending, reading } from "./outbox.ts"
+import {
+  dispatcherOf,
+  drained,
+  fill,
+  pacedFigure,
+  pacedPerSecond,
+  pacedRun,
+  pending,
+  reading
+} from "./outbox.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
-import { machineOf, writeReport } from "./support/Report.ts"
+import { atLeast, machineOf, printFigures, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { processorSecondsOf, service } from "./support/Service.ts"
 
@@ -19,8 +27,7 @@ const full = { drains: 3, drainedEvents: 120_000, pacedSeconds: 10 }
 const quick = { drains: 1, drainedEvents: 60_000, pacedSeconds: 5 }
 const connections = 64
 const spreadItems = 100_000
-const pacedPerSecond = 1_000
-const targets = { drainedPerSecond: 20_000, pacedP99Ms: 100 }
+const targets = { drainedPerSecond: 20_000 }
 const eventsTopic = "inventory.events"
 
 export const kafka = Effect.fnUntraced(function* (options: Options) {
@@ -59,25 +66,10 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
   yield* Effect.promise(() => load("spread", 2))
 
   const paced = wanted("paced")
-    ? yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* dispatcher
-          yield* drained(books)
-          const consumer = yield* Effect.forkScoped(Effect.provide(reading, connected))
-          yield* Effect.promise(() => load("hot", 1, pacedPerSecond))
-          const from = Date.now()
-          yield* Effect.promise(() => load("hot", settings.pacedSeconds, pacedPerSecond))
-          yield* drained(books)
-          yield* Effect.sleep("1 second")
-          yield* Fiber.interrupt(consumer)
-          return pacedOf(from)
-        })
-      )
+    ? yield* pacedRun(books, dispatcher, Effect.provide(reading, connected), (seconds) =>
+        load("hot", seconds, pacedPerSecond)
+      )(settings.pacedSeconds)
     : undefined
-  if (paced !== undefined)
-    print(
-      `      paced     ${paced.events} events   p50 ${paced.p50Ms} ms   p99 ${paced.p99Ms} ms   max ${paced.maxMs} ms`
-    )
 
   const drains: Array<Drain> = []
   for (let round = 0; wanted("drain") && round < settings.drains; round++) {
@@ -92,40 +84,20 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
 
   const perSecond = drains.length === 0 ? Number.NaN : median(drains.map((drain) => drain.perSecond))
   const ratios = [
-    {
-      name: "drained",
-      what: "events/s from the outbox to Kafka",
-      measured: perSecond,
-      target: targets.drainedPerSecond,
-      met: perSecond >= targets.drainedPerSecond
-    },
-    {
-      name: "paced",
-      what: `p99 ms to a consumer at ${pacedPerSecond}/s`,
-      measured: paced?.p99Ms ?? Number.NaN,
-      target: targets.pacedP99Ms,
-      met: (paced?.p99Ms ?? Number.NaN) < targets.pacedP99Ms
-    }
+    atLeast("drained", "events/s from the outbox to Kafka", perSecond, targets.drainedPerSecond),
+    pacedFigure(paced)
   ]
-  for (const { measured, met, target, what } of ratios)
-    print(`  ${what.padEnd(40)}${String(measured).padStart(10)}   ${target} ${met ? "met" : "missed"}`)
-  print(
-    `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${os.availableParallelism()} cores, load ${os.loadavg()[0]!.toFixed(1)}`
-  )
+  printFigures(ratios, startedAt)
   if (options.quick || options.only !== undefined) return
-  const report = {
+  yield* writeReport({
     benchmark: "kafka",
     date: new Date().toISOString(),
-    machine: {
-      ...(yield* machineOf(maintenance)),
-      loadAverage: os.loadavg()[2]
-    },
+    machine: yield* machineOf(maintenance),
     settings: { ...settings, connections, spreadItems, pacedPerSecond },
     ratios,
     latency: paced,
     drains
-  }
-  yield* writeReport(report)
+  })
 })
 
 interface Drain {

@@ -1,12 +1,11 @@
 import { Effect, Fiber, Layer, type Redacted, Schedule } from "effect"
-import * as os from "node:os"
 import * as DatabaseClock from "../src/layers/DatabaseClock.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
 import * as PostgresBroker from "../src/layers/PostgresBroker.ts"
 import { Broker, type IncomingMessage } from "../src/services/Broker.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
-import { machineOf, writeReport } from "./support/Report.ts"
+import { atLeast, below, machineOf, printFigures, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { endProgram, processorSecondsOf, service, startProgram } from "./support/Service.ts"
 
@@ -34,8 +33,9 @@ const quick = {
 }
 const connections = 64
 const spreadItems = 100_000
-const pacedPerSecond = 1_000
-const targets = { drainedPerSecond: 20_000, pacedP99Ms: 100, shareWithDispatcher: 0.85 }
+export const pacedPerSecond = 1_000
+const pacedP99Ms = 100
+const targets = { drainedPerSecond: 20_000, shareWithDispatcher: 0.85 }
 const topic = "inventory.events"
 
 export const outbox = Effect.fnUntraced(function* (options: Options) {
@@ -71,27 +71,11 @@ export const outbox = Effect.fnUntraced(function* (options: Options) {
   yield* Effect.promise(() => load("spread", settings.firstWarmupSeconds / 2))
   yield* Effect.promise(() => load("hot", settings.firstWarmupSeconds / 2))
 
-  // One thousand a second: how long each takes from its posting, which is before its commit, to a consumer.
   const paced = wanted("paced")
-    ? yield* Effect.scoped(
-        Effect.gen(function* () {
-          yield* dispatcher
-          yield* drained(books)
-          const consumer = yield* Effect.forkScoped(consume(books))
-          yield* Effect.promise(() => load("hot", 1, pacedPerSecond))
-          const from = Date.now()
-          yield* Effect.promise(() => load("hot", settings.pacedSeconds, pacedPerSecond))
-          yield* drained(books)
-          yield* Effect.sleep("1 second")
-          yield* Fiber.interrupt(consumer)
-          return pacedOf(from)
-        })
+    ? yield* pacedRun(books, dispatcher, consume(books), (seconds) => load("hot", seconds, pacedPerSecond))(
+        settings.pacedSeconds
       )
     : undefined
-  if (paced !== undefined)
-    print(
-      `      paced     ${paced.events} events   p50 ${paced.p50Ms} ms   p99 ${paced.p99Ms} ms   max ${paced.maxMs} ms`
-    )
 
   const off: Array<Measured> = []
   const on: Array<Measured> = []
@@ -165,68 +149,27 @@ export const outbox = Effect.fnUntraced(function* (options: Options) {
   const share = Math.round((reserved.on / reserved.off) * 100) / 100
   const perSecond = Math.round(medianOf(drains, (each) => each.perSecond))
   const ratios = [
-    {
-      name: "drained",
-      what: "events/s drained",
-      measured: perSecond,
-      target: targets.drainedPerSecond,
-      met: perSecond >= targets.drainedPerSecond
-    },
-    {
-      name: "paced",
-      what: `p99 ms to a consumer at ${pacedPerSecond}/s`,
-      measured: paced?.p99Ms ?? Number.NaN,
-      target: targets.pacedP99Ms,
-      met: (paced?.p99Ms ?? Number.NaN) < targets.pacedP99Ms
-    },
-    {
-      name: "reserve",
-      what: "reserve with the dispatcher / without",
-      measured: share,
-      target: targets.shareWithDispatcher,
-      met: share >= targets.shareWithDispatcher
-    }
+    atLeast("drained", "events/s drained", perSecond, targets.drainedPerSecond),
+    pacedFigure(paced),
+    atLeast(
+      "reserve",
+      `reserve/s with the dispatcher (${reserved.on}) / without (${reserved.off})`,
+      share,
+      targets.shareWithDispatcher
+    )
   ]
-  const report = {
+  printFigures(ratios, startedAt)
+  if (options.quick || options.only !== undefined) return
+  yield* writeReport({
     benchmark: "outbox",
     date: new Date().toISOString(),
-    machine: {
-      ...(yield* machineOf(maintenance)),
-      loadAverageBefore: os.loadavg()[2]
-    },
+    machine: yield* machineOf(maintenance),
     settings: { ...settings, connections, spreadItems, pacedPerSecond },
     ratios,
     latency: paced,
     reserved,
     rounds: { off, on, drains }
-  }
-  const rows = [
-    ["", "measured", "target"],
-    ["events/s drained", String(perSecond), verdict(`≥ ${targets.drainedPerSecond}`, ratios[0]!.met)],
-    [
-      `p50, p99 ms from posting to consumer at ${pacedPerSecond}/s`,
-      `${paced?.p50Ms}, ${paced?.p99Ms}`,
-      verdict(`p99 < ${targets.pacedP99Ms}`, ratios[1]!.met)
-    ],
-    ["reserve/s, dispatcher off and on", `${reserved.off}, ${reserved.on}`, ""],
-    ["on / off", String(share), verdict(`≥ ${targets.shareWithDispatcher}`, ratios[2]!.met)]
-  ]
-  print(
-    "\n" +
-      rows
-        .map(
-          ([what, measured, target]) =>
-            `  ${what!.padEnd(52)}${measured!.padStart(16)}${target!.padStart(18)}`
-        )
-        .join("\n") +
-      "\n"
-  )
-  print(
-    `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${report.machine.cores} cores, load ${os.loadavg()[0]!.toFixed(1)}, PostgreSQL ${report.machine.postgresql}, Node ${report.machine.node}`
-  )
-  if (!options.quick && options.only === undefined) {
-    yield* writeReport(report)
-  }
+  })
 })
 
 const medianOf = <A>(results: ReadonlyArray<A>, of: (result: A) => number) => median(results.map(of))
@@ -244,7 +187,44 @@ const describe = ({ microseconds, p99Ms, perSecond }: Measured): string =>
   `${perSecond.toFixed(0).padStart(7)}/s   p99 ${p99Ms.toFixed(1)} ms` +
   `   µs: service ${microseconds.service}, database ${microseconds.database}`
 
-const verdict = (target: string, met: boolean): string => `${target} ${met ? "met" : "missed"}`
+/**
+ * One thousand a second: how long each event takes from its posting, which is before its commit, to the consumer, which
+ * runs beside it.
+ */
+export const pacedRun =
+  <R>(
+    books: Redacted.Redacted<string>,
+    dispatcher: ReturnType<typeof dispatcherOf>,
+    consumer: Effect.Effect<never, unknown, R>,
+    load: (seconds: number) => Promise<unknown>
+  ) =>
+  (seconds: number) =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        yield* dispatcher
+        yield* drained(books)
+        const reads = yield* Effect.forkScoped(consumer)
+        yield* Effect.promise(() => load(1))
+        const from = Date.now()
+        yield* Effect.promise(() => load(seconds))
+        yield* drained(books)
+        yield* Effect.sleep("1 second")
+        yield* Fiber.interrupt(reads)
+        const paced = pacedOf(from)
+        print(
+          `      paced     ${paced.events} events   p50 ${paced.p50Ms} ms   p99 ${paced.p99Ms} ms   max ${paced.maxMs} ms`
+        )
+        return paced
+      })
+    )
+
+export const pacedFigure = (paced: { readonly p99Ms: number } | undefined) =>
+  below(
+    "paced",
+    `p99 ms from a posting to a consumer at ${pacedPerSecond}/s`,
+    paced?.p99Ms ?? Number.NaN,
+    pacedP99Ms
+  )
 
 /** The program with this role only, for as long as the scope. */
 export const dispatcherOf = (
@@ -432,7 +412,7 @@ const see = ({ value }: IncomingMessage, now: number): void => {
   sequences.set(data.itemId, data.sequence)
 }
 
-export const pacedOf = (from: number) => {
+const pacedOf = (from: number) => {
   const ms = seen
     .filter(({ at }) => at >= from)
     .map((each) => each.ms)

@@ -1,12 +1,11 @@
 import { Context, Effect, Layer, type Redacted } from "effect"
-import * as os from "node:os"
 import * as Postgres from "../src/layers/Postgres.ts"
 import * as PostgresBroker from "../src/layers/PostgresBroker.ts"
 import { groupOf } from "../src/schema/Topic.ts"
 import { Broker } from "../src/services/Broker.ts"
 import { type Options, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
-import { machineOf, writeReport } from "./support/Report.ts"
+import { atLeast, machineOf, printFigures, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { endProgram, processorSecondsOf, startProgram } from "./support/Service.ts"
 
@@ -112,32 +111,19 @@ export const streams = Effect.fnUntraced(function* (options: Options) {
 
   const perSecondOf = (merchantId: string): number =>
     Math.round(median(rounds.filter((each) => each.merchantId === merchantId).map((each) => each.perSecond)))
-  const ratios = ["spread", "hot"].map((merchantId) => ({
-    name: merchantId,
-    what: `payment.success/s, ${merchantId}`,
-    measured: perSecondOf(merchantId),
-    target,
-    met: perSecondOf(merchantId) >= target
-  }))
-  for (const { measured, met, what } of ratios) {
-    print(`  ${what.padEnd(40)}${String(measured).padStart(10)}   ≥ ${target} ${met ? "met" : "missed"}`)
-  }
-  print(
-    `  ${((performance.now() - startedAt) / 1000).toFixed(0)} s on ${os.availableParallelism()} cores, load ${os.loadavg()[0]!.toFixed(1)}`
+  const ratios = ["spread", "hot"].map((merchantId) =>
+    atLeast(merchantId, `payment.success/s, ${merchantId}`, perSecondOf(merchantId), target)
   )
+  printFigures(ratios, startedAt)
   if (options.quick || options.only !== undefined) return
-  const report = {
+  yield* writeReport({
     benchmark: "streams",
     date: new Date().toISOString(),
-    machine: {
-      ...(yield* machineOf(maintenance)),
-      loadAverage: os.loadavg()[2]
-    },
+    machine: yield* machineOf(maintenance),
     settings: { ...settings, spreadItems },
     ratios,
     rounds
-  }
-  yield* writeReport(report)
+  })
 })
 
 interface Round {

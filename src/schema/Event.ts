@@ -8,6 +8,7 @@ import { timestamp } from "./Time.ts"
 export interface OutboxEvent {
   readonly id: string
   readonly topic: string
+  /** What its order is kept for: the item, the order, … */
   readonly key: string
   readonly type: string
   readonly merchantId: string

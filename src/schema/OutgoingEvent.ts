@@ -1,5 +1,6 @@
 import { Schema } from "effect"
 import { OutsideId, Uuid } from "./Identifier.ts"
+import { itemStatuses, movementTypes } from "./Posting.ts"
 import { Balance, Total } from "./Quantity.ts"
 import { Timestamp } from "./Time.ts"
 
@@ -8,27 +9,8 @@ import { Timestamp } from "./Time.ts"
  * here. A test compares what is published with these, field by field.
  */
 
-const ItemStatus = Schema.Literals([
-  "AWAITING_INITIAL_STOCK",
-  "IN_STOCK",
-  "LOW_STOCK",
-  "OUT_OF_STOCK",
-  "DISCONTINUED"
-]).annotate({ identifier: "ItemStatus" })
-
-const MovementType = Schema.Literals([
-  "RECEIPT",
-  "ORDER_ALLOCATE",
-  "ORDER_RELEASE",
-  "SALE",
-  "RETURN",
-  "ADJUSTMENT",
-  "TRANSFER_OUT",
-  "TRANSFER_IN",
-  "MATERIAL_RESERVE",
-  "MATERIAL_RELEASE",
-  "MATERIAL_CONSUME"
-]).annotate({ identifier: "MovementType" })
+const ItemStatus = Schema.Literals(itemStatuses).annotate({ identifier: "ItemStatus" })
+const MovementType = Schema.Literals(movementTypes).annotate({ identifier: "MovementType" })
 
 const names = {
   merchantId: OutsideId,

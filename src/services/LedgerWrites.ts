@@ -1,4 +1,5 @@
-import type { Books, EventRow, ItemRow, LocationRow } from "./decide/Books.ts"
+import type { OutboxEvent } from "../schema/Event.ts"
+import type { Books, ItemRow, LocationRow } from "./decide/Books.ts"
 import {
   type Write,
   checkpoints,
@@ -177,7 +178,7 @@ const closeDiscrepancies: Write<{
 }
 
 /** position is taken here, while the items of the events are locked: a key's rows are in order. */
-const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyArray<EventRow> }> = {
+const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyArray<OutboxEvent> }> = {
   statement: `
     INSERT INTO outbox (bucket, recorded_at, events, event_count)
     SELECT * FROM unnest($1, $2, $3, $4)`,

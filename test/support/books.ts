@@ -1,8 +1,8 @@
+import type { OutboxEvent } from "../../src/schema/Event.ts"
 import type { AnyRefusal, Answer, Caller, Command, ItemRef, Posting } from "../../src/schema/Posting.ts"
 import {
   Books,
   type DiscrepancyRow,
-  type EventRow,
   type IdempotencyRow,
   type ItemRow,
   type LedgerRow,
@@ -41,7 +41,7 @@ export class MemoryStore {
   readonly tracking = new Map<string, TrackingRow>()
   readonly idempotency = new Map<string, IdempotencyRow>()
   readonly discrepancies = new Map<string, Stored<DiscrepancyRow>>()
-  readonly events: Array<EventRow> = []
+  readonly events: Array<OutboxEvent> = []
   readonly captured = new Map<string, string>()
 
   copy(): MemoryStore {
@@ -409,7 +409,7 @@ export class Desk {
       .sort()
   }
 
-  eventsOfType(type: string): ReadonlyArray<EventRow> {
+  eventsOfType(type: string): ReadonlyArray<OutboxEvent> {
     return this.store.events.filter((event) => event.type === type)
   }
 }

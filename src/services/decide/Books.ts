@@ -1,3 +1,4 @@
+import type { OutboxEvent } from "../../schema/Event.ts"
 import type {
   DiscrepancyKind,
   ItemFigures,
@@ -189,20 +190,6 @@ export interface MovedRow {
   readonly sold: number
   readonly returned: number
 }
-/** An event of CONTRACTS section 6, still without its envelope. */
-export interface EventRow {
-  readonly id: string
-  readonly topic: string
-  /** What its order is kept for: the item, the order, … */
-  readonly key: string
-  readonly type: string
-  readonly merchantId: string
-  readonly at: number
-  readonly requestId: string
-  readonly traceparent?: string
-  readonly data: Readonly<Record<string, unknown>>
-}
-
 /** A key inside one merchant. Ids hold no control characters, so that the separator cannot be forged. */
 export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u001f${id}`
 
@@ -251,7 +238,7 @@ export class Books {
     closings: [] as Array<{ merchantId: string; subject: string; kind: DiscrepancyKind; at: number }>,
     checkpoints: [] as Array<CheckpointRow>,
     repairs: [] as Array<RepairRow>,
-    events: [] as Array<EventRow>
+    events: [] as Array<OutboxEvent>
   }
   readonly changed = {
     locations: new Set<LocationRow>(),

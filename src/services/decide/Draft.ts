@@ -1,3 +1,4 @@
+import type { OutboxEvent } from "../../schema/Event.ts"
 import type {
   AnyRefusal,
   Command,
@@ -11,7 +12,6 @@ import {
   type Books,
   DerivedIds,
   type DiscrepancyRow,
-  type EventRow,
   type ItemRow,
   type LedgerRow,
   type LocationRow,
@@ -324,7 +324,7 @@ export class Draft {
   }): void {
     const { caller } = this.posting
     this.#events += 1
-    const row: EventRow = {
+    const row: OutboxEvent = {
       // Stable when the posting runs again, and unique because a posting is.
       id: `${this.posting.id}.${this.#events}`,
       topic: event.topic,

@@ -1,6 +1,7 @@
+import type { OutboxEvent } from "../../../src/schema/Event.ts"
 import * as fc from "fast-check"
 import type { CancelOrder, ChangeType, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
-import type { Books, EventRow, LedgerRow } from "../../../src/services/decide/Books.ts"
+import type { Books, LedgerRow } from "../../../src/services/decide/Books.ts"
 import { type Verdict, decide } from "../../../src/services/decide/decide.ts"
 import { MemoryStore, callerOf, epoch, postingId } from "../../support/books.ts"
 import { type Outcome, type World, emptyWorld, judge, stockName } from "./model.ts"
@@ -452,7 +453,7 @@ export interface Decided {
   readonly worldBefore: World
   readonly worldAfter: World
   readonly ledgerRows: ReadonlyArray<LedgerRow>
-  readonly events: ReadonlyArray<EventRow>
+  readonly events: ReadonlyArray<OutboxEvent>
   /** Only told where Idempotency-Keys are given. */
   readonly changedSomething: boolean
 }

@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config"
+import SlowestFirst from "./test/support/slowestFirst.ts"
 
 export default defineConfig({
   test: {
@@ -12,6 +13,7 @@ export default defineConfig({
     // Real servers on a machine that others share: where nobody looks on, a test may fail once, and the report says so.
     retry: process.env["CI"] === undefined ? 0 : 1,
     pool: "forks",
+    sequence: { sequencer: SlowestFirst },
     // Effect and the sources are loaded once a worker, not once a file: no file changes what is global.
     isolate: false,
     maxWorkers: 2

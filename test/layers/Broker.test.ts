@@ -81,8 +81,15 @@ const nothingComes = (subscription: Subscription) =>
 
 const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) => {
   // The suite's tests need the world that `layer` provides, which the type of a bare `it` does not know.
-  const test = (name: string, body: () => Effect.Effect<void, unknown, BrokerWorld | Scope.Scope>) =>
+  type Body = () => Effect.Effect<void, unknown, BrokerWorld | Scope.Scope>
+  const test = (name: string, body: Body) =>
     it.effect(name, body as () => Effect.Effect<void, unknown, Scope.Scope>, 60_000)
+  /** For tests that wait more than they work: those that stand one behind the other run beside each other. */
+  const testBeside = (name: string, body: Body) =>
+    it.effect(name, body as () => Effect.Effect<void, unknown, Scope.Scope>, {
+      timeout: 60_000,
+      concurrent: true
+    })
 
   test("keeps the order of a key within a call and over overlapping calls", () =>
     Effect.gen(function* () {
@@ -145,7 +152,7 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       for (const one of came) assert.isTrue(Math.abs(one.publishedAt - Date.now()) < 60_000)
     }))
 
-  test("names a refused message and publishes its neighbours", () =>
+  testBeside("names a refused message and publishes its neighbours", () =>
     Effect.gen(function* () {
       const world = yield* BrokerWorld
       const { broker } = yield* world.replica
@@ -165,9 +172,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
       assert.sameMembers((yield* collect(subscription, 2, { commit: true })).map(text), ["before", "after"])
       yield* nothingComes(subscription)
-    }))
+    })
+  )
 
-  test("refuses within a call what follows a refused message in its key, and nothing else", () =>
+  testBeside("refuses within a call what follows a refused message in its key, and nothing else", () =>
     Effect.gen(function* () {
       const world = yield* BrokerWorld
       const { broker } = yield* world.replica
@@ -195,9 +203,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       yield* nothingComes(subscription)
       // Another call begins anew: whoever sends again does so in order.
       assert.deepStrictEqual(yield* broker.publish([messages[4]!, messages[5]!]), [undefined, undefined])
-    }))
+    })
+  )
 
-  test("begins at the earliest message for a group that is new, each group by itself", () =>
+  testBeside("begins at the earliest message for a group that is new, each group by itself", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const topic = yield* freshTopic("earliest")
@@ -208,9 +217,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       const second = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
       assert.deepStrictEqual((yield* collect(second, 10, { commit: true })).map(text), range(0, 10))
       assert.deepStrictEqual((yield* collect(first, 5, { commit: true })).map(text), range(5, 10))
-    }))
+    })
+  )
 
-  test("waits for what is published later, in several topics", () =>
+  testBeside("waits for what is published later, in several topics", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const [one, two] = [yield* freshTopic("later"), yield* freshTopic("later")]
@@ -222,9 +232,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
         [one, "1"],
         [two, "2"]
       ])
-    }))
+    })
+  )
 
-  test("goes on behind the last commit when the next member comes", () =>
+  testBeside("goes on behind the last commit when the next member comes", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const [topic, group] = [yield* freshTopic("commit"), fresh("group")]
@@ -240,9 +251,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       )
       const next = yield* broker.subscribe({ group, topics: [topic] })
       assert.deepStrictEqual((yield* collect(next, 4, { commit: true })).map(text), range(6, 10))
-    }))
+    })
+  )
 
-  test("delivers again what a member that died had not committed", () =>
+  testBeside("delivers again what a member that died had not committed", () =>
     Effect.gen(function* () {
       const world = yield* BrokerWorld
       const [dying, living] = [yield* world.replica, yield* world.replica]
@@ -255,9 +267,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       const second = yield* living.broker.subscribe({ group, topics: [topic] })
       assert.deepStrictEqual((yield* collect(second, 6, { commit: true })).map(text), range(4, 10))
       yield* holds(second, 8)
-    }))
+    })
+  )
 
-  test("refuses the commit of a member that was taken for dead, and lets it come back", () =>
+  testBeside("refuses the commit of a member that was taken for dead, and lets it come back", () =>
     Effect.gen(function* () {
       const world = yield* BrokerWorld
       const [frozen, living] = [yield* world.replica, yield* world.replica]
@@ -277,7 +290,8 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       yield* second.commit([{ topic, partition, offset: 2 }])
       yield* holds(first, 4)
       yield* holds(second, 4)
-    }))
+    })
+  )
 
   test("shares the partitions among two members and gives each message to one", () =>
     Effect.gen(function* () {
@@ -390,7 +404,7 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       assert.deepStrictEqual(wrong, [])
     }))
 
-  test("delivers nothing of a paused partition until it is resumed", () =>
+  testBeside("delivers nothing of a paused partition until it is resumed", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const topic = yield* freshTopic("pause")
@@ -413,9 +427,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
         (yield* collect(subscription, behind.length - 1, { commit: true })).map(text),
         behind.slice(1)
       )
-    }))
+    })
+  )
 
-  test("gives no more of a partition than may be in flight, until some is committed", () =>
+  testBeside("gives no more of a partition than may be in flight, until some is committed", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const topic = yield* freshTopic("in-flight")
@@ -430,9 +445,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       yield* subscription.commit(first.slice(0, 3))
       assert.deepStrictEqual((yield* collect(subscription, 3, { commit: false })).map(text), range(10, 13))
       yield* nothingComes(subscription)
-    }))
+    })
+  )
 
-  test("commits the positions that it can, and names the partitions that it was not given", () =>
+  testBeside("commits the positions that it can, and names the partitions that it was not given", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const [topic, other, group] = [
@@ -453,9 +469,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       assert.strictEqual(beyond._tag, "PartitionLost")
       const lag = (yield* subscription.lag).find(({ partition }) => partition === messages[0]!.partition)
       assert.strictEqual(lag?.committed, 2)
-    }))
+    })
+  )
 
-  test("tells how far a group is behind in each partition", () =>
+  testBeside("tells how far a group is behind in each partition", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
       const [topic, group] = [yield* freshTopic("lag"), fresh("group")]
@@ -473,9 +490,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       assert.strictEqual(yield* total, 9)
       yield* subscription.commit(messages)
       assert.strictEqual(yield* total, 0)
-    }))
+    })
+  )
 
-  test("fails what is asked during an outage, and goes on after it with nothing lost", () =>
+  testBeside("fails what is asked during an outage, and goes on after it with nothing lost", () =>
     Effect.gen(function* () {
       const { broker, plug, unplug } = yield* (yield* BrokerWorld).replica
       const [topic, group] = [yield* freshTopic("outage"), fresh("group")]
@@ -502,9 +520,10 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       const after = yield* Fiber.join(waiting)
       assert.deepStrictEqual(after.map(text), range(2, 5))
       yield* subscription.commit([...before, ...after])
-    }))
+    })
+  )
 
-  test("starts again from the last commit after an outage that was longer than a session", () =>
+  testBeside("starts again from the last commit after an outage that was longer than a session", () =>
     Effect.gen(function* () {
       const { broker, plug, unplug } = yield* (yield* BrokerWorld).replica
       const [topic, group] = [yield* freshTopic("long-outage"), fresh("group")]
@@ -517,7 +536,8 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       yield* plug
       assert.deepStrictEqual((yield* collect(subscription, 2, { commit: true })).map(text), range(1, 3))
       yield* holds(subscription, 8)
-    }))
+    })
+  )
 
   test("takes a big batch in one call, over many topics", () =>
     Effect.gen(function* () {
@@ -654,7 +674,7 @@ layer(postgresWorld, { excludeTestServices: true })("the broker in PostgreSQL", 
       yield* broker.publish(numbered(topic, 1))
       yield* collect(subscription, 1, { commit: true })
       yield* sql.run(`SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity
-        WHERE application_name LIKE 'holdfast%' AND pid <> pg_backend_pid() AND application_name <> 'holdfast test'`)
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'holdfast test'`)
       yield* within(
         Effect.retry(broker.publish(numbered(topic, 1, "k", 1)), Schedule.spaced("20 millis")),
         "publishing"

@@ -1,12 +1,13 @@
 import { PgConnection } from "@effect/sql-pg"
-import { assert, describe, it } from "@effect/vitest"
+import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Redacted, References, Schedule, type Scope } from "effect"
-import { spawn } from "node:child_process"
+import { execFile, spawn } from "node:child_process"
 import { once } from "node:events"
 import * as fs from "node:fs/promises"
 import * as os from "node:os"
 import * as path from "node:path"
 import { createInterface } from "node:readline"
+import { promisify } from "node:util"
 import { type EmbeddedPostgres, start } from "../../src/layers/EmbeddedPostgres.ts"
 import { removeFolder } from "../support/Postgres.ts"
 import { compileCache } from "../support/service.ts"
@@ -31,6 +32,33 @@ const folderWith = (mode: number) =>
     }),
     (folder) => Effect.promise(() => removeFolder(folder))
   )
+
+/** A folder with a database that an earlier start has made: `initdb` is most of what a first start costs. */
+const usedFolder = Effect.gen(function* () {
+  const folder = yield* folderWith(0o755)
+  yield* Effect.promise(async () => {
+    const made = path.join(await (template ??= makeTemplate()), "postgres")
+    // Where PostgreSQL's account cannot pass to such folders, each test makes its own elsewhere.
+    const isHere = await fs.access(path.join(made, "cluster")).then(
+      () => true,
+      () => false
+    )
+    // As an archive, so that the account keeps what is its own.
+    if (isHere) await promisify(execFile)("cp", ["-a", made, folder])
+  })
+  return folder
+})
+
+const makeTemplate = async (): Promise<string> => {
+  const folder = await fs.mkdtemp(path.join(os.tmpdir(), "holdfast-embedded-"))
+  await fs.chmod(folder, 0o755)
+  await Effect.runPromise(Effect.scoped(quietly(served(folder, () => Effect.void))))
+  return folder
+}
+let template: Promise<string> | undefined
+afterAll(async () => {
+  if (template !== undefined) await removeFolder(await template)
+})
 
 const query = (url: Redacted.Redacted<string>, statement: string) =>
   Effect.scoped(Effect.flatMap(PgConnection.make({ url }), (connection) => connection.queryValues(statement)))
@@ -142,7 +170,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "keeps the data from one start to the next",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       yield* served(dataDir, ({ url }) => write(url))
       yield* served(dataDir, ({ url }) => assertKept(url))
     })
@@ -152,7 +180,7 @@ describe.concurrent("EmbeddedPostgres", () => {
     "takes settings that go before its own",
     Effect.gen(function* () {
       const settings = { max_connections: "37", "holdfast.note": "it's a \\ in\ntwo lines" }
-      const { url } = yield* start({ dataDir: yield* folderWith(0o755), settings })
+      const { url } = yield* start({ dataDir: yield* usedFolder, settings })
       const rows = yield* query(
         url,
         "SELECT current_setting('max_connections'), current_setting('holdfast.note')"
@@ -164,11 +192,11 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "says what PostgreSQL said when it does not start",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const refused = yield* Effect.flip(start({ dataDir, settings: { port: "1" } }))
       assert.strictEqual(refused.problem, "settings")
       const broken = yield* Effect.flip(
-        Effect.scoped(start({ dataDir: yield* folderWith(0o755), settings: { work_mem: "much" } }))
+        Effect.scoped(start({ dataDir: yield* usedFolder, settings: { work_mem: "much" } }))
       )
       assert.strictEqual(broken.problem, "start")
       assert.match(broken.reason, /invalid value for parameter "work_mem"/)
@@ -178,7 +206,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "refuses data of another PostgreSQL, and leaves them alone",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const version = yield* served(dataDir, ({ dataDirectory }) =>
         Effect.succeed(path.join(dataDirectory, "PG_VERSION"))
       )
@@ -192,7 +220,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "refuses a folder that another service serves, and says which",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const owner = yield* startService(dataDir)
       const refused = yield* Effect.flip(Effect.scoped(start({ dataDir })))
       assert.strictEqual(refused.problem, "in_use")
@@ -206,7 +234,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "refuses a folder that this process serves already",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const { url } = yield* start({ dataDir })
       for (const attempt of ["first", "second"]) {
         const refused = yield* Effect.flip(Effect.scoped(start({ dataDir })))
@@ -219,7 +247,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "takes over the server of a service that was killed with its process group, and stops it in the end",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const before = yield* startService(dataDir)
       const pid = yield* postmasterPid(before.dataDirectory)
       yield* write(before.url)
@@ -239,7 +267,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "replaces a server that was started with other settings",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const before = yield* startService(dataDir)
       yield* write(before.url)
       yield* before.killed
@@ -252,7 +280,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "recovers when service and server were both killed",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const before = yield* startService(dataDir)
       yield* write(before.url)
       yield* before.killed
@@ -264,7 +292,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "is not held up by a stale pid that now is another process of the same account",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const before = yield* startService(dataDir)
       yield* write(before.url)
       yield* before.killed
@@ -286,7 +314,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "brings a killed server back on the same port, with its data",
     Effect.gen(function* () {
-      const { dataDirectory, url } = yield* start({ dataDir: yield* folderWith(0o755) })
+      const { dataDirectory, url } = yield* start({ dataDir: yield* usedFolder })
       yield* write(url)
       const pid = yield* postmasterPid(dataDirectory)
       yield* signal(pid, "SIGKILL")
@@ -299,7 +327,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "brings a server back that was not its child",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       const before = yield* startService(dataDir)
       yield* write(before.url)
       yield* before.killed
@@ -315,7 +343,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "ends a busy backend that outlives its postmaster",
     Effect.gen(function* () {
-      const { dataDirectory, url } = yield* start({ dataDir: yield* folderWith(0o755) })
+      const { dataDirectory, url } = yield* start({ dataDir: yield* usedFolder })
       yield* write(url)
       const endless =
         "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b"
@@ -334,7 +362,7 @@ describe.concurrent("EmbeddedPostgres", () => {
   test(
     "cuts its log when that has grown",
     Effect.gen(function* () {
-      const dataDir = yield* folderWith(0o755)
+      const dataDir = yield* usedFolder
       yield* served(dataDir, () => Effect.void)
       const log = path.join(dataDir, "postgres/server.log")
       yield* Effect.promise(() => fs.appendFile(log, `${"x".repeat(1023)}\n`.repeat(9 * 1024)))

@@ -16,6 +16,7 @@ export interface PostgresOptions {
 
 const readerConnections = 8
 const maintenanceConnections = 4
+const surveyConnections = 3
 /** The kernel waits for locks at most this long; readers and maintenance have their own bounds. */
 const kernelStatementTimeoutMs = 3_000
 const readerStatementTimeoutMs = 5_000
@@ -43,6 +44,19 @@ export const plansByIndex = {
  * there were 20,000. Planning takes the size of that moment into account; all of a connection's plans take a few ms.
  */
 const planAgeMs = 5_000
+/**
+ * PostgreSQL takes a range of keys of two columns for a single row as soon as one merchant has most of the table, and
+ * joins two such ranges by reading the one again for each row of the other: that did not end. What is looked up row by row
+ * is written as a lateral join, which is a nested loop whatever is said here.
+ */
+const plansByRange = {
+  plan_cache_mode: "force_custom_plan",
+  enable_seqscan: "off",
+  enable_nestloop: "off",
+  max_parallel_workers_per_gather: "0",
+  work_mem: "32MB",
+  jit: "off"
+}
 /** Notifications that nobody has taken yet, and how soon a lost connection for them is opened again. */
 const listenBacklogMax = 4_096
 const listenAgainMs = 500
@@ -254,6 +268,13 @@ const using = <A>(
     )
   )
 }
+/** Rows of one statement, on any of the pool's connections. */
+const asking =
+  (pool: SessionPool): Db["Service"]["maintain"] =>
+  (statement, parameters) =>
+    using(pool, (session) =>
+      Effect.map(session.rows(statement, parameters), (rows) => rows as ReadonlyArray<never>)
+    )
 const size = (pool: SessionPool): number => pool.config.maxSize + 1
 
 export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
@@ -279,6 +300,17 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
           idle_in_transaction_session_timeout: "5000"
         },
         maintenanceConnections
+      )
+      const surveyors = yield* pooled(
+        options,
+        {
+          application_name: "holdfast survey",
+          ...plansByRange,
+          default_transaction_read_only: "on",
+          statement_timeout: String(maintenanceStatementTimeoutMs),
+          idle_in_transaction_session_timeout: "5000"
+        },
+        surveyConnections
       )
       return Db.of({
         session: openSession(options, {
@@ -309,10 +341,8 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
               orElse: () => Effect.fail(new DatabaseUnavailable({ retryAfterSeconds }))
             })
           ),
-        maintain: (statement, parameters) =>
-          using(maintainers, (session) =>
-            Effect.map(session.rows(statement, parameters), (rows) => rows as ReadonlyArray<never>)
-          )
+        maintain: asking(maintainers),
+        survey: asking(surveyors)
       })
     })
   )

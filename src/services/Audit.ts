@@ -2,11 +2,14 @@ import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
 import { guards } from "./audit/catalog.ts"
+import { agree } from "./audit/digests.ts"
 import {
   type Marks,
   type Question,
   firstKey,
   nextRange,
+  pairs,
+  pairsOf,
   questions,
   strangers,
   tracked
@@ -18,13 +21,14 @@ import {
   lookIntoLedger,
   lookIntoOutbox,
   looksOf,
-  sumLedger,
   tell
 } from "./audit/events.ts"
 import type { Finding } from "./audit/Finding.ts"
+import { type Suspicion, pass } from "./audit/movements.ts"
 import {
   type Slice,
   chain,
+  held,
   homes,
   isHot,
   longChain,
@@ -100,6 +104,7 @@ const examine = Effect.fn("Audit.examine")(function* (
 ) {
   const { merchantId } = options
   const began = yield* Clock.currentTimeMillis
+  yield* agree(ask)
   const marks = yield* readMarks(ask)
   const window: Window = { after: marks.outboxKeptSince, upTo: options.upTo ?? began - settleMs }
   const found: Record<number, number> = { 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0 }
@@ -118,19 +123,30 @@ const examine = Effect.fn("Audit.examine")(function* (
 
   if (merchantId === undefined) yield* report(yield* guards(ask))
   yield* report(yield* strangers(ask, merchantId))
-  const comparison = new Comparison()
-  // One connection reads while the other waits for this process.
+  const passing: Passing = {
+    merchantId,
+    windows: { events: window, lines: { after: marks.ledgerKeptSince, upTo: window.upTo } },
+    comparisons: { events: new Comparison(), lines: new Comparison() },
+    marks,
+    report
+  }
+  const { comparisons, windows } = passing
+  // Two connections read while this process goes through the events that the third has brought.
   const [walked, told] = yield* Effect.all(
     [
-      walkStocks(ask, { merchantId, window, marks, comparison, report }),
-      tell(ask, { merchantId, window, comparison }),
-      Effect.forEach(questions, (question) => walk(ask, question, { merchantId, marks, report }), {
-        discard: true
-      })
+      walkStocks(ask, passing),
+      tell(ask, { merchantId, window, comparison: comparisons.events }),
+      Effect.forEach(
+        [pairs(windows.lines, comparisons.lines), ...questions],
+        (question) => walk(ask, question, { merchantId, report }),
+        { discard: true }
+      )
     ],
-    { concurrency: 2 }
+    { concurrency: "unbounded" }
   )
-  yield* askAgain(ask, told.findings, { merchantId, window, comparison, report })
+  const cells = comparisons.lines.differing()
+  if (cells.length > 0) yield* walk(ask, pairsOf(windows.lines, cells), { merchantId, report })
+  yield* askAgain(ask, told.findings, { merchantId, window, comparison: comparisons.events, report })
   const overdue = yield* oldestOverdue(ask, merchantId, began)
   const ended = yield* Clock.currentTimeMillis
   return {
@@ -148,18 +164,17 @@ const examine = Effect.fn("Audit.examine")(function* (
 
 type Report = (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
 
-/** Stocks and their ledger: invariants 1 to 3, and the ledger's side of 4. */
-const walkStocks = Effect.fnUntraced(function* (
-  ask: Ask,
-  options: {
-    readonly merchantId: string | undefined
-    readonly window: Window
-    readonly marks: Marks
-    readonly comparison: Comparison
-    readonly report: Report
-  }
-) {
-  const { comparison, marks, report, window } = options
+/** What the passes over the tables share: the same postings and lines are summed up on both sides of a comparison. */
+interface Passing {
+  readonly merchantId: string | undefined
+  readonly windows: { readonly events: Window; readonly lines: Window }
+  readonly comparisons: { readonly events: Comparison; readonly lines: Comparison }
+  readonly marks: Marks
+  readonly report: Report
+}
+
+/** Stocks and their ledger: invariants 1 to 3, and the ledger's side of 2 and 4. */
+const walkStocks = Effect.fnUntraced(function* (ask: Ask, options: Passing) {
   const looked = { stocks: 0, movements: 0 }
   let from: Key | undefined = beginning(options.merchantId, nilUuid)
   while (from !== undefined) {
@@ -171,40 +186,47 @@ const walkStocks = Effect.fnUntraced(function* (
     for (const slice of page.slices) {
       looked.stocks += slice.stocks
       looked.movements += slice.movements
-      const parts = yield* ledgerOf(ask, slice, report)
-      for (const part of parts) {
-        yield* report(yield* homes(ask, part))
-        yield* report(yield* tracked.ask(ask, part, marks))
-        yield* sumLedger(ask, part, window, comparison)
-      }
-      yield* report(yield* states(ask, slice.range))
+      yield* ledgerOf(ask, slice, options)
+      yield* options.report(yield* states(ask, slice.range))
     }
     from = page.isLast ? undefined : page.next
   }
   return looked
 })
 
-/** A slice's chain and its sums by reservation. Answers with the ranges that its movements were looked at in. */
-const ledgerOf = Effect.fnUntraced(function* (
-  ask: Ask,
-  slice: Slice,
-  report: Report
-): Effect.fn.Return<ReadonlyArray<Range>, DatabaseUnavailable> {
-  if (!isHot(slice)) {
-    yield* report(yield* chain(ask, slice.range))
-    yield* report(yield* nets(ask, slice.range))
-    return [slice.range]
+/** A slice's movements: their chain, their homes, their tracking rows and events, and what they say of reservations. */
+const ledgerOf = Effect.fnUntraced(function* (ask: Ask, slice: Slice, options: Passing) {
+  const { comparisons, marks, report, windows } = options
+  const { range } = slice
+  const asked = { window: windows.events, comparison: comparisons.events, marks }
+  if (isHot(slice)) {
+    const { found, parts, since } = yield* longChain(ask, range)
+    yield* report(found)
+    for (const part of parts)
+      yield* follow(ask, part, { ...(yield* pass(ask, part, asked)), chain: false }, options)
+    const lines = { window: windows.lines, comparison: comparisons.lines }
+    return yield* report(yield* longNets(ask, slice, { parts, since, ...lines }))
   }
-  const { found, parts, since } = yield* longChain(ask, slice.range)
-  yield* report(found)
-  yield* report(yield* longNets(ask, slice, parts, since))
-  return parts
+  yield* follow(ask, range, yield* pass(ask, range, asked), options)
+  if (yield* held(ask, range, windows.lines, comparisons.lines)) yield* report(yield* nets(ask, range))
+})
+
+/** What a pass was suspicious of is asked for by itself. */
+const follow = Effect.fnUntraced(function* (
+  ask: Ask,
+  range: Range,
+  { chain: isBroken, homes: isAstray, tracked: isUntold }: Suspicion,
+  { marks, report }: Passing
+) {
+  if (isBroken) yield* report(yield* chain(ask, range))
+  if (isAstray) yield* report(yield* homes(ask, range))
+  if (isUntold) yield* report(yield* tracked(ask, range, marks))
 })
 
 const walk = Effect.fnUntraced(function* (
   ask: Ask,
   question: Question,
-  options: { readonly merchantId: string | undefined; readonly marks: Marks; readonly report: Report }
+  options: { readonly merchantId: string | undefined; readonly report: Report }
 ) {
   let from: Key | undefined = firstKey(question, options.merchantId)
   while (from !== undefined) {
@@ -214,7 +236,7 @@ const walk = Effect.fnUntraced(function* (
       from,
       options.merchantId
     )
-    yield* options.report(yield* question.ask(ask, range, options.marks))
+    yield* options.report(yield* question.ask(ask, range))
     from = next
   }
 })

@@ -53,6 +53,14 @@ export class Db extends Context.Service<
       parameters: Parameters
     ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
     /**
+     * The same, for questions over ranges of many rows (audit): read-only, and the two sides of a join are read as the
+     * ranges that they are, never row by row.
+     */
+    readonly survey: <R extends object>(
+      statement: string,
+      parameters: Parameters
+    ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+    /**
      * The payloads of a channel's notifications, on a connection of its own that is opened again when it is lost. An
      * empty one comes after each (re)connection: what was notified meanwhile was missed. Who falls far behind loses the
      * oldest, so that everyone must also look by themselves now and then.

@@ -117,136 +117,164 @@ const logStatement = `
 const breaks = new Set(["ledger-follows", "ledger-ends"])
 
 const plan: Repairs["Service"]["plan"] = (findings, acknowledgement, reason) => {
+  const judgement = judge(findings, acknowledgement)
+  const guards = putBack(findings)
+  const items = rebuild(findings, judgement, reason)
+  const reservations = settle(findings, judgement, reason)
+  return {
+    steps: [
+      ...guards.steps,
+      ...track(findings),
+      ...items.steps,
+      ...reservations.steps,
+      // After the reservations: what they make up for themselves is not made up for again.
+      ...items.settling,
+      ...acknowledge(judgement)
+    ],
+    left: [...waiting(findings, judgement), ...guards.left, ...items.left, ...reservations.left]
+  }
+}
+
+/** What a person's acknowledgement makes of findings that nothing can be derived for. */
+interface Judgement {
+  readonly acknowledged: ReadonlySet<Finding>
+  /** Stocks with a broken ledger that nobody has acknowledged yet. */
+  readonly unsettled: ReadonlySet<string>
+}
+
+const judge = (findings: ReadonlyArray<Finding>, acknowledgement: Acknowledgement): Judgement => {
   const isAcknowledged = ({ id, mend, stockId }: Finding): boolean =>
     mend === "ACKNOWLEDGE" &&
     (acknowledgement.of.has(id) || (stockId !== null && acknowledgement.of.has(stockId)))
   const broken = findings.filter(({ check }) => breaks.has(check))
   // One break of a stock is acknowledged with all of them: the chain goes on after the last.
-  const isSettled = (stockId: string): boolean =>
-    broken.some((each) => each.stockId === stockId && isAcknowledged(each))
-  const acknowledged = findings.filter(
-    (each) => isAcknowledged(each) || (breaks.has(each.check) && isSettled(each.stockId!))
-  )
-  const unsettled = new Set(broken.flatMap(({ stockId }) => (isSettled(stockId!) ? [] : [stockId!])))
-  const mendedOrders = new Set(
-    findings
-      .filter(({ mend }) => mend === "RESERVATION")
-      .map(({ merchantId, orderId }) => `${merchantId} ${orderId}`)
-  )
-  const left = findings.filter(
+  const settled = new Set(broken.filter(isAcknowledged).map(({ stockId }) => stockId!))
+  return {
+    acknowledged: new Set(
+      findings.filter(
+        (each) => isAcknowledged(each) || (breaks.has(each.check) && settled.has(each.stockId!))
+      )
+    ),
+    unsettled: new Set(
+      broken.flatMap(({ stockId }) => (stockId !== null && settled.has(stockId) ? [] : [stockId!]))
+    )
+  }
+}
+
+/** An item whose stock does not follow its broken ledger waits for the acknowledgement, and with it all that it totals. */
+const isWaiting = (group: ReadonlyArray<Finding>, { unsettled }: Judgement): boolean =>
+  group.some(({ stockId }) => stockId !== null && unsettled.has(stockId))
+
+const orderOf = ({ merchantId, orderId }: Finding): string => `${merchantId} ${orderId}`
+
+/** What waits for a person. What an order's lines say that it sold is mended with them. */
+const waiting = (findings: ReadonlyArray<Finding>, { acknowledged }: Judgement): ReadonlyArray<Finding> => {
+  const mended = new Set(findings.filter(({ mend }) => mend === "RESERVATION").map(orderOf))
+  return findings.filter(
     (each) =>
       each.mend === "ACKNOWLEDGE" &&
-      !acknowledged.includes(each) &&
-      // What its lines say that it sold is mended with them.
-      !(each.check === "sold-once" && mendedOrders.has(`${each.merchantId} ${each.orderId}`))
+      !acknowledged.has(each) &&
+      !(each.check === "sold-once" && mended.has(orderOf(each)))
   )
+}
 
-  const guardSteps = findings.flatMap((each): ReadonlyArray<RepairStep> => {
-    const { mend } = each.row
-    if (each.mend !== "SCHEMA") return []
-    if (typeof mend !== "string") {
-      left.push(each)
-      return []
-    }
-    return [step([each], `${String(each.row["detail"])}: it is put back`, { _tag: "Guard", statement: mend })]
-  })
-  const trackSteps = findings
+const putBack = (findings: ReadonlyArray<Finding>): RepairPlan => {
+  const steps: Array<RepairStep> = []
+  const left: Array<Finding> = []
+  for (const each of findings) {
+    const { detail, mend } = each.row
+    if (each.mend !== "SCHEMA") continue
+    if (typeof mend === "string") {
+      steps.push(step([each], `${String(detail)}: it is put back`, { _tag: "Guard", statement: mend }))
+    } else left.push(each)
+  }
+  return { steps, left }
+}
+
+const track = (findings: ReadonlyArray<Finding>): ReadonlyArray<RepairStep> =>
+  findings
     .filter(({ mend }) => mend === "TRACKING")
     .map((each) => {
       const key = each.row["trackingKey"]
       const postingId = typeof key === "string" ? key.slice("POSTING|".length) : String(each.row["postingId"])
-      return step([each], `posting ${postingId} is written down as applied`, {
-        _tag: "Track",
-        postingId
-      })
+      return step([each], `posting ${postingId} is written down as applied`, { _tag: "Track", postingId })
     })
 
-  const items = new Map<string, Array<Finding>>()
-  const reservations = new Map<string, Array<Finding>>()
-  for (const each of findings) {
-    const isBreak = breaks.has(each.check) && acknowledged.includes(each)
-    if (isBreak || each.mend === "ITEM") add(items, `${each.merchantId}\u001f${each.itemId}`, each)
-    else if (each.mend === "RESERVATION")
-      add(reservations, `${each.merchantId}\u001f${each.reservationId}`, each)
-  }
-  // An item whose stock does not follow its broken ledger waits for the acknowledgement, and with it all that it totals.
-  const isWaiting = (group: ReadonlyArray<Finding>): boolean =>
-    group.some(({ stockId }) => stockId !== null && unsettled.has(stockId))
-  const itemSteps: Array<RepairStep> = []
-  const settleSteps: Array<RepairStep> = []
-  for (const group of items.values()) {
-    if (isWaiting(group)) {
+/** Items that do not follow their ledger, or whose broken ledger is acknowledged; those to be settled apart. */
+const rebuild = (findings: ReadonlyArray<Finding>, judgement: Judgement, reason: string) => {
+  const steps: Array<RepairStep> = []
+  const settling: Array<RepairStep> = []
+  const left: Array<Finding> = []
+  const isAbout = (each: Finding): boolean =>
+    each.mend === "ITEM" || (breaks.has(each.check) && judgement.acknowledged.has(each))
+  const groups = groupedBy(findings.filter(isAbout), ({ itemId }) => itemId)
+  for (const group of groups) {
+    if (isWaiting(group, judgement)) {
       left.push(...group.filter(({ mend }) => mend === "ITEM"))
       continue
     }
-    const { itemId } = group[0]!
-    const stocks = group.filter(({ check }) => breaks.has(check)).map(({ stockId }) => stockId!)
-    const told = group.find(({ check }) => check === "number-was-told")?.row["sequenceTold"]
-    const mend = (some: ReadonlyArray<Finding>, settles: boolean): RepairStep => {
-      const acknowledged = settles ? [] : [...new Set(stocks)]
-      const command = {
-        _tag: "MendItem" as const,
-        itemId: itemId!,
-        acknowledged,
-        settles,
-        ...(typeof told === "number" ? { eventsTold: told } : {}),
-        reason,
-        findings: some.map(mendedFinding)
-      }
-      return step(some, sayingOf(some, acknowledged), { _tag: "Post", command })
-    }
     const rebuilt = group.filter(({ check }) => check !== "reserved-is-open")
     const settled = group.filter(({ check }) => check === "reserved-is-open")
-    if (rebuilt.length > 0) itemSteps.push(mend(rebuilt, false))
-    // After the reservations: what they make up for themselves is not made up for again.
-    if (settled.length > 0) settleSteps.push(mend(settled, true))
+    if (rebuilt.length > 0) steps.push(itemStep(rebuilt, false, reason))
+    if (settled.length > 0) settling.push(itemStep(settled, true, reason))
   }
-  const reservationSteps: Array<RepairStep> = []
-  for (const group of reservations.values()) {
+  return { steps, settling, left }
+}
+
+const itemStep = (group: ReadonlyArray<Finding>, settles: boolean, reason: string): RepairStep => {
+  const broken = group.filter(({ check }) => breaks.has(check)).map(({ stockId }) => stockId!)
+  const acknowledged = [...new Set(broken)]
+  const told = group.find(({ check }) => check === "number-was-told")?.row["sequenceTold"]
+  const command = {
+    _tag: "MendItem" as const,
+    itemId: group[0]!.itemId!,
+    acknowledged,
+    settles,
+    ...(typeof told === "number" ? { eventsTold: told } : {}),
+    reason,
+    findings: group.map(mendedFinding)
+  }
+  return step(group, sayingOf(group, acknowledged), { _tag: "Post", command })
+}
+
+const settle = (findings: ReadonlyArray<Finding>, judgement: Judgement, reason: string): RepairPlan => {
+  const steps: Array<RepairStep> = []
+  const left: Array<Finding> = []
+  const about = findings.filter(({ mend }) => mend === "RESERVATION")
+  for (const group of groupedBy(about, ({ reservationId }) => reservationId)) {
     const orderId = group.find((each) => each.orderId !== null)?.orderId
-    if (orderId === undefined || orderId === null || isWaiting(group)) {
+    if (orderId === undefined || orderId === null || isWaiting(group, judgement)) {
       left.push(...group)
       continue
     }
     const reservationId = group[0]!.reservationId!
-    const since = Number.parseInt(reservationId.replaceAll("-", "").slice(0, 12), 16)
-    const itemIds = [...new Set(group.flatMap(({ itemId }) => (itemId === null ? [] : [itemId])))]
-    reservationSteps.push(
-      step(group, "the reservation is settled with the ledger: its sales follow, its stock by a movement", {
-        _tag: "Post",
-        command: {
-          _tag: "MendReservation",
-          orderId,
-          reservationId,
-          itemIds,
-          since,
-          reason,
-          findings: group.map(mendedFinding)
-        }
-      })
-    )
+    const command = {
+      _tag: "MendReservation" as const,
+      orderId,
+      reservationId,
+      itemIds: [...new Set(group.flatMap(({ itemId }) => (itemId === null ? [] : [itemId])))],
+      since: Number.parseInt(reservationId.replaceAll("-", "").slice(0, 12), 16),
+      reason,
+      findings: group.map(mendedFinding)
+    }
+    const says = "the reservation is settled with the ledger: its sales follow, its stock by a movement"
+    steps.push(step(group, says, { _tag: "Post", command }))
   }
-  const acknowledgeSteps = acknowledged
-    .filter(({ check }) => !breaks.has(check))
-    .map((each) => step([each], "it is acknowledged as it is", { _tag: "Acknowledge" }))
-  return {
-    steps: [
-      ...guardSteps,
-      ...trackSteps,
-      ...itemSteps,
-      ...reservationSteps,
-      ...settleSteps,
-      ...acknowledgeSteps
-    ],
-    left
-  }
+  return { steps, left }
 }
 
-const add = (groups: Map<string, Array<Finding>>, key: string, each: Finding): void => {
-  const known = groups.get(key)
-  if (known === undefined) groups.set(key, [each])
-  else known.push(each)
-}
+/** Breaks of a ledger are acknowledged with their item. */
+const acknowledge = ({ acknowledged }: Judgement): ReadonlyArray<RepairStep> =>
+  [...acknowledged]
+    .filter(({ check }) => !breaks.has(check))
+    .map((each) => step([each], "it is acknowledged as it is", { _tag: "Acknowledge" }))
+
+/** The findings of one merchant about one thing, in the order in which the first was found. */
+const groupedBy = (
+  findings: ReadonlyArray<Finding>,
+  idOf: (finding: Finding) => string | null
+): Iterable<ReadonlyArray<Finding>> =>
+  Map.groupBy(findings, (each) => `${each.merchantId}\u001f${idOf(each)}`).values()
 
 const step = (findings: ReadonlyArray<Finding>, says: string, act: Act): RepairStep => {
   const { itemId, merchantId, reservationId, subject } = findings[0]!

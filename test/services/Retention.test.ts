@@ -4,6 +4,7 @@ import { TestClock } from "effect/testing"
 import * as MemoryBroker from "../../src/layers/MemoryBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { Audit } from "../../src/services/Audit.ts"
+import type { Finding } from "../../src/services/audit/Finding.ts"
 import { Db } from "../../src/services/Db.ts"
 import { LedgerHistory } from "../../src/services/LedgerHistory.ts"
 import { Outbox } from "../../src/services/Outbox.ts"
@@ -275,6 +276,19 @@ describe("partitions", { timeout: 60_000 }, () => {
   )
 })
 
+/** What an audit finds once everything has settled. */
+const audited = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
+  yield* TestClock.adjust("1 minute")
+  const findings: Array<Finding> = []
+  const { holds } = yield* Effect.provide(
+    Effect.flatMap(Audit, ({ examine }) =>
+      examine({ tell: (finding) => Effect.sync(() => void findings.push(finding)) })
+    ),
+    Audit.layer.pipe(Layer.provide(Postgres.layer({ url })))
+  )
+  return { findings, holds }
+})
+
 const closings = (sql: Sql) =>
   sql.run(
     `SELECT i.product_variant_id AS variant, c.sequence, c.on_hand, c.reserved, c.unallocatable, c.recorded_at AS at
@@ -416,21 +430,51 @@ describe("detaching months of the ledger", { timeout: 120_000 }, () => {
       yield* receive("saucer", 1)
       yield* adjust({ changeType: "RETURN", item: { variantId: "cup" }, quantity: 1, orderId: "order" })
 
-      yield* TestClock.adjust("1 minute")
-      const findings: Array<unknown> = []
-      const report = yield* Effect.provide(
-        Effect.flatMap(Audit, ({ examine }) =>
-          examine({ tell: (finding) => Effect.sync(() => void findings.push(finding)) })
-        ),
-        Audit.layer.pipe(Layer.provide(Postgres.layer({ url })))
-      )
+      const { findings, holds } = yield* audited(url)
       assert.deepStrictEqual(findings, [])
-      assert.isTrue(report.holds)
+      assert.isTrue(holds)
 
       const at = (moment: number) => availability.ofVariantAt("acme", "saucer", moment)
       assert.strictEqual((yield* at(Date.UTC(2026, 6, 1))).quantity, 7)
       assert.strictEqual((yield* at(may)).quantity, 7)
       assert.strictEqual((yield* at(may - 1)).quantity, 0)
+    })
+  )
+
+  it.effect("are audited from the closing balances, and one that was changed is found", () =>
+    Effect.gen(function* () {
+      const { history, sql, url } = yield* years
+      yield* history.detach(Date.UTC(2026, 6, 1), "tester")
+      assert.deepStrictEqual((yield* audited(url)).findings, [])
+      const stockOf = Effect.fnUntraced(function* (variantId: string) {
+        const [row] = yield* sql.run<{ stock_id: string }>(
+          "SELECT stock_id FROM stock JOIN item USING (merchant_id, item_id) WHERE product_variant_id = $1",
+          [variantId]
+        )
+        return row!.stock_id
+      })
+      const [cup, saucer] = [yield* stockOf("cup"), yield* stockOf("saucer")]
+      const change = (column: string, stockId: string) =>
+        sql.run(
+          `SET session_replication_role = replica;
+           UPDATE ledger_checkpoint c SET ${column} = ${column} + 1
+           WHERE stock_id = '${stockId}'
+             AND sequence = (SELECT max(sequence) FROM ledger_checkpoint WHERE stock_id = c.stock_id);
+           SET session_replication_role = DEFAULT`
+        )
+
+      // The cup has moved since: its next movement does not follow. The saucer has not: it is not what it was left with.
+      yield* change("reserved", cup)
+      yield* change("on_hand", saucer)
+      const { findings, holds } = yield* audited(url)
+      assert.isFalse(holds)
+      const follows = findings.find(({ check }) => check === "ledger-follows")
+      const differs = findings.find(({ check }) => check === "stock-is-its-ledger")
+      assert.strictEqual(findings.length, 2)
+      assert.strictEqual(follows?.subject, `movement 4 of stock ${cup}`)
+      assert.deepInclude(follows?.row, { reserved: 2, reservedExpected: 3 })
+      assert.strictEqual(differs?.stockId, saucer)
+      assert.deepInclude(differs?.row, { onHand: 7, ledgerOnHand: 8 })
     })
   )
 })

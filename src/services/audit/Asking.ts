@@ -85,7 +85,7 @@ export type Ask = <R extends object>(
 export const askOf =
   (db: Db["Service"]): Ask =>
   (statement, parameters) =>
-    db.maintain(statement, parameters)
+    db.survey(statement, parameters)
 
 /**
  * What is found is asked again, in another snapshot, and only what is found both times is told. A question that holds in

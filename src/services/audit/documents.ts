@@ -11,6 +11,8 @@ import {
   rangeParameters,
   within
 } from "./Asking.ts"
+import { cellInSql, pairDigestInSql, weightInSql } from "./digests.ts"
+import { type Comparison, type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
@@ -31,11 +33,7 @@ export interface Question {
   readonly table: string
   readonly column: string
   readonly type: "uuid" | "text"
-  readonly ask: (
-    ask: Ask,
-    range: Range,
-    marks: Marks
-  ) => Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>
+  readonly ask: (ask: Ask, range: Range) => Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>
 }
 
 /** The ranges of a table's keys, one after the other; the last reaches to the end. */
@@ -80,16 +78,8 @@ const question = <Row extends object>(
 ): Question => ({
   name,
   ...key,
-  ask: (ask, range, marks) =>
-    askedTwice(
-      Effect.map(
-        ask<Row>(statement(range), [
-          ...rangeParameters(range),
-          parameter("timestamptz", marks.trackingKeptSince)
-        ]),
-        (rows) => rows.flatMap(of)
-      )
-    )
+  ask: (ask, range) =>
+    askedTwice(Effect.map(ask<Row>(statement(range), rangeParameters(range)), (rows) => rows.flatMap(of)))
 })
 
 const byItem = { table: "item", column: "item_id", type: "uuid" } as const
@@ -121,7 +111,6 @@ const itemStatement = (range: Range) => `
       WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
     ) sums
     WHERE ${within(range, "uuid", "i", "item_id")}
-      AND $10::timestamptz IS NOT DISTINCT FROM $10
   ) stated
   WHERE (on_hand, reserved, unallocatable) IS DISTINCT FROM (stocks_on_hand, stocks_reserved, stocks_unallocatable)
     OR status <> status_expected`
@@ -188,8 +177,8 @@ const strangersStatement = `
   )
   SELECT n.merchant_id
   FROM named n
-  WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = n.merchant_id)
-    AND EXISTS (SELECT FROM item i WHERE i.merchant_id = n.merchant_id)`
+  WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = n.merchant_id OFFSET 0)
+    AND EXISTS (SELECT FROM item i WHERE i.merchant_id = n.merchant_id OFFSET 0)`
 
 /** Items are of merchants that are there. */
 export const strangers = (ask: Ask, merchantId: string | undefined) =>
@@ -208,42 +197,38 @@ export const strangers = (ask: Ask, merchantId: string | undefined) =>
   )
 
 /**
- * Only a PENDING reservation holds, and every PENDING one does. And each line's stock has moved for it: a movement is
- * found where the reservation was made, as far back as the ledger is kept, and is of the line's item. Lines without one
- * are looked at more closely.
+ * Only a PENDING reservation holds, and every PENDING one does. Lines are of a reservation. And what a document has sold of
+ * an item is at most what it asked for: where its lines of the item are not one that the request names with its quantity
+ * (they are when it was taken from one stock), or where the document was mended, its order is looked at more closely.
  */
-// reservation_pkey, reservation_line_pkey, inventory_ledger_pkey
+// reservation_pkey, reservation_line_pkey
 const reservationStatement = (range: Range) => `
-  SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, held.open, held.sold, held.unmoved,
-         (r.status = 'PENDING') <> (held.open > 0)
-           OR (r.status = 'CONFIRMED' AND held.sold = 0)
-           OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0) AS is_astray
-  FROM reservation r
-  CROSS JOIN LATERAL (
-    SELECT COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
-           COALESCE(bool_or(($10::timestamptz IS NULL OR r.created_at > $10) AND NOT EXISTS (
-             SELECT FROM inventory_ledger m
-             WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
-               AND m.reservation_id = l.reservation_id AND m.item_id = l.item_id
-           )), false) AS unmoved
+  WITH document AS (
+    SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, r.request, r.scope
+    FROM reservation r
+    WHERE ${within(range, "uuid", "r", "reservation_id")}
+  ),
+  line AS (
+    SELECT l.merchant_id, l.reservation_id, l.item_id, sum(l.quantity) AS quantity, sum(l.open) AS open, sum(l.sold) AS sold
     FROM reservation_line l
-    WHERE l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
-  ) held
-  WHERE ${within(range, "uuid", "r", "reservation_id")}
-    AND ((r.status = 'PENDING') <> (held.open > 0)
-      OR (r.status = 'CONFIRMED' AND held.sold = 0)
-      OR (r.status IN ('CANCELLED', 'EXPIRED') AND held.sold > 0)
-      OR held.unmoved)`
-
-// reservation_line_pkey, reservation_pkey
-const orphanStatement = (range: Range) => `
-  SELECT l.merchant_id, l.reservation_id
-  FROM reservation_line l
-  WHERE ${within(range, "uuid", "l", "reservation_id")}
-    AND $10::timestamptz IS NOT DISTINCT FROM $10
-    AND NOT EXISTS (
-      SELECT FROM reservation r WHERE r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
-    )`
+    WHERE ${within(range, "uuid", "l", "reservation_id")}
+    GROUP BY l.merchant_id, l.reservation_id, l.item_id
+  )
+  SELECT *
+  FROM (
+    SELECT merchant_id, reservation_id, d.order_id, d.status,
+           COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
+           d.order_id IS NULL AS is_orphan,
+           (d.status = 'PENDING') <> (COALESCE(sum(l.open), 0) > 0)
+             OR (d.status = 'CONFIRMED' AND COALESCE(sum(l.sold), 0) = 0)
+             OR (d.status IN ('CANCELLED', 'EXPIRED') AND COALESCE(sum(l.sold), 0) > 0) AS is_astray,
+           bool_or(l.sold > 0 AND (d.scope = reservation_id::text
+             OR strpos(d.request, '["' || l.item_id || '",' || l.quantity || ',') = 0)) AS is_closer
+    FROM document d
+    FULL JOIN line l USING (merchant_id, reservation_id)
+    GROUP BY merchant_id, reservation_id, d.order_id, d.status
+  ) stated
+  WHERE is_orphan OR is_astray OR is_closer`
 
 interface ReservationRow {
   readonly merchant_id: string
@@ -252,8 +237,9 @@ interface ReservationRow {
   readonly status: string
   readonly open: number
   readonly sold: number
-  readonly unmoved: boolean
+  readonly is_orphan: boolean
   readonly is_astray: boolean
+  readonly is_closer: boolean
 }
 
 const ofPending = (row: ReservationRow): ReadonlyArray<Finding> => [
@@ -300,10 +286,27 @@ const lineStatement = `
                  AND m.reservation_id = l.reservation_id
              ) AS has_movement
     FROM unnest($1, $2) AS asked (merchant_id, reservation_id)
-    JOIN reservation_line l ON l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
-    LEFT JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
-    LEFT JOIN item i ON i.merchant_id = l.merchant_id AND i.item_id = l.item_id
-    LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+    CROSS JOIN LATERAL (
+      SELECT *
+      FROM reservation_line l
+      WHERE l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
+      OFFSET 0
+    ) l
+    LEFT JOIN LATERAL (
+      SELECT r.reservation_id, r.order_id, r.created_at
+      FROM reservation r
+      WHERE r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+      OFFSET 0
+    ) r ON true
+    LEFT JOIN LATERAL (
+      SELECT i.item_id FROM item i WHERE i.merchant_id = l.merchant_id AND i.item_id = l.item_id OFFSET 0
+    ) i ON true
+    LEFT JOIN LATERAL (
+      SELECT s.stock_id
+      FROM stock s
+      WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+      OFFSET 0
+    ) s ON true
   ) stated
   WHERE NOT has_reservation OR NOT has_stock OR NOT has_movement`
 
@@ -370,14 +373,31 @@ const ofLine = (row: LineRow): ReadonlyArray<Finding> => {
   return found
 }
 
+/**
+ * Orders of which more than one document of a kind may have sold the same: they followed one another for the same line. A
+ * direct sale asked for what it sold, and others of an order are of other items.
+ */
+// reservation_by_order
+const ordersStatement = (range: Range) => `
+  SELECT DISTINCT r.merchant_id, r.order_id
+  FROM reservation r
+  WHERE ${within(range, "text", "r", "order_id")}
+    AND r.kind <> 'SALE'
+  GROUP BY r.merchant_id, r.order_id, r.kind, r.scope
+  HAVING count(*) > 1`
+
 // reservation_by_order, reservation_line_pkey. Of reservations of one kind only the largest counts: they followed one
 // another for the same line.
-const soldStatement = (range: Range) => `
+const soldStatement = `
   WITH document AS MATERIALIZED (
     SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
-    FROM reservation r
-    WHERE ${within(range, "text", "r", "order_id")}
-      AND $10::timestamptz IS NOT DISTINCT FROM $10
+    FROM (SELECT DISTINCT merchant_id, order_id FROM unnest($1, $2) AS each (merchant_id, order_id)) looked
+    CROSS JOIN LATERAL (
+      SELECT *
+      FROM reservation r
+      WHERE r.merchant_id = looked.merchant_id AND r.order_id = looked.order_id
+      OFFSET 0
+    ) r
   ),
   asked AS (
     SELECT merchant_id, order_id, item_id,
@@ -396,8 +416,12 @@ const soldStatement = (range: Range) => `
   sold AS (
     SELECT d.merchant_id, d.order_id, l.item_id, sum(l.sold)::bigint AS quantity
     FROM document d
-    JOIN reservation_line l ON l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id
-    WHERE l.sold > 0
+    CROSS JOIN LATERAL (
+      SELECT l.item_id, l.sold
+      FROM reservation_line l
+      WHERE l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.sold > 0
+      OFFSET 0
+    ) l
     GROUP BY d.merchant_id, d.order_id, l.item_id
   )
   SELECT sold.merchant_id, sold.order_id, sold.item_id, sold.quantity AS sold, COALESCE(asked.quantity, 0) AS asked
@@ -433,10 +457,13 @@ const discrepancyStatement = (range: Range) => `
            d.status <> 'OPEN' OR d.kind NOT IN ('NEGATIVE_STOCK', 'OVERCOMMITTED') OR s.stock_id::text = d.subject
              AS is_named
     FROM discrepancy d
-    LEFT JOIN stock s ON s.merchant_id = d.merchant_id AND s.stock_id = d.stock_id
-    LEFT JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id
+    LEFT JOIN LATERAL (
+      SELECT s.stock_id FROM stock s WHERE s.merchant_id = d.merchant_id AND s.stock_id = d.stock_id OFFSET 0
+    ) s ON true
+    LEFT JOIN LATERAL (
+      SELECT i.item_id FROM item i WHERE i.merchant_id = d.merchant_id AND i.item_id = d.item_id OFFSET 0
+    ) i ON true
     WHERE ${within(range, "uuid", "d", "discrepancy_id")}
-      AND $10::timestamptz IS NOT DISTINCT FROM $10
   ) stated
   WHERE NOT is_own OR is_named IS DISTINCT FROM true`
 
@@ -471,7 +498,6 @@ const trackingStatement = (range: Range) => `
   SELECT t.merchant_id, t.tracking_key, t.posting_id
   FROM tracking t
   WHERE ${within(range, "text", "t", "tracking_key")}
-    AND $10::timestamptz IS NOT DISTINCT FROM $10
     AND t.tracking_key LIKE 'POSTING|%' AND t.tracking_key <> 'POSTING|' || t.posting_id::text`
 
 interface TrackingRow {
@@ -488,21 +514,30 @@ const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
   })
 ]
 
-// inventory_ledger_pkey, tracking_pkey. A reservation carries its posting's id itself, and expiry is harmless to repeat:
-// those two leave no tracking row. The operations of a bulk count on from its id in the last twelve digits.
+/**
+ * A movement whose posting has left no tracking row, where one must be. A reservation carries its posting's id itself, and
+ * expiry is harmless to repeat: those two leave none. The operations of a bulk count on from its id in the last twelve
+ * digits. `since` is the parameter that says how far back tracking rows are kept.
+ */
+// tracking_pkey
+export const hasNoTracking = (row: string, since: string): string => `
+    ${row}.type IN ('RECEIPT', 'RETURN', 'ADJUSTMENT')
+    AND (${since}::timestamptz IS NULL OR ${row}.recorded_at > ${since})
+    AND NOT EXISTS (
+      SELECT FROM tracking t
+      WHERE t.merchant_id = ${row}.merchant_id
+        AND t.tracking_key >= 'POSTING|' || left(${row}.posting_id::text, 24) || '000000000000'
+        AND t.tracking_key <= 'POSTING|' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
+      OFFSET 0
+    )`
+
+// inventory_ledger_pkey, tracking_pkey
 const trackedStatement = (range: Range) => `
   SELECT l.merchant_id, l.posting_id, min(l.type) AS type, min(l.stock_id::text) AS stock_id,
          min(l.recorded_at) AS recorded_at
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
-    AND l.type IN ('RECEIPT', 'RETURN', 'ADJUSTMENT')
-    AND ($10::timestamptz IS NULL OR l.recorded_at > $10)
-    AND NOT EXISTS (
-      SELECT FROM tracking t
-      WHERE t.merchant_id = l.merchant_id
-        AND t.tracking_key >= 'POSTING|' || left(l.posting_id::text, 24) || '000000000000'
-        AND t.tracking_key <= 'POSTING|' || left(l.posting_id::text, 24) || 'ffffffffffff'
-    )
+    AND ${hasNoTracking("l", "$10")}
   GROUP BY l.merchant_id, l.posting_id`
 
 interface TrackedRow {
@@ -523,50 +558,138 @@ const ofTracked = (row: TrackedRow): ReadonlyArray<Finding> => [
   })
 ]
 
-/** Asked over the ranges of stocks that the ledger is walked in. */
-export const tracked = question(
-  "postings are tracked",
-  { table: "stock", column: "stock_id", type: "uuid" },
-  trackedStatement,
-  ofTracked
-)
+/** Postings that nothing tells of, over a range of stocks. */
+export const tracked = (ask: Ask, range: Range, marks: Marks) =>
+  askedTwice(
+    Effect.map(
+      ask<TrackedRow>(trackedStatement(range), [
+        ...rangeParameters(range),
+        parameter("timestamptz", marks.trackingKeptSince)
+      ]),
+      (rows) => rows.flatMap(ofTracked)
+    )
+  )
 
-/** Reservations and their lines; lines that do not go together with the rest are looked at one by one. */
+/** Reservations with their lines, and orders with more than one of them. */
 const reservations: Question = {
   name: "reservations",
   ...byReservation,
-  ask: (ask, range, marks) => {
-    const parameters = [...rangeParameters(range), parameter("timestamptz", marks.ledgerKeptSince)]
-    return askedTwice(
+  ask: (ask, range) =>
+    askedTwice(
       Effect.gen(function* () {
-        const rows = yield* ask<ReservationRow>(reservationStatement(range), parameters)
-        const orphans = yield* ask<Pick<ReservationRow, "merchant_id" | "reservation_id">>(
-          orphanStatement(range),
-          parameters
+        const rows = yield* ask<ReservationRow>(reservationStatement(range), rangeParameters(range))
+        const lines = yield* linesOf(
+          ask,
+          rows.filter(({ is_orphan }) => is_orphan)
         )
-        const closer = [...rows.filter(({ unmoved }) => unmoved), ...orphans]
-        const lines =
-          closer.length === 0
-            ? []
-            : yield* ask<LineRow>(lineStatement, [
-                arrays.text(closer.map(({ merchant_id }) => merchant_id)),
-                arrays.uuid(closer.map(({ reservation_id }) => reservation_id))
-              ])
-        const found = [
-          ...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending),
-          ...lines.flatMap(ofLine)
-        ]
-        // An orphan is there once for each of its lines.
-        return [...new Map(found.map((each) => [each.id, each])).values()]
+        const sold = yield* soldOf(
+          ask,
+          rows.filter(({ is_closer }) => is_closer)
+        )
+        return [...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending), ...lines, ...sold]
       })
     )
-  }
 }
+
+const orders: Question = {
+  name: "orders",
+  ...byOrder,
+  ask: (ask, range) =>
+    askedTwice(
+      Effect.flatMap(ask<OrderKey>(ordersStatement(range), rangeParameters(range)), (rows) =>
+        soldOf(ask, rows)
+      )
+    )
+}
+
+interface OrderKey {
+  readonly merchant_id: string
+  readonly order_id: string
+}
+
+/** Some orders, against what they were sold. */
+const soldOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<OrderKey>) {
+  if (some.length === 0) return []
+  const rows = yield* ask<SoldRow>(soldStatement, [
+    arrays.text(some.map(({ merchant_id }) => merchant_id)),
+    arrays.text(some.map(({ order_id }) => order_id))
+  ])
+  return rows.flatMap(ofSold)
+})
+
+interface ReservationKey {
+  readonly merchant_id: string
+  readonly reservation_id: string
+}
+
+/** Some reservations' lines, one by one. */
+const linesOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<ReservationKey>) {
+  if (some.length === 0) return []
+  const rows = yield* ask<LineRow>(lineStatement, [
+    arrays.text(some.map(({ merchant_id }) => merchant_id)),
+    arrays.uuid(some.map(({ reservation_id }) => reservation_id))
+  ])
+  return rows.flatMap(ofLine)
+})
+
+// reservation_line_pkey. One that is there twice is one.
+const pairsStatement = (range: Range, selected: string) => `
+  SELECT ${selected}
+  FROM (
+    SELECT l.merchant_id, l.reservation_id, ${pairDigestInSql("l")} AS digest
+    FROM reservation_line l
+    WHERE ${within(range, "uuid", "l", "reservation_id")}
+      AND l.stock_id IS NOT NULL
+      AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
+    GROUP BY l.merchant_id, l.reservation_id, l.stock_id, l.item_id
+  ) pair`
+
+/** Reservations carry their time like postings. */
+const pairParameters = (window: Window) => {
+  const { beyond, least } = boundsOf(window)
+  return [parameter("text", least), parameter("text", beyond)]
+}
+
+interface CellRow {
+  readonly cell: number
+  readonly count: number
+  readonly sum: number
+}
+
+/** The lines' side of the comparison with the ledger: which reservation is about which stock. */
+export const pairs = (window: Window, comparison: Comparison): Question => ({
+  name: "lines",
+  ...byReservation,
+  table: "reservation_line",
+  ask: Effect.fnUntraced(function* (ask, range) {
+    const selected = `${cellInSql("digest")} AS cell, -count(*) AS count, -sum(${weightInSql("digest")})::bigint AS sum`
+    const rows = yield* ask<CellRow>(`${pairsStatement(range, selected)} GROUP BY 1`, [
+      ...rangeParameters(range),
+      ...pairParameters(window)
+    ])
+    for (const { cell, count, sum } of rows) comparison.add(cell, count, sum)
+    return []
+  })
+})
+
+/** The lines of some cells, one by one: each line's stock has moved for it. What has moved for no line, `nets` finds. */
+export const pairsOf = (window: Window, cells: ReadonlyArray<number>): Question => ({
+  name: "lines of some cells",
+  ...byReservation,
+  table: "reservation_line",
+  ask: Effect.fnUntraced(function* (ask, range) {
+    const rows = yield* ask<ReservationKey>(
+      `${pairsStatement(range, "DISTINCT merchant_id, reservation_id")} WHERE ${cellInSql("digest")} = ANY ($12)`,
+      [...rangeParameters(range), ...pairParameters(window), arrays.int4(cells)]
+    )
+    return yield* askedTwice(linesOf(ask, rows))
+  })
+})
 
 export const questions: ReadonlyArray<Question> = [
   question("items", byItem, itemStatement, ofItem),
   reservations,
-  question("orders", byOrder, soldStatement, ofSold),
+  orders,
   question("discrepancies", byDiscrepancy, discrepancyStatement, ofDiscrepancy),
   question("tracking", byTracking, trackingStatement, ofTracking)
 ]

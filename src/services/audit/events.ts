@@ -1,10 +1,19 @@
 import { Effect } from "effect"
-import { hash } from "node:crypto"
 import type { OutboxEvent } from "../../schema/Event.ts"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { bucketOf, outboxBuckets } from "../OutboxBuckets.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { type Ask, type Key, type Range, beginning, nilUuid, rangeParameters, within } from "./Asking.ts"
+import {
+  type Digest,
+  type Told,
+  cellInSql,
+  cellOf,
+  cells,
+  digestInSql,
+  digestOf,
+  weightOf
+} from "./digests.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /**
@@ -16,9 +25,8 @@ import { type Finding, finding } from "./Finding.ts"
  * carries its time, so that both sides mean the same postings, whatever is posted meanwhile.
  */
 
-const cells = 4_096
 /** Differing cells whose rows are looked at one by one in one go: about a sixty-fourth of all rows is held at most. */
-const cellsPerLook = 64
+const cellsPerLook = cells / 64
 /** Group rows of the outbox read at once. */
 const groupsPerRead = 32
 /** Items whose numbers are held at once; more are asked about in another pass over the outbox. */
@@ -32,27 +40,20 @@ export interface Window {
   readonly upTo: number
 }
 
-const idAt = (at: number): string => {
+export const idAt = (at: number): string => {
   const time = Math.max(0, at).toString(16).padStart(12, "0")
   return `${time.slice(0, 8)}-${time.slice(8)}-0000-0000-000000000000`
 }
 /** The least id of a posting in the window, and the least one after it. */
-const boundsOf = ({ after, upTo }: Window) => ({
+export const boundsOf = ({ after, upTo }: Window) => ({
   least: after === null ? nilUuid : idAt(after + 1),
   beyond: idAt(upTo + 1)
 })
 
-interface Told {
-  readonly merchantId: string
-  readonly postingId: string
-  readonly stockId: string
-  readonly type: string
-  readonly onHandDelta: number
-  readonly reservedDelta: number
-  readonly unallocatableDelta: number
-}
+/** Sums are kept below this, so that they stay whole numbers. */
+const modulus = 2 ** 48
 
-/** How a movement is written down on both sides. Ids hold no control characters. */
+/** A movement as a key of its own. Ids hold no control characters. */
 const textOf = (told: Told): string =>
   [
     told.merchantId,
@@ -63,13 +64,6 @@ const textOf = (told: Told): string =>
     told.reservedDelta,
     told.unallocatableDelta
   ].join("\u001f")
-const textInLedger = `concat_ws(E'\\x1f', l.merchant_id, l.posting_id, l.stock_id, l.type, l.on_hand_delta,
-      l.reserved_delta, l.unallocatable_delta)`
-
-/** The first three digits of the digest say which cell, the next eight what is added there. */
-const cellOf = (digest: string): number => Number.parseInt(digest.slice(0, 3), 16)
-const weightOf = (digest: string): number => Number.parseInt(digest.slice(3, 11), 16)
-const modulus = 2 ** 48
 
 /** Both sides of the comparison: what the ledger has, less what the outbox tells. */
 export class Comparison {
@@ -90,40 +84,12 @@ export class Comparison {
   }
 }
 
-const windowParameters = (window: Window) => {
+export const windowParameters = (window: Window) => {
   const { beyond, least } = boundsOf(window)
   return [parameter("text", least), parameter("text", beyond), parameter("timestamptz", window.upTo)]
 }
 /** A row that was forged may carry any posting: what was recorded by then counts by its own time. */
-const inWindow = `l.posting_id >= $10::text::uuid AND (l.posting_id < $11::text::uuid OR l.recorded_at <= $12)`
-
-// inventory_ledger_pkey, ledger_checkpoint_pkey
-const summedStatement = (range: Range) => `
-  SELECT ('x' || left(digest, 3))::bit(12)::int AS cell, count(*) AS count,
-         sum(('x' || substr(digest, 4, 8))::bit(32)::bigint)::bigint AS sum
-  FROM (
-    SELECT md5(${textInLedger}) AS digest
-    FROM inventory_ledger l
-    WHERE ${within(range, "uuid", "l", "stock_id")}
-      AND ${inWindow}
-    -- Computed once for each row, and not wherever it is used.
-    OFFSET 0
-  ) digested
-  GROUP BY 1`
-
-/** Adds a range of the ledger to a comparison. */
-export const sumLedger = Effect.fnUntraced(function* (
-  ask: Ask,
-  range: Range,
-  window: Window,
-  comparison: Comparison
-) {
-  const rows = yield* ask<{ cell: number; count: number; sum: number }>(summedStatement(range), [
-    ...rangeParameters(range),
-    ...windowParameters(window)
-  ])
-  for (const { cell, count, sum } of rows) comparison.add(cell, count, sum % modulus)
-})
+export const inWindow = `l.posting_id >= $10::text::uuid AND (l.posting_id < $11::text::uuid OR l.recorded_at <= $12)`
 
 // inventory_ledger_pkey
 const rowsStatement = (range: Range) => `
@@ -133,15 +99,22 @@ const rowsStatement = (range: Range) => `
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND ${inWindow}
-    AND ('x' || left(md5(${textInLedger}), 3))::bit(12)::int = ANY ($13)`
+    AND ${cellInSql(digestInSql("l"))} = ANY ($13)`
 
 /** The movements of a few cells, one by one: in the ledger and not told (positive), or told and not there. */
 export class Look {
   readonly cells: ReadonlySet<number>
+  readonly #digest: Digest = { high: 0, low: 0 }
   readonly #left = new Map<string, { count: number; readonly told: Told; readonly row: object }>()
 
   constructor(cells: ReadonlyArray<number>) {
     this.cells = new Set(cells)
+  }
+
+  /** Whether a movement is in one of the cells. */
+  has(told: Told): boolean {
+    digestOf(told, this.#digest)
+    return this.cells.has(cellOf(this.#digest))
   }
 
   add(told: Told, count: number, row: object): void {
@@ -223,22 +196,32 @@ interface MovementTold {
   readonly unallocatableDelta: number
 }
 
-const postingOf = (event: OutboxEvent): string => event.id.split(".")[0]!
+/** An event's id is its posting's, with a number. */
+const postingOf = ({ id }: OutboxEvent): string => {
+  const end = id.indexOf(".")
+  return end < 0 ? id : id.slice(0, end)
+}
+/** Whether an event is of a posting in the window: its id begins with the posting's, and sorts like it. */
 const isIn = (window: Window) => {
   const { beyond, least } = boundsOf(window)
-  return (postingId: string): boolean => postingId >= least && postingId < beyond
+  return ({ id }: OutboxEvent): boolean => id >= least && id < beyond
 }
 
-const toldBy = (event: OutboxEvent): ReadonlyArray<Told> =>
-  ((event.data["movements"] ?? []) as ReadonlyArray<MovementTold>).map((movement) => ({
-    merchantId: event.merchantId,
-    postingId: postingOf(event),
-    stockId: movement.stockId,
-    type: movement.type,
-    onHandDelta: movement.onHandDelta,
-    reservedDelta: movement.reservedDelta,
-    unallocatableDelta: movement.unallocatableDelta
+const toldBy = (event: OutboxEvent): ReadonlyArray<Told> => {
+  const movements = event.data["movements"] as ReadonlyArray<MovementTold> | undefined
+  if (movements === undefined || movements.length === 0) return []
+  const { merchantId } = event
+  const postingId = postingOf(event)
+  return movements.map(({ onHandDelta, reservedDelta, stockId, type, unallocatableDelta }) => ({
+    merchantId,
+    postingId,
+    stockId,
+    type,
+    onHandDelta,
+    reservedDelta,
+    unallocatableDelta
   }))
+}
 
 export interface Telling {
   readonly findings: ReadonlyArray<Finding>
@@ -310,30 +293,31 @@ const pass = Effect.fnUntraced(function* (
   const { least } = boundsOf(window)
   /** The first event of each key that is not SENT yet. */
   const waiting = new Map<string, string>()
+  const digest: Digest = { high: 0, low: 0 }
   let events = 0
   yield* readOutbox(ask, (event, { sent }, bucket) => {
     if (merchantId !== undefined && event.merchantId !== merchantId) return
     events += 1
-    const about = { merchantId: event.merchantId, subject: `event ${event.id}` }
-    const isNow = isAsked(postingOf(event))
+    const about = () => ({ merchantId: event.merchantId, subject: `event ${event.id}` })
+    const isNow = isAsked(event)
     if (comparison !== undefined && isNow) {
       for (const told of toldBy(event)) {
-        const digest = hash("md5", textOf(told))
+        digestOf(told, digest)
         comparison.add(cellOf(digest), -1, -weightOf(digest))
       }
     }
     if (comparison !== undefined) {
       if (typeof event.key !== "string" || bucketOf(event.key) !== bucket) {
-        found.push(finding("event-in-its-bucket", { ...about, row: { key: event.key, bucket } }))
+        found.push(finding("event-in-its-bucket", { ...about(), row: { key: event.key, bucket } }))
       }
       const earlier = waiting.get(event.key)
       if (!sent && earlier === undefined && waiting.size < waitingKeysMax) waiting.set(event.key, event.id)
       if (sent && earlier !== undefined) {
-        found.push(finding("sent-in-order", { ...about, row: { key: event.key, unsent: earlier } }))
+        found.push(finding("sent-in-order", { ...about(), row: { key: event.key, unsent: earlier } }))
       }
       if (event.data["merchantId"] !== event.merchantId) {
         found.push(
-          finding("event-of-its-merchant", { ...about, row: { tells: event.data["merchantId"] ?? null } })
+          finding("event-of-its-merchant", { ...about(), row: { tells: event.data["merchantId"] ?? null } })
         )
       }
     }
@@ -341,7 +325,7 @@ const pass = Effect.fnUntraced(function* (
     if (typeof itemId !== "string") return
     const item = items.get(`${event.merchantId} ${itemId}`)
     if (item === undefined) {
-      if (isWhole && isNow) found.push(finding("event-of-its-merchant", { ...about, row: { itemId } }))
+      if (isWhole && isNow) found.push(finding("event-of-its-merchant", { ...about(), row: { itemId } }))
       return
     }
     const sequence = event.data["sequence"]
@@ -352,14 +336,14 @@ const pass = Effect.fnUntraced(function* (
     if (isNow && sequence !== expected && !gaps.has(`${event.merchantId} item ${itemId} ${sequence - 1}`)) {
       found.push(
         finding("events-are-numbered", {
-          ...about,
+          ...about(),
           itemId,
           subject: `event ${event.id} of item ${itemId}`,
           row: { sequence, sequenceExpected: expected }
         })
       )
     }
-    if (postingOf(event) >= least) item.last = sequence
+    if (event.id >= least) item.last = sequence
   })
   return { found, events }
 })
@@ -453,11 +437,9 @@ const gapsStatement = `
 export const lookIntoOutbox = (ask: Ask, merchantId: string | undefined, window: Window, look: Look) => {
   const isAsked = isIn(window)
   return readOutbox(ask, (event, group, bucket) => {
-    if ((merchantId !== undefined && event.merchantId !== merchantId) || !isAsked(postingOf(event))) return
+    if ((merchantId !== undefined && event.merchantId !== merchantId) || !isAsked(event)) return
     for (const told of toldBy(event)) {
-      if (look.cells.has(cellOf(hash("md5", textOf(told))))) {
-        look.add(told, -1, { eventId: event.id, bucket, position: group.position })
-      }
+      if (look.has(told)) look.add(told, -1, { eventId: event.id, bucket, position: group.position })
     }
   })
 }

@@ -1,6 +1,16 @@
 import { Effect } from "effect"
 import { arrays, parameter } from "../PostgresTypes.ts"
-import { type Ask, type Key, type Range, askedTwice, rangeParameters, within } from "./Asking.ts"
+import { type Ask, type Key, type Range, askedTwice, nilUuid, rangeParameters, within } from "./Asking.ts"
+import {
+  type Digest,
+  cellInSql,
+  cellOf,
+  pairDigestInSql,
+  pairDigestOf,
+  weightInSql,
+  weightOf
+} from "./digests.ts"
+import { type Comparison, type Window, boundsOf, idAt } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /** Invariants 1, 2 and 3 of stocks and of their ledger, over ranges of stocks. */
@@ -134,6 +144,10 @@ const chainStatement = (range: Range) => `
   )
   SELECT * FROM (${judged}) judged WHERE breaks`
 
+/** A posting's id carries its time, and nothing is recorded before it was asked for. */
+export const isBeforeItsPosting = (row: string): string =>
+  `COALESCE(uuid_extract_timestamp(${row}.posting_id) >= ${row}.recorded_at + interval '1 millisecond', true)`
+
 const judged = `
     SELECT merchant_id, stock_id, item_id, sequence, recorded_at, posting_id, sequence_before, on_hand, reserved,
            unallocatable, on_hand_before + on_hand_delta AS on_hand_expected,
@@ -144,9 +158,7 @@ const judged = `
              OR reserved <> reserved_before + reserved_delta
              OR unallocatable <> unallocatable_before + unallocatable_delta
              OR recorded_at < recorded_before
-             -- A posting's id carries its time, and nothing is recorded before it was asked for.
-             OR left(replace(posting_id::text, '-', ''), 12)
-               > lpad(to_hex(ceil(extract(epoch FROM recorded_at) * 1000)::bigint), 12, '0') AS breaks
+             OR ${isBeforeItsPosting("movement")} AS breaks
     FROM movement`
 
 /** The same of a part of one stock's movements. */
@@ -239,6 +251,7 @@ const homeStatement = (range: Range) => `
   WHERE NOT EXISTS (
     SELECT FROM stock s
     WHERE s.merchant_id = moved.merchant_id AND s.stock_id = moved.stock_id AND s.item_id = moved.item_id
+    OFFSET 0
   )`
 
 /** Movements are of a stock of their merchant and their item. */
@@ -460,6 +473,11 @@ interface NetRow {
   readonly line_returned: number
 }
 
+/** What movements come to. */
+const movedSums = `sum(l.reserved_delta)::bigint AS open,
+           COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint AS sold,
+           COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint AS returned`
+
 /**
  * What the ledger says that a reservation holds of a stock, has sold and has taken back, against its lines. Reservations
  * from before a stock's checkpoint are left out: their movements are not all there.
@@ -468,11 +486,9 @@ interface NetRow {
 const netsStatement = (range: Range) => `
   WITH checkpoint AS (${checkpointsOf(range)}),
   moved AS (
-    SELECT l.merchant_id, l.stock_id, l.reservation_id, (array_agg(l.item_id))[1] AS item_id, min(l.order_id) AS order_id,
+    SELECT l.merchant_id, l.stock_id, l.reservation_id, any_value(l.item_id) AS item_id, any_value(l.order_id) AS order_id,
            min(c.recorded_at) AS since,
-           sum(l.reserved_delta)::bigint AS open,
-           COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint AS sold,
-           COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint AS returned
+           ${movedSums}
     FROM inventory_ledger l
     LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
     WHERE ${within(range, "uuid", "l", "stock_id")}
@@ -518,6 +534,65 @@ const ofNet = (row: NetRow): Finding =>
     }
   })
 
+/** Reservations of some moments before the ledger begins: the kernel recorded their movements when it got to them. */
+const queuedMs = 60_000
+
+/**
+ * The same without names, and the ledger's side of the comparison with the lines: whether any of a range seems to differ.
+ * Checkpoints are left to the question itself; reservations from before the ledger begins are left out.
+ */
+// inventory_ledger_pkey, reservation_line_pkey. In the order of the lines, so that neighbours are on one page.
+const heldStatement = (range: Range) => `
+  SELECT ${cellInSql("digest")} AS cell, count(*) FILTER (WHERE is_asked) AS count,
+         COALESCE(sum(${weightInSql("digest")}) FILTER (WHERE is_asked), 0)::bigint AS sum, bool_or(differs) AS differs
+  FROM (
+    SELECT ${pairDigestInSql("m")} AS digest,
+           m.reservation_id >= $10::text::uuid AND m.reservation_id < $11::text::uuid AS is_asked,
+           (m.open, m.sold, m.returned) IS DISTINCT FROM (line.open, line.sold, line.returned) AS differs
+    FROM (
+      SELECT l.merchant_id, l.stock_id, l.reservation_id, any_value(l.item_id) AS item_id, ${movedSums}
+      FROM inventory_ledger l
+      WHERE ${within(range, "uuid", "l", "stock_id")}
+        AND l.reservation_id >= $12::text::uuid
+        AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
+      GROUP BY l.merchant_id, l.reservation_id, l.stock_id
+      ORDER BY l.merchant_id, l.reservation_id
+      OFFSET 0
+    ) m
+    LEFT JOIN LATERAL (
+      SELECT sum(n.open) AS open, sum(n.sold) AS sold, sum(n.returned) AS returned
+      FROM reservation_line n
+      WHERE n.merchant_id = m.merchant_id AND n.reservation_id = m.reservation_id AND n.stock_id = m.stock_id
+    ) line ON true
+    OFFSET 0
+  ) compared
+  GROUP BY 1`
+
+interface HeldRow {
+  readonly cell: number
+  readonly count: number
+  readonly sum: number
+  readonly differs: boolean
+}
+
+/** Adds a range to the comparison with the lines, and tells whether its sums seem to differ from theirs. */
+export const held = Effect.fnUntraced(function* (
+  ask: Ask,
+  range: Range,
+  window: Window,
+  comparison: Comparison
+) {
+  const { beyond, least } = boundsOf(window)
+  const rows = yield* ask<HeldRow>(heldStatement(range), [
+    ...rangeParameters(range),
+    parameter("text", least),
+    parameter("text", beyond),
+    parameter("text", window.after === null ? nilUuid : idAt(window.after - queuedMs))
+  ])
+  for (const { cell, count, sum } of rows) comparison.add(cell, count, sum)
+  return rows.some(({ differs }) => differs)
+})
+
 export const nets = (ask: Ask, range: Range) =>
   askedTwice(Effect.map(ask<NetRow>(netsStatement(range), rangeParameters(range)), (rows) => rows.map(ofNet)))
 
@@ -527,6 +602,7 @@ const reservationsPerQuestion = 5_000
 
 interface PartialRow {
   readonly reservation_id: string
+  readonly item_id: string
   readonly order_id: string | null
   readonly open: number
   readonly sold: number
@@ -535,9 +611,7 @@ interface PartialRow {
 
 // inventory_ledger_pkey
 const partialStatement = (range: Range) => `
-  SELECT l.reservation_id, min(l.order_id) AS order_id, sum(l.reserved_delta)::bigint AS open,
-         COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint AS sold,
-         COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint AS returned
+  SELECT l.reservation_id, any_value(l.item_id) AS item_id, any_value(l.order_id) AS order_id, ${movedSums}
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND l.reservation_id IS NOT NULL
@@ -569,7 +643,12 @@ const summedStatement = `
            COALESCE(line.open, 0)::bigint AS line_open, COALESCE(line.sold, 0)::bigint AS line_sold,
            COALESCE(line.returned, 0)::bigint AS line_returned
     FROM unnest($5, $6, $7, $8, $9) AS u (reservation_id, order_id, open, sold, returned)
-    LEFT JOIN reservation r ON r.merchant_id = $1::text AND r.reservation_id = u.reservation_id
+    LEFT JOIN LATERAL (
+      SELECT r.created_at
+      FROM reservation r
+      WHERE r.merchant_id = $1::text AND r.reservation_id = u.reservation_id
+      OFFSET 0
+    ) r ON true
     LEFT JOIN later ON later.reservation_id = u.reservation_id
     CROSS JOIN LATERAL (
       SELECT sum(n.open) AS open, sum(n.sold) AS sold, sum(n.returned) AS returned
@@ -584,9 +663,16 @@ const summedStatement = `
 export const longNets = Effect.fnUntraced(function* (
   ask: Ask,
   { movements, range }: Slice,
-  parts: ReadonlyArray<Range>,
-  since: string | null
+  options: {
+    readonly parts: ReadonlyArray<Range>
+    readonly since: string | null
+    readonly window: Window
+    readonly comparison: Comparison
+  }
 ) {
+  const { comparison, parts, since, window } = options
+  const { beyond, least } = boundsOf(window)
+  const digest: Digest = { high: 0, low: 0 }
   const found: Array<Finding> = []
   const stock = range.to!
   const end = parts.at(-1)?.part?.to
@@ -616,6 +702,14 @@ export const longNets = Effect.fnUntraced(function* (
       }
     }
     const all = [...sums.values()]
+    for (const { item_id, reservation_id } of all) {
+      if (reservation_id < least || reservation_id >= beyond) continue
+      pairDigestOf(
+        { merchantId: stock.merchantId, reservationId: reservation_id, stockId: stock.id, itemId: item_id },
+        digest
+      )
+      comparison.add(cellOf(digest), 1, weightOf(digest))
+    }
     for (let index = 0; index < all.length; index += reservationsPerQuestion) {
       const some = all.slice(index, index + reservationsPerQuestion)
       const rows = yield* ask<NetRow>(summedStatement, [

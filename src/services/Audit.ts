@@ -106,7 +106,7 @@ const examine = Effect.fn("Audit.examine")(function* (
   const began = yield* Clock.currentTimeMillis
   yield* agree(ask)
   const marks = yield* readMarks(ask)
-  const window: Window = { after: marks.outboxKeptSince, upTo: options.upTo ?? began - settleMs }
+  const windows = windowsOf(marks, options.upTo ?? began - settleMs)
   const found: Record<number, number> = { 1: 0, 2: 0, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0 }
   let acknowledged = 0
   const report = Effect.fnUntraced(function* (findings: ReadonlyArray<Finding>) {
@@ -125,17 +125,18 @@ const examine = Effect.fn("Audit.examine")(function* (
   yield* report(yield* strangers(ask, merchantId))
   const passing: Passing = {
     merchantId,
-    windows: { events: window, lines: { after: marks.ledgerKeptSince, upTo: window.upTo } },
+    windows,
     comparisons: { events: new Comparison(), lines: new Comparison() },
     marks,
     report
   }
-  const { comparisons, windows } = passing
+  const { comparisons } = passing
+  const telling = { merchantId, window: windows.outbox, compared: windows.events }
   // Two connections read while this process goes through the events that the third has brought.
   const [walked, told] = yield* Effect.all(
     [
       walkStocks(ask, passing),
-      tell(ask, { merchantId, window, comparison: comparisons.events }),
+      tell(ask, { ...telling, comparison: comparisons.events }),
       Effect.forEach(
         [pairs(windows.lines, comparisons.lines), ...questions],
         (question) => walk(ask, question, { merchantId, report }),
@@ -146,7 +147,7 @@ const examine = Effect.fn("Audit.examine")(function* (
   )
   const cells = comparisons.lines.differing()
   if (cells.length > 0) yield* walk(ask, pairsOf(windows.lines, cells), { merchantId, report })
-  yield* askAgain(ask, told.findings, { merchantId, window, comparison: comparisons.events, report })
+  yield* askAgain(ask, told.findings, { ...telling, comparison: comparisons.events, report })
   const overdue = yield* oldestOverdue(ask, merchantId, began)
   const ended = yield* Clock.currentTimeMillis
   return {
@@ -158,7 +159,7 @@ const examine = Effect.fn("Audit.examine")(function* (
     found,
     acknowledged,
     overdue,
-    notChecked: yield* leftOut(ask, marks, window.upTo, merchantId)
+    notChecked: yield* leftOut(ask, marks, windows.outbox.upTo, merchantId)
   } satisfies AuditReport
 })
 
@@ -167,7 +168,7 @@ type Report = (findings: ReadonlyArray<Finding>) => Effect.Effect<void, Database
 /** What the passes over the tables share: the same postings and lines are summed up on both sides of a comparison. */
 interface Passing {
   readonly merchantId: string | undefined
-  readonly windows: { readonly events: Window; readonly lines: Window }
+  readonly windows: ReturnType<typeof windowsOf>
   readonly comparisons: { readonly events: Comparison; readonly lines: Comparison }
   readonly marks: Marks
   readonly report: Report
@@ -248,23 +249,24 @@ const askAgain = Effect.fnUntraced(function* (
   options: {
     readonly merchantId: string | undefined
     readonly window: Window
+    readonly compared: Window
     readonly comparison: Comparison
     readonly report: Report
   }
 ) {
-  const { comparison, merchantId, report, window } = options
+  const { compared, comparison, merchantId, report, window } = options
   const looks = looksOf(comparison)
   if (suspicions.length === 0 && looks.length === 0) return
   const age = (yield* Clock.currentTimeMillis) - window.upTo
   if (age < settledMs) yield* Effect.sleep(settledMs - age)
   if (suspicions.length > 0) {
     const known = new Set(suspicions.map(({ id }) => id))
-    const again = yield* tell(ask, { merchantId, window, comparison: new Comparison() })
+    const again = yield* tell(ask, { merchantId, window, compared, comparison: new Comparison() })
     yield* report(again.findings.filter(({ id }) => known.has(id)))
   }
   for (const look of looks) {
-    yield* lookIntoStocks(ask, merchantId, window, look)
-    yield* lookIntoOutbox(ask, merchantId, window, look)
+    yield* lookIntoStocks(ask, merchantId, compared, look)
+    yield* lookIntoOutbox(ask, merchantId, compared, look)
     yield* report(look.findings())
   }
 })
@@ -285,6 +287,16 @@ const lookIntoStocks = Effect.fnUntraced(function* (
     from = page.isLast ? undefined : page.next
   }
 })
+
+/** What the outbox is asked about by itself, and what of the ledger can be compared with events and with lines. */
+const windowsOf = ({ ledgerKeptSince, outboxKeptSince }: AllMarks, upTo: number) => {
+  const later =
+    ledgerKeptSince === null || outboxKeptSince === null
+      ? (ledgerKeptSince ?? outboxKeptSince)
+      : Math.max(ledgerKeptSince, outboxKeptSince)
+  const of = (after: number | null): Window => ({ after, upTo })
+  return { outbox: of(outboxKeptSince), events: of(later), lines: of(ledgerKeptSince) }
+}
 
 interface AllMarks extends Marks {
   readonly outboxKeptSince: number | null

@@ -454,14 +454,15 @@ describe("detaching months of the ledger", { timeout: 120_000 }, () => {
         return row!.stock_id
       })
       const [cup, saucer] = [yield* stockOf("cup"), yield* stockOf("saucer")]
-      const change = (column: string, stockId: string) =>
-        sql.run(
-          `SET session_replication_role = replica;
-           UPDATE ledger_checkpoint c SET ${column} = ${column} + 1
+      const change = Effect.fnUntraced(function* (column: string, stockId: string) {
+        yield* sql.run("SET session_replication_role = replica")
+        yield* sql.run(
+          `UPDATE ledger_checkpoint c SET ${column} = ${column} + 1
            WHERE stock_id = '${stockId}'
-             AND sequence = (SELECT max(sequence) FROM ledger_checkpoint WHERE stock_id = c.stock_id);
-           SET session_replication_role = DEFAULT`
+             AND sequence = (SELECT max(sequence) FROM ledger_checkpoint WHERE stock_id = c.stock_id)`
         )
+        yield* sql.run("SET session_replication_role = DEFAULT")
+      })
 
       // The cup has moved since: its next movement does not follow. The saucer has not: it is not what it was left with.
       yield* change("reserved", cup)

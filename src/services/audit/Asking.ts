@@ -100,3 +100,14 @@ export const askedTwice = <E, R>(
     const known = new Set(first.map(({ id }) => id))
     return (yield* question).filter(({ id }) => known.has(id))
   })
+
+/** A question of one statement over a range. */
+export const questionOf =
+  <Row extends object>(
+    statement: (range: Range) => string,
+    findingsOf: (row: Row) => ReadonlyArray<Finding>
+  ) =>
+  (ask: Ask, range: Range) =>
+    askedTwice(
+      Effect.map(ask<Row>(statement(range), rangeParameters(range)), (rows) => rows.flatMap(findingsOf))
+    )

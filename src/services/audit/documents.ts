@@ -8,6 +8,7 @@ import {
   askedTwice,
   beginning,
   nilUuid,
+  questionOf,
   rangeParameters,
   within
 } from "./Asking.ts"
@@ -78,8 +79,7 @@ const question = <Row extends object>(
 ): Question => ({
   name,
   ...key,
-  ask: (ask, range) =>
-    askedTwice(Effect.map(ask<Row>(statement(range), rangeParameters(range)), (rows) => rows.flatMap(of)))
+  ask: questionOf(statement, of)
 })
 
 const byItem = { table: "item", column: "item_id", type: "uuid" } as const

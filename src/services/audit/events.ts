@@ -281,15 +281,17 @@ const pass = Effect.fnUntraced(function* (
   options: {
     readonly merchantId: string | undefined
     readonly window: Window
+    readonly compared: Window
     readonly items: Map<string, Numbered>
     readonly isWhole: boolean
     readonly comparison: Comparison | undefined
     readonly gaps: ReadonlySet<string>
   }
 ) {
-  const { comparison, gaps, isWhole, items, merchantId, window } = options
+  const { compared, comparison, gaps, isWhole, items, merchantId, window } = options
   const found: Array<Finding> = []
   const isAsked = isIn(window)
+  const isCompared = isIn(compared)
   const { least } = boundsOf(window)
   /** The first event of each key that is not SENT yet. */
   const waiting = new Map<string, string>()
@@ -300,7 +302,7 @@ const pass = Effect.fnUntraced(function* (
     events += 1
     const about = () => ({ merchantId: event.merchantId, subject: `event ${event.id}` })
     const isNow = isAsked(event)
-    if (comparison !== undefined && isNow) {
+    if (comparison !== undefined && isCompared(event)) {
       for (const told of toldBy(event)) {
         digestOf(told, digest)
         comparison.add(cellOf(digest), -1, -weightOf(digest))
@@ -393,11 +395,13 @@ export const tell: (
   ask: Ask,
   options: {
     readonly merchantId: string | undefined
+    /** The postings whose events are asked about, and those that are compared with the ledger. */
     readonly window: Window
+    readonly compared: Window
     readonly comparison: Comparison
   }
 ) => Effect.Effect<Telling, DatabaseUnavailable> = Effect.fnUntraced(function* (ask, options) {
-  const { merchantId, window } = options
+  const { compared, merchantId, window } = options
   const found: Array<Finding> = []
   let events = 0
   let from: Key | undefined = beginning(merchantId, nilUuid)
@@ -414,6 +418,7 @@ export const tell: (
     const told = yield* pass(ask, {
       merchantId,
       window,
+      compared,
       items,
       comparison,
       gaps,

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { arrays, parameter } from "../PostgresTypes.ts"
-import { type Ask, type Key, type Range, askedTwice, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Ask, type Key, type Range, nilUuid, questionOf, rangeParameters, within } from "./Asking.ts"
 import {
   type Digest,
   cellInSql,
@@ -121,6 +121,16 @@ interface ChainRow {
   readonly breaks: boolean
 }
 
+/** A movement's figures with those of the one before it, or with what the chain begins from. */
+const besideTheOneBefore = (begin: Readonly<Record<keyof Carry, string>>): string => `
+           l.merchant_id, l.stock_id, l.item_id, l.sequence, l.recorded_at, l.posting_id, l.on_hand, l.reserved,
+           l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta,
+           COALESCE(lag(l.sequence) OVER w, ${begin.sequence}) AS sequence_before,
+           COALESCE(lag(l.on_hand) OVER w, ${begin.onHand}) AS on_hand_before,
+           COALESCE(lag(l.reserved) OVER w, ${begin.reserved}) AS reserved_before,
+           COALESCE(lag(l.unallocatable) OVER w, ${begin.unallocatable}) AS unallocatable_before,
+           COALESCE(lag(l.recorded_at) OVER w, ${begin.recordedAt}) AS recorded_before`
+
 /**
  * The movements of a range of stocks follow one another: numbered without gaps, in time, each with the balances of the one
  * before it plus its deltas. A row that does not is told with what it should be.
@@ -129,13 +139,13 @@ interface ChainRow {
 const chainStatement = (range: Range) => `
   WITH checkpoint AS (${checkpointsOf(range)}),
   movement AS (
-    SELECT l.merchant_id, l.stock_id, l.item_id, l.sequence, l.recorded_at, l.posting_id, l.on_hand, l.reserved,
-           l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta,
-           COALESCE(lag(l.sequence) OVER w, c.sequence, 0) AS sequence_before,
-           COALESCE(lag(l.on_hand) OVER w, c.on_hand, 0) AS on_hand_before,
-           COALESCE(lag(l.reserved) OVER w, c.reserved, 0) AS reserved_before,
-           COALESCE(lag(l.unallocatable) OVER w, c.unallocatable, 0) AS unallocatable_before,
-           COALESCE(lag(l.recorded_at) OVER w, c.recorded_at) AS recorded_before
+    SELECT ${besideTheOneBefore({
+      sequence: "c.sequence, 0",
+      onHand: "c.on_hand, 0",
+      reserved: "c.reserved, 0",
+      unallocatable: "c.unallocatable, 0",
+      recordedAt: "c.recorded_at"
+    })}
     FROM inventory_ledger l
     LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
     WHERE ${within(range, "uuid", "l", "stock_id")}
@@ -173,13 +183,13 @@ const partStatement = `
     LIMIT ${movementsPerRange}
   ),
   movement AS (
-    SELECT l.merchant_id, l.stock_id, l.item_id, l.sequence, l.recorded_at, l.posting_id, l.on_hand, l.reserved,
-           l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta,
-           COALESCE(lag(l.sequence) OVER w, $4::bigint) AS sequence_before,
-           COALESCE(lag(l.on_hand) OVER w, $5::bigint) AS on_hand_before,
-           COALESCE(lag(l.reserved) OVER w, $6::bigint) AS reserved_before,
-           COALESCE(lag(l.unallocatable) OVER w, $7::bigint) AS unallocatable_before,
-           COALESCE(lag(l.recorded_at) OVER w, $3::text::timestamptz) AS recorded_before,
+    SELECT ${besideTheOneBefore({
+      sequence: "$4::bigint",
+      onHand: "$5::bigint",
+      reserved: "$6::bigint",
+      unallocatable: "$7::bigint",
+      recordedAt: "$3::text::timestamptz"
+    })},
            lead(l.sequence) OVER w IS NULL AS is_last,
            l.recorded_at::text AS at
     FROM part l
@@ -226,10 +236,7 @@ const ofChain = (row: ChainRow): ReadonlyArray<Finding> => {
   return found
 }
 
-export const chain = (ask: Ask, range: Range) =>
-  askedTwice(
-    Effect.map(ask<ChainRow>(chainStatement(range), rangeParameters(range)), (rows) => rows.flatMap(ofChain))
-  )
+export const chain = questionOf(chainStatement, ofChain)
 
 interface HomeRow {
   readonly merchant_id: string
@@ -255,20 +262,15 @@ const homeStatement = (range: Range) => `
   )`
 
 /** Movements are of a stock of their merchant and their item. */
-export const homes = (ask: Ask, range: Range) =>
-  askedTwice(
-    Effect.map(ask<HomeRow>(homeStatement(range), rangeParameters(range)), (rows) =>
-      rows.map((row) =>
-        finding("own-merchant", {
-          merchantId: row.merchant_id,
-          stockId: row.stock_id,
-          itemId: row.item_id,
-          subject: `movements of item ${row.item_id} on stock ${row.stock_id}`,
-          row: { firstSequence: row.sequence, movements: row.movements }
-        })
-      )
-    )
-  )
+export const homes = questionOf(homeStatement, (row: HomeRow) => [
+  finding("own-merchant", {
+    merchantId: row.merchant_id,
+    stockId: row.stock_id,
+    itemId: row.item_id,
+    subject: `movements of item ${row.item_id} on stock ${row.stock_id}`,
+    row: { firstSequence: row.sequence, movements: row.movements }
+  })
+])
 
 /** One stock's movements, part by part: what was read stays as it is, so that parts may be read at different times. */
 export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
@@ -454,10 +456,7 @@ const ofState = (row: StateRow): ReadonlyArray<Finding> => {
   return found
 }
 
-export const states = (ask: Ask, range: Range) =>
-  askedTwice(
-    Effect.map(ask<StateRow>(stateStatement(range), rangeParameters(range)), (rows) => rows.flatMap(ofState))
-  )
+export const states = questionOf(stateStatement, ofState)
 
 interface NetRow {
   readonly merchant_id: string
@@ -593,8 +592,7 @@ export const held = Effect.fnUntraced(function* (
   return rows.some(({ differs }) => differs)
 })
 
-export const nets = (ask: Ask, range: Range) =>
-  askedTwice(Effect.map(ask<NetRow>(netsStatement(range), rangeParameters(range)), (rows) => rows.map(ofNet)))
+export const nets = questionOf(netsStatement, (row: NetRow) => [ofNet(row)])
 
 /** Reservations of one stock whose sums are held at once; more take another pass over its movements. */
 const reservationsPerPass = 250_000

@@ -330,10 +330,7 @@ export const subscribe: (
   options: MemberOptions
 ) => Effect.Effect<Subscription, BrokerUnavailable, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const { store, sleepers, subscribe: asked } = options
-  for (const name of [asked.group, ...asked.topics]) {
-    // Names of groups and topics are ours, not a caller's: a wrong one is our own bug.
-    if (!isTopicName(name)) return yield* Effect.die(new Error(`"${name}" names no topic or group`))
-  }
+  yield* checkNames(asked)
   const life: Life = {
     options,
     holdings: new Holdings(),
@@ -370,25 +367,64 @@ export const subscribe: (
   )
   yield* beat(life)
   yield* Effect.forkScoped(coordinate(life))
-  const turn = yield* Semaphore.make(1)
-  const setPaused = (paused: boolean) => (topic: string, partition: number) =>
-    Effect.sync(() => {
-      const holding = life.holdings.find(topic, partition)
-      if (holding === undefined) return
-      holding.paused = paused
-      life.stirred.openUnsafe()
-    })
-  return {
-    poll: (messagesMax) => turn.withPermits(1)(poll(life, messagesMax)),
-    commit: (positions) => Effect.uninterruptible(commit(life, positions)),
-    pause: setPaused(true),
-    resume: setPaused(false),
+  return yield* subscriptionOf({
+    holdings: life.holdings,
+    assignment: life.assignment,
+    take: (messagesMax, taken) => take(life, messagesMax, taken),
+    commit: (positions) => commit(life, positions),
     lag: store.lag(life.member.group, life.member.topics),
-    // Of this very moment: nothing is delivered of a partition that is not in it.
-    assignment: Effect.sync(() => life.holdings.assignment),
-    assignments: SubscriptionRef.changes(life.assignment)
-  } satisfies Subscription
+    paused: () => life.stirred.openUnsafe()
+  })
 })
+
+/** What a member is to whoever subscribed, whatever it reads from. */
+export const subscriptionOf = (member: {
+  readonly holdings: Holdings
+  readonly assignment: SubscriptionRef.SubscriptionRef<ReadonlyArray<TopicPartition>>
+  /** Waits for messages, takes at least one, and says each that it takes also if it is interrupted. */
+  readonly take: (
+    messagesMax: number,
+    taken: Array<IncomingMessage>
+  ) => Effect.Effect<ReadonlyArray<IncomingMessage>>
+  readonly commit: Subscription["commit"]
+  readonly lag: Subscription["lag"]
+  /** A partition was paused or resumed. */
+  readonly paused: () => void
+}): Effect.Effect<Subscription> =>
+  Effect.map(Semaphore.make(1), (turn) => {
+    const { assignment, holdings, take } = member
+    const poll = (messagesMax: number) =>
+      Effect.suspend(() => {
+        const taken: Array<IncomingMessage> = []
+        // An interruption may come while messages are looked for, or just after some were taken.
+        return Effect.onInterrupt(take(messagesMax, taken), () => Effect.sync(() => holdings.giveBack(taken)))
+      })
+    const setPaused = (paused: boolean) => (topic: string, partition: number) =>
+      Effect.sync(() => {
+        const holding = holdings.find(topic, partition)
+        if (holding === undefined) return
+        holding.paused = paused
+        member.paused()
+      })
+    return {
+      poll: (messagesMax) => turn.withPermits(1)(poll(messagesMax)),
+      commit: (positions) => Effect.uninterruptible(member.commit(positions)),
+      pause: setPaused(true),
+      resume: setPaused(false),
+      lag: member.lag,
+      // Of this very moment: nothing is delivered of a partition that is not in it.
+      assignment: Effect.sync(() => holdings.assignment),
+      assignments: SubscriptionRef.changes(assignment)
+    } satisfies Subscription
+  })
+
+/** Names of groups and topics are ours, not a caller's: a wrong one is our own bug. */
+export const checkNames = ({ group, topics }: SubscribeOptions): Effect.Effect<void> =>
+  Effect.forEach(
+    [group, ...topics],
+    (name) => (isTopicName(name) ? Effect.void : Effect.die(new Error(`"${name}" names no topic or group`))),
+    { discard: true }
+  )
 
 /** Waits until the latch is opened, or for this long; answers whether it was opened. */
 export const opened = (latch: Latch.Latch, waitMs: number): Effect.Effect<boolean> =>
@@ -396,15 +432,6 @@ export const opened = (latch: Latch.Latch, waitMs: number): Effect.Effect<boolea
     Effect.as(true),
     Effect.timeoutOrElse({ duration: waitMs, orElse: () => Effect.succeed(false) })
   )
-
-const poll = (life: Life, messagesMax: number): Effect.Effect<ReadonlyArray<IncomingMessage>> =>
-  Effect.suspend(() => {
-    const taken: Array<IncomingMessage> = []
-    // An interruption may come while messages are looked for, or just after some were taken.
-    return Effect.onInterrupt(take(life, messagesMax, taken), () =>
-      Effect.sync(() => life.holdings.giveBack(taken))
-    )
-  })
 
 const take = Effect.fnUntraced(function* (life: Life, messagesMax: number, taken: Array<IncomingMessage>) {
   const { holdings, stirred } = life

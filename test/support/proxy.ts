@@ -1,6 +1,6 @@
 import { Effect, Redacted, type Scope } from "effect"
-import { once } from "node:events"
-import { type AddressInfo, type Socket, connect, createServer } from "node:net"
+import { type Socket, connect, createServer } from "node:net"
+import { listening } from "./listening.ts"
 
 /**
  * A proxy between the kernel and PostgreSQL that loses what a network can lose. It knows enough of the protocol to tell
@@ -115,20 +115,15 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
         })
       }
     })
-    yield* Effect.acquireRelease(
-      Effect.promise(async () => {
-        server.listen(0, "127.0.0.1")
-        await once(server, "listening")
-      }),
-      () =>
-        Effect.sync(() => {
-          for (const socket of sockets) socket.destroy()
-          server.close()
-        })
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const socket of sockets) socket.destroy()
+      })
     )
+    const port = yield* listening(server)
     const url = new URL(to)
     url.hostname = "127.0.0.1"
-    url.port = String((server.address() as AddressInfo).port)
+    url.port = String(port)
     return {
       url: Redacted.make(url.href),
       arm: (fault, more = {}) => {
@@ -241,18 +236,8 @@ export const tcpCable: Effect.Effect<Cable, never, Scope.Scope> = Effect.gen(fun
     for (const { ends } of lines) for (const end of ends) end.destroy()
     lines.clear()
   }
-  yield* Effect.acquireRelease(
-    Effect.promise(async () => {
-      server.listen(0, "127.0.0.1")
-      await once(server, "listening")
-    }),
-    () =>
-      Effect.sync(() => {
-        cut()
-        server.close()
-      })
-  )
-  const { port } = server.address() as AddressInfo
+  yield* Effect.addFinalizer(() => Effect.sync(cut))
+  const port = yield* listening(server)
   return {
     dial: (address) => {
       const socket = connect({ host: "127.0.0.1", port })

@@ -1,4 +1,4 @@
-import { Clock, Effect, Exit, Latch, type Scope, Semaphore, SubscriptionRef } from "effect"
+import { Clock, Effect, Exit, Latch, type Scope, SubscriptionRef } from "effect"
 import {
   type BrokerUnavailable,
   type IncomingMessage,
@@ -8,8 +8,7 @@ import {
   type SubscribeOptions,
   type Subscription,
   type TopicPartition,
-  inFlightMax,
-  isTopicName
+  inFlightMax
 } from "../../services/Broker.ts"
 import {
   type GroupTimings,
@@ -17,7 +16,9 @@ import {
   Holdings,
   type StoredPartition,
   assignedTo,
+  checkNames,
   opened,
+  subscriptionOf,
   tellAssignment
 } from "../GroupMember.ts"
 import {
@@ -126,10 +127,7 @@ export const subscribe: (
   options: KafkaMemberOptions
 ) => Effect.Effect<Subscription, BrokerUnavailable, Scope.Scope> = Effect.fnUntraced(function* (options) {
   const { subscribe: asked } = options
-  for (const name of [asked.group, ...asked.topics]) {
-    // Names of groups and topics are ours, not a caller's: a wrong one is our own bug.
-    if (!isTopicName(name)) return yield* Effect.die(new Error(`"${name}" names no topic or group`))
-  }
+  yield* checkNames(asked)
   const coordination = yield* makeClient(options.kafka)
   const data = yield* makeClient(options.kafka)
   const life: Life = {
@@ -169,37 +167,20 @@ export const subscribe: (
   yield* Effect.forkScoped(coordinate(life))
   yield* Effect.forkScoped(keepFetching(life))
   yield* Effect.forkScoped(watchTopics(life))
-  const turn = yield* Semaphore.make(1)
-  const setPaused = (paused: boolean) => (topic: string, partition: number) =>
-    Effect.sync(() => {
-      const holding = life.holdings.find(topic, partition)
-      if (holding === undefined) return
-      holding.paused = paused
+  return yield* subscriptionOf({
+    holdings: life.holdings,
+    assignment: life.assignment,
+    take: (messagesMax, taken) => take(life, messagesMax, taken),
+    commit: (positions) => commit(life, positions),
+    lag: lag(life),
+    paused: () => {
       life.hungry.openUnsafe()
       life.stirred.openUnsafe()
-    })
-  return {
-    poll: (messagesMax) => turn.withPermits(1)(poll(life, messagesMax)),
-    commit: (positions) => Effect.uninterruptible(commit(life, positions)),
-    pause: setPaused(true),
-    resume: setPaused(false),
-    lag: lag(life),
-    // Of this very moment: nothing is delivered of a partition that is not in it.
-    assignment: Effect.sync(() => life.holdings.assignment),
-    assignments: SubscriptionRef.changes(life.assignment)
-  } satisfies Subscription
+    }
+  })
 })
 
 // Delivery
-
-const poll = (life: Life, messagesMax: number): Effect.Effect<ReadonlyArray<IncomingMessage>> =>
-  Effect.suspend(() => {
-    const taken: Array<IncomingMessage> = []
-    // An interruption may come just after some were taken.
-    return Effect.onInterrupt(take(life, messagesMax, taken), () =>
-      Effect.sync(() => life.holdings.giveBack(taken))
-    )
-  })
 
 const take = Effect.fnUntraced(function* (life: Life, messagesMax: number, taken: Array<IncomingMessage>) {
   const { pollMs, sessionMs } = life.options.timings

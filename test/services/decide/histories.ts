@@ -445,6 +445,11 @@ export const oneSale = (kind: "ORDER" | "VARIANT", quantity: number): fc.Arbitra
   )
 }
 
+/** How many of so many histories are played here: `npm run test:faults` plays them all, `npm test` a fifth of them. */
+export const share = (all: number): number =>
+  process.env["HISTORIES"] === "all" ? all : Math.max(historiesMin, all / 5)
+const historiesMin = 100
+
 export interface Decided {
   readonly books: Books
   readonly posting: Posting

@@ -12,7 +12,8 @@ import {
   lives,
   oneSale,
   play,
-  sale
+  sale,
+  share
 } from "./histories.ts"
 import {
   type Outcome,
@@ -191,9 +192,6 @@ const asTheModel = (script: ReadonlyArray<Batch>): void => {
 
 const check = (count: number, holds: (script: ReadonlyArray<Batch>) => void): void =>
   fc.assert(fc.property(histories, holds), { numRuns: share(count) })
-
-/** How many of them are played here. */
-const share = (all: number): number => (process.env["HISTORIES"] === "all" ? all : all / 5)
 
 /** Equal, told with the posting that made them differ. Text is compared first: that is what there is time for. */
 const same = (actual: unknown, expected: unknown, posting: Posting): void => {

@@ -1,10 +1,11 @@
+import { PgConnection } from "@effect/sql-pg"
 import { Effect, Redacted } from "effect"
 import { spawn } from "node:child_process"
 import * as os from "node:os"
 import * as path from "node:path"
 import { migrate } from "../src/layers/Migrations.ts"
 import { movementsPerStock, seedBooks } from "./support/Books.ts"
-import { execute, freshDatabase, server } from "./support/Database.ts"
+import { freshDatabase, server } from "./support/Database.ts"
 import { machineOf, writeReport } from "./support/Report.ts"
 import { processorSecondsOf, service } from "./support/Service.ts"
 
@@ -72,17 +73,21 @@ const line = ({ events, findings, holds, load, memoryMiB, movements, processorSe
 
 /** The command as anybody runs it, as a process of its own. */
 const audited = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
-  const connections = new Map<number, number>()
-  // They are gone with the audit: what is seen of them last is what they have used.
-  const look = Effect.gen(function* () {
-    for (const { pid } of yield* execute(url, connectionsStatement)) {
-      connections.set(Number(pid), yield* Effect.promise(() => processorSecondsOf(Number(pid))))
-    }
-  })
-  const { code, printed, told } = yield* Effect.raceFirst(
-    command(url),
-    Effect.forever(Effect.andThen(look, Effect.sleep("100 millis")))
+  const used = new Map<number, number>()
+  // Its connections are gone with the audit: what is seen of them last is what they have used.
+  const watch = Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* PgConnection.make({ url, applicationName: "holdfast bench" })
+      for (;;) {
+        const { rows } = yield* connection.query(connectionsStatement)
+        for (const { pid } of rows as ReadonlyArray<{ readonly pid: number }>) {
+          used.set(pid, yield* Effect.promise(() => processorSecondsOf(pid)))
+        }
+        yield* Effect.sleep("50 millis")
+      }
+    })
   )
+  const { code, printed, told } = yield* Effect.raceFirst(command(url), watch)
   const lines = printed.trimEnd().split("\n")
   if (code !== 0 && code !== 1) return yield* Effect.die(new Error(`the audit ended with ${code}: ${told}`))
   const report = JSON.parse(lines.at(-1)!)
@@ -94,7 +99,7 @@ const audited = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
     memoryMiB: Math.round(said("peak") / 1024),
     processorSeconds: {
       audit: said("processor"),
-      database: [...connections.values()].reduce((sum, each) => sum + each, 0)
+      database: [...used.values()].reduce((sum, each) => sum + each, 0)
     },
     load: os.loadavg()[0]!,
     findings: lines.slice(0, -1)

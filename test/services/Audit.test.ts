@@ -2,9 +2,17 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
 import { Audit } from "../../src/services/Audit.ts"
+import {
+  type Digest,
+  digestInSql,
+  digestOf,
+  pairDigestInSql,
+  pairDigestOf
+} from "../../src/services/audit/digests.ts"
 import type { Check, Finding } from "../../src/services/audit/Finding.ts"
 import { bucketOf } from "../../src/services/OutboxBuckets.ts"
 import { Repairs } from "../../src/services/Repairs.ts"
+import { nextUuid } from "../../src/services/Uuid.ts"
 import { assertInvariants } from "../support/invariants.ts"
 import { dawn, ledger } from "../support/ledger.ts"
 
@@ -432,6 +440,57 @@ describe("an audit", { timeout: 60_000 }, () => {
       const { findings, looked } = yield* shop.audit("other")
       assert.deepStrictEqual(namesOf(findings), ["item-is-its-stocks"])
       assert.strictEqual(looked.stocks, 1)
+    })
+  )
+})
+
+describe("the digest of a movement", { timeout: 60_000 }, () => {
+  it.effect("is the same in PostgreSQL and in this process, whatever the lengths and the sizes", () =>
+    Effect.gen(function* () {
+      const { sql } = yield* ledger
+      const figures = [0, 1, -1, 7, 2 ** 32, -(2 ** 32), 2 ** 40 + 3, -(2 ** 52) - 5]
+      const texts = ["", "a", "RECEIPT", "ORDER_ALLOCATE", "elf Zeichen", "zwölf €uro 𝄞", "m".repeat(128)]
+      for (const [index, onHandDelta] of figures.entries()) {
+        for (const [other, merchantId] of texts.entries()) {
+          const told = {
+            merchantId,
+            postingId: yield* nextUuid,
+            stockId: yield* nextUuid,
+            type: texts[(other + index) % texts.length]!,
+            onHandDelta,
+            reservedDelta: figures[(index + 3) % figures.length]!,
+            unallocatableDelta: figures[(index + other) % figures.length]!
+          }
+          const pair = {
+            merchantId,
+            reservationId: told.postingId,
+            stockId: told.stockId,
+            itemId: yield* nextUuid
+          }
+          const [row] = yield* sql.run<{ digest: string; pair: string }>(
+            `SELECT ${digestInSql("l")}::text AS digest, ${pairDigestInSql("l")}::text AS pair
+             FROM (SELECT $1::text AS merchant_id, $2::text::uuid AS posting_id, $2::text::uuid AS reservation_id,
+               $3::text::uuid AS stock_id, $4::text AS type, $5::text::bigint AS on_hand_delta,
+               $6::text::bigint AS reserved_delta, $7::text::bigint AS unallocatable_delta, $8::text::uuid AS item_id) AS l`,
+            [
+              merchantId,
+              told.postingId,
+              told.stockId,
+              told.type,
+              String(onHandDelta),
+              String(told.reservedDelta),
+              String(told.unallocatableDelta),
+              pair.itemId
+            ]
+          )
+          const digest: Digest = { high: 0, low: 0 }
+          const whole = () => String((BigInt(digest.high) << 32n) | BigInt(digest.low >>> 0))
+          digestOf(told, digest)
+          assert.strictEqual(whole(), row!.digest, JSON.stringify(told))
+          pairDigestOf(pair, digest)
+          assert.strictEqual(whole(), row!.pair, JSON.stringify(pair))
+        }
+      }
     })
   )
 })

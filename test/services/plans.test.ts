@@ -1,5 +1,5 @@
-import { assert, it, layer } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { assert, describe, it, layer } from "@effect/vitest"
+import { Context, Effect, Layer, type Redacted } from "effect"
 import { TestClock } from "effect/testing"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { Db } from "../../src/services/Db.ts"
@@ -307,3 +307,74 @@ it.effect(
     }),
   60_000
 )
+
+/** What a plan looks for in an index, and that it walks all rows of a merchant; of locations all are wanted. */
+interface Conditions extends PlanNode {
+  readonly "Index Cond"?: string
+}
+const walksMerchant = (node: Conditions): boolean =>
+  node["Relation Name"] !== "location" &&
+  node["Index Cond"] !== undefined &&
+  /^\(merchant_id = [^()]*(\([^()]*\))?[^()]*\)$/.test(node["Index Cond"])
+
+/** The services of a process, and every statement of their sessions. */
+const recordedSessions = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
+  const asked = new Map<string, ReadonlyArray<unknown>>()
+  const recorded = Layer.effect(
+    Db,
+    Effect.map(Db, (db) =>
+      Db.of({
+        ...db,
+        session: Effect.map(db.session, (session) => ({
+          ...session,
+          run: (statement, parameters) => {
+            if (parameters.length > 0) asked.set(statement, parameters)
+            return session.run(statement, parameters)
+          }
+        }))
+      })
+    )
+  ).pipe(Layer.provide(Postgres.layer({ url, idleInTransactionMs: 10_000 })))
+  return { asked, shop: shopOf(yield* Layer.build(services.pipe(Layer.provideMerge(recorded)))) }
+})
+
+describe("statements of the kernel on a database that is still empty (migration 0006)", () => {
+  it.effect(
+    "find their rows by more than the merchant, although nothing is known of the tables",
+    () =>
+      Effect.gen(function* () {
+        yield* TestClock.setTime(dawn)
+        const { url } = yield* freshDatabase
+        const { asked, shop } = yield* recordedSessions(url)
+        yield* shop.item("cup", { sku: "CUP" })
+        yield* shop.receive("cup", 5, { reference: "delivery:1" })
+        yield* shop.reserve("order", [["cup", 1]])
+        yield* shop.confirm("order")
+        yield* shop.adjust({ changeType: "CORRECTION", item: { variantId: "cup" }, quantity: 3 })
+
+        // Another one, in which nobody has written anything, so that nobody has analyzed it either.
+        const sql = yield* connect((yield* freshDatabase).url)
+        for (const [name, value] of Object.entries(Postgres.plansByIndex)) {
+          yield* sql.run(`SET ${name} = ${value}`)
+        }
+        let looked = 0
+        for (const [statement, parameters] of asked) {
+          const given = parameters.map((_, index) => `$${index + 1}`)
+          const [row] = yield* sql.run<{ types: string }>(
+            `SELECT concat_ws(', ', ${given.map((each) => `pg_typeof(${each})`).join(", ")}) AS types`,
+            parameters
+          )
+          yield* sql.run(`PREPARE looked (${row!.types}) AS ${statement}`)
+          const [plan] = yield* sql.run<{ "QUERY PLAN": ReadonlyArray<{ readonly Plan: PlanNode }> }>(
+            `EXPLAIN (FORMAT JSON) EXECUTE looked (${given.map(() => "NULL").join(", ")})`
+          )
+          yield* sql.run("DEALLOCATE looked")
+          const nodes: ReadonlyArray<Conditions> = nodesOf(plan!["QUERY PLAN"][0]!.Plan)
+          looked += nodes.filter((node) => node["Index Cond"] !== undefined).length
+          assert.deepStrictEqual(nodes.filter(walksMerchant), [], statement)
+        }
+        assert.isAbove(looked, 10)
+      }),
+    60_000
+  )
+})

@@ -103,6 +103,8 @@ interface Parsed {
 async function* csvRows(path: string, source: ReadStream): AsyncGenerator<ReadonlyArray<Read>> {
   let reads: Array<Read> = []
   let skipped: number | undefined
+  /** A line end of two characters within quotes counts twice for the parser. */
+  let countedTwice = 0
   const parser = parse({
     bom: true,
     info: true,
@@ -113,7 +115,8 @@ async function* csvRows(path: string, source: ReadStream): AsyncGenerator<Readon
     on_skip: (error) => {
       const { lines = 0 } = error as unknown as { readonly lines?: number }
       // A record that is wrong in two places is skipped twice.
-      if (skipped !== lines) reads.push({ line: lines, complaint: `is not CSV: ${error?.message}` })
+      if (skipped !== lines)
+        reads.push({ line: lines - countedTwice, complaint: `is not CSV: ${error?.message}` })
       skipped = lines
       return undefined
     }
@@ -122,8 +125,9 @@ async function* csvRows(path: string, source: ReadStream): AsyncGenerator<Readon
   feeding.catch(() => undefined)
   let header: Header | undefined
   const take = ({ info, record }: Parsed): void => {
+    for (const cell of record) if (cell.includes("\r\n")) countedTwice += cell.split("\r\n").length - 1
     if (header === undefined) header = headerOf(path, record)
-    else reads.push(csvRow(header, record, info.lines))
+    else reads.push(csvRow(header, record, info.lines - countedTwice))
   }
   try {
     for await (const parsed of parser) {

@@ -67,22 +67,27 @@ const unreadable = (path: string, cause: unknown, line: number): FileUnreadable 
   return new FileUnreadable({ reason: `${path} ${reason}` })
 }
 
-/** Rows that follow each other in the file, and how far it was read for them. */
+/** Rows that follow each other in the file, and where the last of them ends. */
 export interface Lot {
   readonly reads: ReadonlyArray<Read>
   readonly bytesRead: number
 }
 
+/** What was parsed in one go: each row with where it ends. */
+type Parts = AsyncGenerator<ReadonlyArray<readonly [read: Read, end: number]>>
+
 /** The rows of a file, in lots of at most `size`. The same file gives the same lots. */
 export async function* readRows(path: string, format: Format, size: number): AsyncGenerator<Lot> {
   const source = createReadStream(path, { highWaterMark: 256 * 1024 })
   let reads: Array<Read> = []
+  let bytesRead = 0
   try {
-    for await (const some of format === "csv" ? csvRows(path, source) : jsonRows(path, source)) {
-      for (const read of some) {
+    for await (const part of format === "csv" ? csvRows(path, source) : jsonRows(path, source)) {
+      for (const [read, end] of part) {
         reads.push(read)
+        bytesRead = end
         if (reads.length === size) {
-          yield { reads, bytesRead: source.bytesRead }
+          yield { reads, bytesRead }
           reads = []
         }
       }
@@ -92,16 +97,17 @@ export async function* readRows(path: string, format: Format, size: number): Asy
   } finally {
     source.destroy()
   }
-  if (reads.length > 0) yield { reads, bytesRead: source.bytesRead }
+  if (reads.length > 0) yield { reads, bytesRead }
 }
 
 interface Parsed {
   readonly record: ReadonlyArray<string>
-  readonly info: { readonly lines: number }
+  readonly info: { readonly lines: number; readonly bytes: number }
 }
 
-async function* csvRows(path: string, source: ReadStream): AsyncGenerator<ReadonlyArray<Read>> {
-  let reads: Array<Read> = []
+async function* csvRows(path: string, source: ReadStream): Parts {
+  let reads: Array<readonly [Read, number]> = []
+  let end = 0
   let skipped: number | undefined
   /** A line end of two characters within quotes counts twice for the parser. */
   let countedTwice = 0
@@ -116,7 +122,7 @@ async function* csvRows(path: string, source: ReadStream): AsyncGenerator<Readon
       const { lines = 0 } = error as unknown as { readonly lines?: number }
       // A record that is wrong in two places is skipped twice.
       if (skipped !== lines)
-        reads.push({ line: lines - countedTwice, complaint: `is not CSV: ${error?.message}` })
+        reads.push([{ line: lines - countedTwice, complaint: `is not CSV: ${error?.message}` }, end])
       skipped = lines
       return undefined
     }
@@ -126,8 +132,9 @@ async function* csvRows(path: string, source: ReadStream): AsyncGenerator<Readon
   let header: Header | undefined
   const take = ({ info, record }: Parsed): void => {
     for (const cell of record) if (cell.includes("\r\n")) countedTwice += cell.split("\r\n").length - 1
+    end = info.bytes
     if (header === undefined) header = headerOf(path, record)
-    else reads.push(csvRow(header, record, info.lines - countedTwice))
+    else reads.push([csvRow(header, record, info.lines - countedTwice), end])
   }
   try {
     for await (const parsed of parser) {
@@ -192,10 +199,11 @@ const guarded = (text: string): string => (formulaLike.test(text) ? `'${text}` :
 const unguarded = (cell: string): string =>
   cell.startsWith("'") && formulaLike.test(cell) ? cell.slice(1) : cell
 
-async function* jsonRows(path: string, source: ReadStream): AsyncGenerator<ReadonlyArray<Read>> {
+async function* jsonRows(path: string, source: ReadStream): Parts {
   const utf8 = new TextDecoder("utf-8")
   let rest = ""
   let line = 0
+  let end = 0
   for await (const part of source) {
     const lines = (rest + utf8.decode(part as Buffer, { stream: true })).split("\n")
     rest = lines.pop()!
@@ -204,14 +212,15 @@ async function* jsonRows(path: string, source: ReadStream): AsyncGenerator<Reado
         reason: `line ${line + lines.length + 1} of ${path} has more than ${recordLengthMax} characters: is it JSON, one value a line?`
       })
     }
-    const reads: Array<Read> = []
+    const reads: Array<readonly [Read, number]> = []
     for (const text of lines) {
       line += 1
-      if (text.trim() !== "") reads.push(jsonRow(text, line))
+      end += Buffer.byteLength(text) + 1
+      if (text.trim() !== "") reads.push([jsonRow(text, line), end])
     }
     yield reads
   }
-  if (rest.trim() !== "") yield [jsonRow(rest, line + 1)]
+  if (rest.trim() !== "") yield [[jsonRow(rest, line + 1), end + Buffer.byteLength(rest)]]
 }
 
 const jsonRow = (text: string, line: number): Read => {

@@ -88,6 +88,29 @@ describe("a file of stock", () => {
     })
   )
 
+  for (const format of ["csv", "jsonl"] as const) {
+    it.effect(`knows how far it was read, row by row (${format})`, () =>
+      Effect.gen(function* () {
+        const names = ["Ä", "B", "CC", "ÖÖ", "E", "F"]
+        const rows = names.map((sku) => (format === "csv" ? sku : JSON.stringify({ sku })))
+        const lines = format === "csv" ? ["sku", ...rows] : rows
+        const where = yield* file(`stock.${format}`, lines.join("\n"))
+        const ends = yield* Effect.promise(async () => {
+          const found: Array<number> = []
+          for await (const { bytesRead } of readRows(where, format, 2)) found.push(bytesRead)
+          return found
+        })
+        assert.deepStrictEqual(
+          ends,
+          [lines.length - 4, lines.length - 2, lines.length].map((count) => {
+            const bytes = Buffer.byteLength(lines.slice(0, count).join("\n"))
+            return count === lines.length ? bytes : bytes + 1
+          })
+        )
+      })
+    )
+  }
+
   it.effect("says everything that is wrong with a row, and takes the times that the others give", () =>
     Effect.gen(function* () {
       const where = yield* file(

@@ -39,7 +39,6 @@ const statusAnswers = {
 
 export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const to = new URL(Redacted.value(target))
     let armed: Fault | undefined
     let status: keyof typeof statusAnswers | undefined
     let refuse = 0
@@ -55,7 +54,7 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
         client.destroy()
         return
       }
-      const database = connect({ host: to.hostname.replace(/^\[|\]$/g, ""), port: Number(to.port) })
+      const database = connect(addressOf(target))
       let swallow = false
       const messages = frontendMessages()
       const cut = () => {
@@ -121,11 +120,8 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
       })
     )
     const port = yield* listening(server)
-    const url = new URL(to)
-    url.hostname = "127.0.0.1"
-    url.port = String(port)
     return {
-      url: Redacted.make(url.href),
+      url: movedTo(target, port),
       arm: (fault, more = {}) => {
         armed = fault
         status = more.status
@@ -135,6 +131,18 @@ export const proxyTo = (target: Redacted.Redacted<string>): Effect.Effect<Proxy,
       statusAsked: () => statusAsked
     }
   })
+
+const addressOf = (url: Redacted.Redacted<string>): { readonly host: string; readonly port: number } => {
+  const { hostname, port } = new URL(Redacted.value(url))
+  return { host: hostname.replace(/^\[|\]$/g, ""), port: Number(port) }
+}
+
+const movedTo = (url: Redacted.Redacted<string>, port: number): Redacted.Redacted<string> => {
+  const moved = new URL(Redacted.value(url))
+  moved.hostname = "127.0.0.1"
+  moved.port = String(port)
+  return Redacted.make(moved.href)
+}
 
 interface FrontendMessage {
   /** The statement that the message parses or binds. */
@@ -183,6 +191,10 @@ const frontendMessages = () => {
 export interface Cable {
   /** Connects to there. */
   readonly dial: (address: { readonly host: string; readonly port: number }) => Socket
+  /** For who cannot be told how to connect: the same database, by way of the cable. */
+  readonly reach: (
+    url: Redacted.Redacted<string>
+  ) => Effect.Effect<Redacted.Redacted<string>, never, Scope.Scope>
   /** Ends the connections, and every new one, until `plug`. */
   readonly cut: Effect.Effect<void>
   readonly plug: Effect.Effect<void>
@@ -199,12 +211,7 @@ export const tcpCable: Effect.Effect<Cable, never, Scope.Scope> = Effect.gen(fun
   const arrived = new Map<number, Socket>()
   const lines = new Set<{ readonly ends: ReadonlyArray<Socket>; silent: boolean }>()
   let plugged = true
-  const meet = (from: number): void => {
-    const near = arrived.get(from)
-    const target = wanted.get(from)
-    if (near === undefined || target === undefined) return
-    arrived.delete(from)
-    wanted.delete(from)
+  const join = (near: Socket, target: { readonly host: string; readonly port: number }): void => {
     if (!plugged) {
       near.destroy()
       return
@@ -227,6 +234,14 @@ export const tcpCable: Effect.Effect<Cable, never, Scope.Scope> = Effect.gen(fun
       })
     }
   }
+  const meet = (from: number): void => {
+    const near = arrived.get(from)
+    const target = wanted.get(from)
+    if (near === undefined || target === undefined) return
+    arrived.delete(from)
+    wanted.delete(from)
+    join(near, target)
+  }
   const server = createServer((near) => {
     near.on("error", () => undefined)
     arrived.set(near.remotePort!, near)
@@ -247,6 +262,8 @@ export const tcpCable: Effect.Effect<Cable, never, Scope.Scope> = Effect.gen(fun
       })
       return socket
     },
+    reach: (url) =>
+      Effect.map(listening(createServer((near) => join(near, addressOf(url)))), (door) => movedTo(url, door)),
     cut: Effect.sync(() => {
       plugged = false
       cut()

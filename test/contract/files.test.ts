@@ -1,9 +1,11 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { chmod } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import path from "node:path"
 import { connect } from "../support/ledger.ts"
+import { removeFolder } from "../support/Postgres.ts"
 import { Service, fresh, merchant, merchantAt, run, startService } from "../support/service.ts"
 import { pick } from "../support/shape.ts"
 
@@ -15,6 +17,17 @@ const header = "productVariantId,sku,quantity,locationId,lotNumber,expiresAt,nam
 const folder = Effect.acquireRelease(
   Effect.sync(() => mkdtempSync(path.join(tmpdir(), "holdfast-files-"))),
   (made) => Effect.sync(() => rmSync(made, { recursive: true, force: true }))
+)
+
+/** For an embedded database: also where that is kept elsewhere it goes with the test. */
+const dataFolder = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const made = mkdtempSync(path.join(tmpdir(), "holdfast-files-"))
+    // Run as root, PostgreSQL has another account, which must get in.
+    await chmod(made, 0o755)
+    return made
+  }),
+  (made) => Effect.promise(() => removeFolder(made))
 )
 
 const file = Effect.fnUntraced(function* (name: string, content: string | Buffer) {
@@ -303,13 +316,16 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("imp
     "works beside a service with the embedded database, for the default merchant",
     () =>
       Effect.gen(function* () {
-        const environment = { HOLDFAST_DATA_DIR: path.join(yield* folder, "data") }
+        const environment = { HOLDFAST_DATA_DIR: yield* dataFolder }
         const service = yield* startService(undefined, environment)
         const { get } = yield* merchantAt(service, "demo")
         const where = yield* file("stock.csv", `productVariantId,quantity\ncup,5\n`)
         const loading = yield* run(environment, ["import", where])
         assert.deepStrictEqual(yield* loading.ended, { code: 0, signal: null }, loading.stderr())
         assert.strictEqual(pick((yield* get(`${api}/cup`)).body, "quantity"), 5)
+        // Killed, it would leave its database running.
+        yield* service.kill("SIGTERM")
+        assert.deepStrictEqual(yield* service.ended, { code: 0, signal: null })
       }),
     patience
   )

@@ -332,7 +332,12 @@ const acknowledgedOf = Effect.fnUntraced(function* (ask: Ask, findings: Readonly
 const acknowledgedStatement = `
   SELECT DISTINCT r.merchant_id, r.finding
   FROM unnest($1, $2) AS found (merchant_id, finding)
-  JOIN audit_repair r ON r.merchant_id = found.merchant_id AND r.finding = found.finding
+  CROSS JOIN LATERAL (
+    SELECT r.merchant_id, r.finding, r.action
+    FROM audit_repair r
+    WHERE r.merchant_id = found.merchant_id AND r.finding = found.finding
+    OFFSET 0
+  ) r
   WHERE r.action = 'ACKNOWLEDGE'`
 
 const oldestOverdue = Effect.fnUntraced(function* (ask: Ask, merchantId: string | undefined, now: number) {

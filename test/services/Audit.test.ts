@@ -229,6 +229,15 @@ const cases: ReadonlyArray<Case> = [
     found: ["line-is-its-ledger", "pending-holds", "reserved-is-open"]
   },
   {
+    says: "the item of a line",
+    statement: `UPDATE reservation_line
+      SET item_id = (SELECT item_id FROM item WHERE product_variant_id = 'cup')
+      WHERE reservation_id = ${orderOf("also held")}`,
+    found: ["own-merchant"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
     says: "a reservation's status, given up",
     statement: "UPDATE reservation SET status = 'CANCELLED' WHERE order_id = 'held'",
     found: ["pending-holds"]

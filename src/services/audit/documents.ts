@@ -279,11 +279,13 @@ const lineStatement = `
              OR EXISTS (
                SELECT FROM ledger_checkpoint c
                WHERE c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id AND c.recorded_at >= r.created_at
+               OFFSET 0
              )
              OR EXISTS (
                SELECT FROM inventory_ledger m
                WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
                  AND m.reservation_id = l.reservation_id
+               OFFSET 0
              ) AS has_movement
     FROM unnest($1, $2) AS asked (merchant_id, reservation_id)
     CROSS JOIN LATERAL (

@@ -387,7 +387,12 @@ const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Map<string, Numbe
 const turnedBackStatement = `
   SELECT i.merchant_id, i.item_id, i.event_sequence, told.last
   FROM unnest($1, $2, $3) AS told (merchant_id, item_id, last)
-  JOIN item i ON i.merchant_id = told.merchant_id AND i.item_id = told.item_id
+  CROSS JOIN LATERAL (
+    SELECT i.merchant_id, i.item_id, i.event_sequence
+    FROM item i
+    WHERE i.merchant_id = told.merchant_id AND i.item_id = told.item_id
+    OFFSET 0
+  ) i
   WHERE i.event_sequence < told.last`
 
 /** All that the outbox is asked about by itself, and its side of the comparison with the ledger. */

@@ -57,6 +57,7 @@ const passStatement = (range: Range) => `
                 ELSE NOT EXISTS (
                   SELECT FROM stock s
                   WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+                  OFFSET 0
                 ) END AS homes,
            ${hasNoTracking("l", "$13")} AS tracked
     FROM movement l
@@ -75,12 +76,14 @@ const isNoBeginning = `
                       AND c.recorded_at <= l.recorded_at AND c.on_hand = l.on_hand - l.on_hand_delta
                       AND c.reserved = l.reserved - l.reserved_delta
                       AND c.unallocatable = l.unallocatable - l.unallocatable_delta
+                    OFFSET 0
                   )`
 
 /** A checkpoint amid the movements that are there: the chain before it does not count. */
 const hasOlderCheckpoint = `EXISTS (
                     SELECT FROM ledger_checkpoint c
                     WHERE c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id AND c.sequence >= l.sequence
+                    OFFSET 0
                   )`
 
 /** Adds a range of the ledger to the comparison, and tells what seems wrong there. */

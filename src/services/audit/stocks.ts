@@ -366,9 +366,11 @@ const stateStatement = (range: Range) => `
              FROM reservation_line h
              WHERE h.merchant_id = s.merchant_id AND h.stock_id = s.stock_id AND h.open > 0
            ), 0)::bigint AS open,
-           EXISTS (SELECT FROM item i WHERE i.merchant_id = s.merchant_id AND i.item_id = s.item_id) AS has_item,
            EXISTS (
-             SELECT FROM location p WHERE p.merchant_id = s.merchant_id AND p.location_id = s.location_id
+             SELECT FROM item i WHERE i.merchant_id = s.merchant_id AND i.item_id = s.item_id OFFSET 0
+           ) AS has_item,
+           EXISTS (
+             SELECT FROM location p WHERE p.merchant_id = s.merchant_id AND p.location_id = s.location_id OFFSET 0
            ) AS has_location,
            ${called} AS kinds,
            ARRAY(
@@ -512,6 +514,7 @@ const netsStatement = (range: Range) => `
     AND (since IS NULL OR EXISTS (
       SELECT FROM reservation r
       WHERE r.merchant_id = compared.merchant_id AND r.reservation_id = compared.reservation_id AND r.created_at > since
+      OFFSET 0
     ))`
 
 const ofNet = (row: NetRow): Finding =>

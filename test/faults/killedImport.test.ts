@@ -114,7 +114,7 @@ const ended = Effect.fnUntraced(function* (program: Program) {
   return { code, signal, err: program.stderr(), out: program.stdout() }
 })
 
-describe("an import of 100,000 rows", { timeout: 1_200_000 }, () => {
+describe("an import of 100,000 rows", { timeout: 1_800_000 }, () => {
   it.live("killed again and again and started again ends with the same books as one that was not", () =>
     Effect.gen(function* () {
       const where = yield* file
@@ -167,8 +167,8 @@ describe("an import of 100,000 rows", { timeout: 1_200_000 }, () => {
       assert.deepStrictEqual([last.code, last.err], [unbroken.code, unbroken.err])
       assert.include(last.out, "were loaded by an earlier run")
       assert.deepStrictEqual(yield* booksOf(cut.sql), yield* booksOf(whole.sql))
-      for (const { address, url } of [whole, cut]) {
-        yield* assertInvariants(url)
+      yield* assertInvariants(cut.url)
+      for (const { address } of [whole, cut]) {
         const audit = yield* Effect.flatMap(run(environmentOf(address), ["audit"]), ended)
         assert.strictEqual(audit.code, 0, audit.out + audit.err)
       }

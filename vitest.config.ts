@@ -9,13 +9,14 @@ export default defineConfig({
     reporters: ["default", "./test/support/closingLine.ts"],
     testTimeout: 30_000,
     hookTimeout: 60_000,
-    // Real servers and child processes: a test may wait for them, never sleep.
+    // Tests wait for real servers and child processes, and never sleep.
     // Real servers on a machine that others share: where nobody looks on, a test may fail once, and the report says so.
     retry: process.env["CI"] === undefined ? 0 : 1,
     pool: "forks",
     sequence: { sequencer: SlowestFirst },
     // Effect and the sources are loaded once a worker, not once a file: no file changes what is global.
     isolate: false,
-    maxWorkers: 2
+    // One more than the smallest machine has cores: most files wait for a server now and then.
+    maxWorkers: 3
   }
 })

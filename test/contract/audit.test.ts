@@ -21,9 +21,8 @@ const books = Effect.gen(function* () {
   const databaseUrl = Redacted.value(url)
   const service = yield* startService(databaseUrl)
   const shop = yield* merchantAt(service, "acme")
-  yield* shop.call("POST", "/v1/api/inventory/product-variants", { productVariantId: "cup" })
-  const receipt = { productVariantId: "cup", changeType: "RECEIPT", quantity: 1_000 }
-  yield* shop.call("POST", `${api}/adjust-stock`, receipt)
+  yield* shop.item("cup")
+  yield* shop.receive("cup", 1_000)
   return { databaseUrl, shop, sql: yield* connect(url) }
 })
 
@@ -55,7 +54,7 @@ describe("holdfast audit", { timeout }, () => {
       const { databaseUrl, shop, sql } = yield* books
       const [stock] = yield* sql.run<{ stock_id: string }>("UPDATE stock SET on_hand = 7 RETURNING stock_id")
       const found = yield* audit(databaseUrl, "--json")
-      assert.strictEqual(found.code, 1, found.err)
+      assert.strictEqual(found.code, 1, found.out + found.err)
       const findings = found.out
         .trimEnd()
         .split("\n")

@@ -6,23 +6,27 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
  * Vitest gives it.
  */
 const slowest: ReadonlyArray<string> = [
-  "layers/Broker",
   "layers/KafkaBroker",
+  "contract/kafka",
+  "layers/Broker",
   "services/Audit",
   "contract/messages",
-  "contract/files",
-  "contract/kafka",
-  "services/decide/properties",
-  "layers/EmbeddedPostgres",
-  "services/Reservations",
   "services/StockLedger",
-  "contract/debezium",
   "package",
-  "cli/doctor",
+  "layers/EmbeddedPostgres",
+  "contract/debezium",
+  "contract/files",
+  "services/Reservations",
   "contract/telemetry",
+  "services/Retention",
+  "contract/stockCommands",
+  "contract/audit",
+  "consumers/Runner",
+  "services/Orders",
+  "contract/process",
   "services/concurrency",
-  "services/UnknownCommit",
-  "services/Retention"
+  "cli/doctor",
+  "services/decide/properties"
 ]
 
 export default class SlowestFirst extends BaseSequencer {

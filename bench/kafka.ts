@@ -3,19 +3,10 @@ import * as KafkaBroker from "../src/layers/KafkaBroker.ts"
 import { topicNames } from "../src/schema/Topic.ts"
 import { Broker } from "../src/services/Broker.ts"
 import { ownKafka } from "../test/support/kafka.ts"
-import {
-  dispatcherOf,
-  drained,
-  fill,
-  pacedFigure,
-  pacedPerSecond,
-  pacedRun,
-  pending,
-  reading
-} from "./outbox.ts"
+import { dispatcherOf, drained, fill, pacedPerSecond, pacedRun, pending, reading } from "./outbox.ts"
 import { type Options, generate, median, print } from "./reserve.ts"
 import { execute, freshDatabase, server } from "./support/Database.ts"
-import { atLeast, machineOf, printFigures, writeReport } from "./support/Report.ts"
+import { atLeast, below, machineOf, printFigures, writeReport } from "./support/Report.ts"
 import { seed } from "./support/Seed.ts"
 import { processorSecondsOf, service } from "./support/Service.ts"
 
@@ -27,7 +18,7 @@ const full = { drains: 3, drainedEvents: 120_000, pacedSeconds: 10 }
 const quick = { drains: 1, drainedEvents: 60_000, pacedSeconds: 5 }
 const connections = 64
 const spreadItems = 100_000
-const targets = { drainedPerSecond: 20_000 }
+const targets = { drainedPerSecond: 20_000, pacedP99Ms: 100 }
 const eventsTopic = "inventory.events"
 
 export const kafka = Effect.fnUntraced(function* (options: Options) {
@@ -70,6 +61,9 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
         load("hot", seconds, pacedPerSecond)
       )(settings.pacedSeconds)
     : undefined
+  const acknowledged = paced === undefined ? undefined : yield* acknowledgedOf(books, settings.pacedSeconds)
+  if (acknowledged !== undefined)
+    print(`      to Kafka  p50 ${acknowledged.p50Ms} ms   p99 ${acknowledged.p99Ms} ms`)
 
   const drains: Array<Drain> = []
   for (let round = 0; wanted("drain") && round < settings.drains; round++) {
@@ -85,7 +79,12 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
   const perSecond = drains.length === 0 ? Number.NaN : median(drains.map((drain) => drain.perSecond))
   const ratios = [
     atLeast("drained", "events/s from the outbox to Kafka", perSecond, targets.drainedPerSecond),
-    pacedFigure(paced)
+    below(
+      "paced",
+      `p99 ms from a posting to Kafka's answer at ${pacedPerSecond}/s`,
+      acknowledged?.p99Ms ?? Number.NaN,
+      targets.pacedP99Ms
+    )
   ]
   printFigures(ratios, startedAt)
   if (options.quick || options.only !== undefined) return
@@ -95,9 +94,26 @@ export const kafka = Effect.fnUntraced(function* (options: Options) {
     machine: yield* machineOf(maintenance),
     settings: { ...settings, connections, spreadItems, pacedPerSecond },
     ratios,
-    latency: paced,
+    latency: { acknowledged, consumed: paced },
     drains
   })
+})
+
+/**
+ * How long the events of the last seconds took from the last posting of their group, which is before its commit, until
+ * Kafka's answer was marked. Milliseconds.
+ */
+const acknowledgedOf = Effect.fnUntraced(function* (books: Redacted.Redacted<string>, seconds: number) {
+  const [row] = yield* execute(
+    books,
+    `SELECT (percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (
+       ORDER BY extract(epoch FROM sent_at - recorded_at) * 1000))::float8[] AS ms
+     FROM outbox
+     CROSS JOIN generate_series(1, event_count)
+     WHERE recorded_at > (SELECT max(recorded_at) FROM outbox) - interval '${seconds} seconds'`
+  )
+  const [p50Ms, p99Ms] = (row!["ms"] as ReadonlyArray<number>).map(Math.round)
+  return { p50Ms: p50Ms!, p99Ms: p99Ms! }
 })
 
 interface Drain {

@@ -218,7 +218,7 @@ export const pacedRun =
       })
     )
 
-export const pacedFigure = (paced: { readonly p99Ms: number } | undefined) =>
+const pacedFigure = (paced: { readonly p99Ms: number } | undefined) =>
   below(
     "paced",
     `p99 ms from a posting to a consumer at ${pacedPerSecond}/s`,

@@ -43,7 +43,7 @@ export const plansByIndex = {
  * merchant's rows, for each key: tables that were analyzed while they were empty made a batch of 512 sales take 3 s once
  * there were 20,000. Planning takes the size of that moment into account; all of a connection's plans take a few ms.
  */
-const planAgeMs = 5_000
+const planAgeMs = 60_000
 /**
  * PostgreSQL takes a range of keys of two columns for a single row as soon as one merchant has most of the table, and
  * joins two such ranges by reading the one again for each row of the other: that did not end. What is looked up row by row

@@ -5,10 +5,10 @@ import { globSync, readFileSync } from "node:fs"
 import path from "node:path"
 import * as MemoryBroker from "../src/layers/MemoryBroker.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
-import { Db } from "../src/services/Db.ts"
 import { Health } from "../src/services/Health.ts"
 import { caller, connect, dawn, services, shopOf } from "./support/ledger.ts"
 import { freshDatabase } from "./support/Postgres.ts"
+import { recordedDb } from "./support/recordedDb.ts"
 
 /**
  * What DESIGN says of the whole: which room may import which, and that merchant_id leads every key, index and statement.
@@ -284,29 +284,9 @@ describe("the statements", () => {
       const { url } = yield* freshDatabase
       yield* TestClock.setTime(dawn)
       const statements = new Set<string>()
-      const recorded = Layer.effect(
-        Db,
-        Effect.map(Db, (db) =>
-          Db.of({
-            ...db,
-            session: Effect.map(db.session, (session) => ({
-              ...session,
-              run: (statement, parameters) => {
-                statements.add(statement)
-                return session.run(statement, parameters)
-              }
-            })),
-            read: (merchantId, statement, parameters) => {
-              statements.add(statement)
-              return db.read(merchantId, statement, parameters)
-            },
-            maintain: (statement, parameters) => {
-              statements.add(statement)
-              return db.maintain(statement, parameters)
-            }
-          })
-        )
-      ).pipe(Layer.provide(Postgres.layer({ url, idleInTransactionMs: 10_000 })))
+      const recorded = recordedDb(Postgres.layer({ url, idleInTransactionMs: 10_000 }), (statement) =>
+        statements.add(statement)
+      )
       const context = yield* Layer.build(
         Layer.mergeAll(services, Health.layer.pipe(Layer.provide(MemoryBroker.layer()))).pipe(
           Layer.provideMerge(recorded)

@@ -168,7 +168,7 @@ const openSession = (
           Metric.update(Metric.withAttributes(statementFailures, { disposition: failure.disposition }), 1)
         )
       )
-    const keepsPlans = settings["plan_cache_mode"] !== undefined
+    const keepsPlans = settings["plan_cache_mode"] === plansByIndex.plan_cache_mode
     let plannedAt = performance.now()
     let asked = 0
     /** Sent just before the statement. In a transaction that has failed it is refused, which nobody needs to know. */

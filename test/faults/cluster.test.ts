@@ -2,14 +2,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Redacted, Schedule } from "effect"
 import { Kafka as KafkaClient, logLevel } from "kafkajs"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
-import { Broker, type OutgoingMessage } from "../../src/services/Broker.ts"
+import { Broker } from "../../src/services/Broker.ts"
 import { assertInvariants } from "../support/invariants.ts"
 import { type OwnKafka, ownCluster, ownKafkaMissing } from "../support/kafka.ts"
-import { type Sql, connect } from "../support/ledger.ts"
+import { connect } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { run, startService } from "../support/service.ts"
 import { assertInSequence, consumeFrom, untilAllReceived, untilAllSent } from "./consumer.ts"
 import { report } from "./load.ts"
+import { lookUntil, saleOf, salesTopic, sold } from "./sales.ts"
 
 // Goal: nodes of a cluster die while messages flow in and out, and everything goes on by itself: each sale has its effect
 // once, and what is told of each item comes in its order.
@@ -17,29 +18,7 @@ import { report } from "./load.ts"
 
 /** A minute on a quiet machine; where others work as well, nodes take long to be missed and to catch up. */
 const timeout = 900_000
-const topic = "payment.success"
 const items = 20
-
-const saleOf = (order: number): OutgoingMessage => ({
-  topic,
-  key: `order-${order}`,
-  headers: {},
-  value: JSON.stringify({
-    merchantId: "acme",
-    saleOrderId: `order-${order}`,
-    items: [{ saleOrderItemId: "1", productVariantId: `item-${order % items}`, quantity: 1 }]
-  })
-})
-
-const sold = (sql: Sql) =>
-  Effect.map(
-    sql.run<{ count: number }>("SELECT count(*) AS count FROM inventory_ledger WHERE type = 'SALE'"),
-    ([row]) => row!.count
-  )
-
-/** As long as the test may take. */
-const until = <A>(look: Effect.Effect<A>, isWanted: (found: A) => boolean) =>
-  Effect.repeat(look, { until: isWanted, schedule: Schedule.spaced("200 millis") })
 
 /** Who leads each partition of a topic, by node id, and how many replicas are in sync; asked of whoever lives. */
 const partitionsOf = (nodes: ReadonlyArray<OwnKafka>, name: string) =>
@@ -66,7 +45,7 @@ describe.skipIf(ownKafkaMissing !== undefined)("a Kafka of three nodes", { timeo
       }
       const creating = yield* run(environment, ["topics", "create", "--replicas", "3", "--partitions", "4"])
       assert.strictEqual((yield* creating.ended).code, 0, creating.stderr())
-      const [first] = yield* partitionsOf(nodes, topic)
+      const [first] = yield* partitionsOf(nodes, salesTopic)
       assert.lengthOf(first!.replicas, 3)
 
       const service = yield* startService(environment.DATABASE_URL, environment)
@@ -80,7 +59,7 @@ describe.skipIf(ownKafkaMissing !== undefined)("a Kafka of three nodes", { timeo
       // What is not acknowledged is published again: a duplicate more, never one less.
       const publishing = yield* Effect.gen(function* () {
         while (!flow.stopping) {
-          const batch = Array.from({ length: 25 }, (_, index) => saleOf(flow.published + index))
+          const batch = Array.from({ length: 25 }, (_, index) => saleOf(flow.published + index, items))
           const refusals = yield* Effect.retry(broker.publish(batch), Schedule.spaced("100 millis"))
           assert.deepStrictEqual(
             refusals,
@@ -91,12 +70,12 @@ describe.skipIf(ownKafkaMissing !== undefined)("a Kafka of three nodes", { timeo
         }
       }).pipe(Effect.forkChild)
       const soldMore = (count: number) =>
-        Effect.flatMap(sold(sql), (before) => until(sold(sql), (now) => now >= before + count))
+        Effect.flatMap(sold(sql), (before) => lookUntil(sold(sql), (now) => now >= before + count))
       yield* soldMore(200)
 
       // Who leads what comes in, what goes out, and what the consumers have committed.
       const resumedMs: Array<number> = []
-      for (const leading of [topic, "inventory.events", "__consumer_offsets"]) {
+      for (const leading of [salesTopic, "inventory.events", "__consumer_offsets"]) {
         const [{ leader }] = (yield* partitionsOf(nodes, leading)) as never as [{ leader: number }]
         const victim = nodes[leader - 1]!
         yield* victim.kill
@@ -106,13 +85,13 @@ describe.skipIf(ownKafkaMissing !== undefined)("a Kafka of three nodes", { timeo
         assert.strictEqual((yield* service.call("GET", "/health/ready")).status, 200)
         yield* victim.start
         // Before it has caught up, two of three are all there are.
-        for (const name of [topic, "inventory.events", "__consumer_offsets"])
-          yield* until(partitionsOf(nodes, name), (found) => found.every(({ isr }) => isr.length === 3))
+        for (const name of [salesTopic, "inventory.events", "__consumer_offsets"])
+          yield* lookUntil(partitionsOf(nodes, name), (found) => found.every(({ isr }) => isr.length === 3))
       }
       flow.stopping = true
       yield* Fiber.join(publishing)
       const { published } = flow
-      yield* until(sold(sql), (count) => count >= published)
+      yield* lookUntil(sold(sql), (count) => count >= published)
       yield* untilAllSent(sql)
       const awaited = yield* untilAllReceived(sql, received)
       const duplicates = assertInSequence(received)
@@ -124,8 +103,8 @@ describe.skipIf(ownKafkaMissing !== undefined)("a Kafka of three nodes", { timeo
       assert.deepStrictEqual(books, { rows: published, orders: published })
       assert.deepStrictEqual(yield* sql.run("SELECT topic, reason, detail FROM dead_letter"), [])
       assert.deepStrictEqual(yield* sql.run("SELECT state, topic, error FROM outbox_failure"), [])
-      yield* until(service.call("GET", "/metrics"), ({ text }) =>
-        new RegExp(`^holdfast_consumer_lag_messages\\{topic="${topic}"\\} 0$`, "m").test(text)
+      yield* lookUntil(service.call("GET", "/metrics"), ({ text }) =>
+        new RegExp(`^holdfast_consumer_lag_messages\\{topic="${salesTopic}"\\} 0$`, "m").test(text)
       )
       yield* assertInvariants(url)
     })

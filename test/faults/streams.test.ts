@@ -9,11 +9,11 @@ import { type Sql, connect } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 import { type RunningService, run, startService } from "../support/service.ts"
 import { withEmbeddedService } from "./embedded.ts"
+import { lookUntil, saleOf, salesTopic, sold } from "./sales.ts"
 
 // Goal: a paid sale that was published has its effect once, whatever dies, restarts or stands still meanwhile.
 // Method: many sales over a real Kafka, a third of them twice, in an order that a seed gives; then what the books say.
 
-const topic = "payment.success"
 const timeout = 900_000
 const seed = Number(process.env["SEED"] ?? 20_261_121)
 
@@ -43,16 +43,7 @@ const salesOf = (
   }
   return {
     orders,
-    messages: numbers.map((order) => ({
-      topic,
-      key: `order-${order}`,
-      headers: {},
-      value: JSON.stringify({
-        merchantId: "acme",
-        saleOrderId: `order-${order}`,
-        items: [{ saleOrderItemId: "1", productVariantId: `item-${order % 50}`, quantity: 1 + (order % 3) }]
-      })
-    }))
+    messages: numbers.map((order) => saleOf(order, 50, 1 + (order % 3)))
   }
 }
 
@@ -71,21 +62,11 @@ const publisher = (brokers: string) =>
     })
   })
 
-const sold = (sql: Sql) =>
-  Effect.map(
-    sql.run<{ count: number }>("SELECT count(*) AS count FROM inventory_ledger WHERE type = 'SALE'"),
-    ([row]) => row!.count
-  )
-
-/** As long as the test may take. */
-const until = <A>(look: Effect.Effect<A>, isWanted: (found: A) => boolean) =>
-  Effect.repeat(look, { until: isWanted, schedule: Schedule.spaced("200 millis") })
-
 const lagOf = (service: RunningService) =>
   Effect.map(service.call("GET", "/metrics"), ({ text }) => {
     const line = text
       .split("\n")
-      .find((each) => each.startsWith(`holdfast_consumer_lag_messages{topic="${topic}"}`))
+      .find((each) => each.startsWith(`holdfast_consumer_lag_messages{topic="${salesTopic}"}`))
     return line === undefined ? Number.NaN : Number(line.split(" ")[1])
   })
 
@@ -124,7 +105,7 @@ describe.skipIf(ownKafkaMissing !== undefined)("paid sales over Kafka", { timeou
           ["afterEffectBeforeOffset", passes],
           "test/support/failingService.ts"
         )
-        const ended = yield* until(
+        const ended = yield* lookUntil(
           Effect.raceFirst(program.ended, Effect.as(Effect.sleep("1 second"), undefined)),
           (found) => found !== undefined
         )
@@ -135,13 +116,13 @@ describe.skipIf(ownKafkaMissing !== undefined)("paid sales over Kafka", { timeou
       }
       const service = yield* startService(Redacted.value(url), environment)
       const left = orders - (yield* sold(sql))
-      yield* until(sold(sql), (count) => count > orders - left / 2)
+      yield* lookUntil(sold(sql), (count) => count > orders - left / 2)
       assert.isBelow(yield* sold(sql), orders)
       yield* kafka.stop
       yield* kafka.start
       yield* Fiber.join(publishing)
-      yield* until(sold(sql), (count) => count >= orders)
-      yield* until(lagOf(service), (lag) => lag === 0)
+      yield* lookUntil(sold(sql), (count) => count >= orders)
+      yield* lookUntil(lagOf(service), (lag) => lag === 0)
       yield* assertSoldOnce(sql, orders)
       yield* assertInvariants(url)
     })
@@ -157,7 +138,7 @@ describe.skipIf(ownKafkaMissing !== undefined)("paid sales over Kafka", { timeou
           const { messages, orders } = salesOf(6_000)
           const third = messages.length / 3
           const count = (least: number) =>
-            until(
+            lookUntil(
               Effect.scoped(Effect.flatMap(embedded.connect, sold)).pipe(
                 Effect.timeoutOrElse({ duration: "5 seconds", orElse: () => Effect.succeed(0) }),
                 Effect.catchCause(() => Effect.succeed(0))
@@ -180,7 +161,7 @@ describe.skipIf(ownKafkaMissing !== undefined)("paid sales over Kafka", { timeou
           yield* Fiber.join(publishing)
           assert.isBelow(before, orders)
           yield* count(orders)
-          yield* until(lagOf(embedded.service), (lag) => lag === 0)
+          yield* lookUntil(lagOf(embedded.service), (lag) => lag === 0)
           yield* assertSoldOnce(yield* embedded.connect, orders)
         })
       )

@@ -10,16 +10,21 @@ import { freshDatabase } from "../support/Postgres.ts"
 
 /** The dispatcher over a real PostgreSQL and a broker in memory that refuses what the test wants refused. */
 
+const dispatching = Effect.gen(function* () {
+  const { url } = yield* freshDatabase
+  const context = yield* Layer.build(
+    Layer.provideMerge(Outbox.layer, services).pipe(
+      Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 })),
+      Layer.provideMerge(MemoryBroker.layer())
+    )
+  )
+  return { context, url }
+})
+
 describe("an event that the broker refuses", () => {
   it.live("holds back its own merchant's order, and not another's of the same name", () =>
     Effect.gen(function* () {
-      const { url } = yield* freshDatabase
-      const context = yield* Layer.build(
-        Layer.provideMerge(Outbox.layer, services).pipe(
-          Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 })),
-          Layer.provideMerge(MemoryBroker.layer())
-        )
-      )
+      const { context } = yield* dispatching
       const orders = Context.get(context, Orders)
       const outbox = Context.get(context, Outbox)
       const broker = Context.get(context, Broker)
@@ -60,13 +65,7 @@ describe("an event that the broker refuses", () => {
 describe("a topic that does not exist", () => {
   it.live("is waited for, its events follow in their order, and all others go on meanwhile", () =>
     Effect.gen(function* () {
-      const { url } = yield* freshDatabase
-      const context = yield* Layer.build(
-        Layer.provideMerge(Outbox.layer, services).pipe(
-          Layer.provideMerge(Postgres.layer({ url, idleInTransactionMs: 10_000 })),
-          Layer.provideMerge(MemoryBroker.layer())
-        )
-      )
+      const { context, url } = yield* dispatching
       const outbox = Context.get(context, Outbox)
       const shop = shopOf(context)
       const { setMissing } = Context.get(context, MemoryBroker.MemoryCluster)

@@ -6,6 +6,7 @@ import { Db } from "../../src/services/Db.ts"
 import { arrays } from "../../src/services/PostgresTypes.ts"
 import { connect, dawn, services, shopOf } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
+import { recordedDb } from "../support/recordedDb.ts"
 
 /**
  * Each statement that looks into the books, on tables with many rows in several partitions and with the plan settings of
@@ -75,18 +76,9 @@ const books = Effect.gen(function* () {
   for (const statement of grow(dawn)) yield* sql.run(statement)
   for (const [name, value] of Object.entries(Postgres.plansByIndex)) yield* sql.run(`SET ${name} = ${value}`)
   const asked: Array<{ readonly statement: string; readonly parameters: ReadonlyArray<unknown> }> = []
-  const recorded = Layer.effect(
-    Db,
-    Effect.map(Db, (db) =>
-      Db.of({
-        ...db,
-        read: (merchantId, statement, parameters) => {
-          asked.push({ statement, parameters })
-          return db.read(merchantId, statement, parameters)
-        }
-      })
-    )
-  ).pipe(Layer.provide(Postgres.layer({ url })))
+  const recorded = recordedDb(Postgres.layer({ url }), (statement, parameters, way) => {
+    if (way === "read") asked.push({ statement, parameters })
+  })
   const context = yield* Layer.build(services.pipe(Layer.provideMerge(recorded)))
 
   /** What PostgreSQL does for an operation: its plan nodes, as they were executed. */
@@ -320,21 +312,12 @@ const walksMerchant = (node: Conditions): boolean =>
 /** The services of a process, and every statement of their sessions. */
 const recordedSessions = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
   const asked = new Map<string, ReadonlyArray<unknown>>()
-  const recorded = Layer.effect(
-    Db,
-    Effect.map(Db, (db) =>
-      Db.of({
-        ...db,
-        session: Effect.map(db.session, (session) => ({
-          ...session,
-          run: (statement, parameters) => {
-            if (parameters.length > 0) asked.set(statement, parameters)
-            return session.run(statement, parameters)
-          }
-        }))
-      })
-    )
-  ).pipe(Layer.provide(Postgres.layer({ url, idleInTransactionMs: 10_000 })))
+  const recorded = recordedDb(
+    Postgres.layer({ url, idleInTransactionMs: 10_000 }),
+    (statement, parameters, way) => {
+      if (way === "session" && parameters.length > 0) asked.set(statement, parameters)
+    }
+  )
   return { asked, shop: shopOf(yield* Layer.build(services.pipe(Layer.provideMerge(recorded)))) }
 })
 

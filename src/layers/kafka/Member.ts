@@ -166,7 +166,11 @@ export const subscribe: (
   yield* Effect.addFinalizer(() => Effect.ignore(leave(life)))
   yield* Effect.forkScoped(coordinate(life))
   yield* Effect.forkScoped(keepFetching(life))
-  yield* Effect.forkScoped(watchTopics(life))
+  const lookEveryMs = Math.min(topicsEveryMs, life.options.timings.heartbeatMs * 5)
+  yield* Effect.forkScoped(watchTopics(life, lookEveryMs))
+  yield* Effect.forkScoped(
+    Effect.forever(Effect.andThen(Effect.sleep(lookEveryMs), Effect.ignore(commitPassed(life))))
+  )
   return yield* subscriptionOf({
     holdings: life.holdings,
     assignment: life.assignment,
@@ -663,13 +667,11 @@ const leave = Effect.fnUntraced(function* (life: Life) {
 })
 
 /** Topics may come, or get more partitions; whoever leads the group then has it deal anew. */
-const watchTopics = Effect.fnUntraced(function* (life: Life) {
-  const everyMs = Math.min(topicsEveryMs, life.options.timings.heartbeatMs * 5)
+const watchTopics = Effect.fnUntraced(function* (life: Life, everyMs: number) {
   for (;;) {
     yield* Effect.sleep(everyMs)
     const names = [...new Set([offsetsTopic, ...life.topics, ...(life.dealt?.keys() ?? [])])]
     // An outage is the others' to tell of.
-    yield* Effect.ignore(commitPassed(life))
     const refreshed = yield* Effect.exit(life.data.refresh(names))
     if (Exit.isFailure(refreshed)) continue
     yield* noteMissing(life)

@@ -3,8 +3,9 @@ import type { Socket } from "node:net"
 import { decodeFetch, fetchVersion } from "./FetchAnswer.ts"
 
 /**
- * What we use of kafkajs 2.2.4: its wire protocol, connections, TLS and SASL, which lie below its public clients. The clients themselves are not used (docs/decisions/0010): what they do wrong cannot be seen from outside,
- * and they keep fewer promises than our port makes. The version is pinned exactly, as these paths are not its API.
+ * What we use of kafkajs 2.2.4: its wire protocol, connections, TLS and SASL, which lie below its public clients. The
+ * clients themselves are not used (docs/decisions/0010): what they do wrong cannot be seen from outside, and they keep
+ * fewer promises than our port makes. The version is pinned exactly, as these paths are not its API.
  */
 
 const load = createRequire(import.meta.url) as (path: string) => unknown

@@ -36,24 +36,21 @@ export const encodeProduce = async (
   timeoutMs: number,
   timestamp: number
 ): Promise<Buffer> => {
-  const byTopic = new Map<string, Array<OutgoingBatch>>()
-  for (const batch of batches) {
-    const of = byTopic.get(batch.topic)
-    if (of === undefined) byTopic.set(batch.topic, [batch])
-    else of.push(batch)
-  }
+  // All at once: compressing is done beside this thread.
+  const encoded = await Promise.all(
+    batches.map(async ({ partition, records, topic }) => ({
+      topic,
+      partition,
+      bytes: await encodeBatch(records, timestamp)
+    }))
+  )
+  const byTopic = Map.groupBy(encoded, ({ topic }) => topic)
   const head = Buffer.alloc(12)
   head.writeInt16BE(-1, 0) // no transaction
   head.writeInt16BE(allInSyncReplicas, 2)
   head.writeInt32BE(timeoutMs, 4)
   head.writeInt32BE(byTopic.size, 8)
   const parts: Array<Buffer> = [head]
-  // All at once: compressing is done beside this thread.
-  const encoded = new Map(
-    await Promise.all(
-      batches.map(async (batch) => [batch, await encodeBatch(batch.records, timestamp)] as const)
-    )
-  )
   for (const [topic, of] of byTopic) {
     const name = Buffer.from(topic)
     const topicHead = Buffer.alloc(6 + name.length)
@@ -61,12 +58,11 @@ export const encodeProduce = async (
     name.copy(topicHead, 2)
     topicHead.writeInt32BE(of.length, 2 + name.length)
     parts.push(topicHead)
-    for (const each of of) {
-      const batch = encoded.get(each)!
+    for (const { bytes, partition } of of) {
       const partitionHead = Buffer.alloc(8)
-      partitionHead.writeInt32BE(each.partition, 0)
-      partitionHead.writeInt32BE(batch.length, 4)
-      parts.push(partitionHead, batch)
+      partitionHead.writeInt32BE(partition, 0)
+      partitionHead.writeInt32BE(bytes.length, 4)
+      parts.push(partitionHead, bytes)
     }
   }
   return Buffer.concat(parts)

@@ -329,4 +329,4 @@ export const load: Effect.Effect<Settings, ConfigurationInvalid> = Effect.gen(fu
 })
 
 /** The schema's own words, without the path that the variable's name says better. */
-const reasonOf = (error: Config.ConfigError): string => error.message.split("\n")[0]!.trim()
+const reasonOf = ({ cause }: Config.ConfigError): string => cause.message.split("\n")[0]!.trim()

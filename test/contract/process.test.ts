@@ -50,6 +50,7 @@ describe("the program", { timeout }, () => {
           `${name} in ${lines.join("\n")}`
         )
       }
+      assert.include(lines, "holdfast: SWEEP_INTERVAL_MS: must be a whole number")
       assert.isTrue(lines.some((line) => line.startsWith(`holdfast: ROLES: there is no role "chef"`)))
       assert.isTrue(
         lines.every((line) => /^holdfast: [A-Z_]+: .+/.test(line)),

@@ -1,11 +1,10 @@
 import { Effect, Result, Schema } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
 import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
 import { timestamp } from "../schema/Time.ts"
 import { Movements } from "../services/Movements.ts"
 import { answer } from "./Answer.ts"
-import { Api } from "./Api.ts"
+import { routesOf } from "./Calls.ts"
 import {
   BulkAnswer,
   type BulkResult,
@@ -21,12 +20,11 @@ import { defaultExpiresIn } from "./OrdersApi.ts"
 import { type Failing, ValidationFailed, badFields, problemOf } from "./Problem.ts"
 import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./VariantsHandlers.ts"
 
-export const BulkHandlers = HttpApiBuilder.group(
-  Api,
+export const BulkHandlers = routesOf(
   "bulk",
-  Effect.fnUntraced(function* (handlers) {
+  Effect.gen(function* () {
     const movements = yield* Movements
-    return handlers.handleAll({
+    return {
       bulk: Effect.fnUntraced(function* ({ payload: { mode, operations } }) {
         const rows = operations.map(readRow)
         const bad = rows.flatMap((row) => (Result.isFailure(row) ? row.failure.errors : []))
@@ -62,7 +60,7 @@ export const BulkHandlers = HttpApiBuilder.group(
         })
         return answer(CountAnswer, { counts: posted.answer.counts }, { replayed: posted.replayed })
       })
-    })
+    }
   })
 )
 

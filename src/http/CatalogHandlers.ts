@@ -1,5 +1,4 @@
 import { Effect } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
 import type { EnsureItem, ItemAnswer, LocationAnswer, Posted } from "../schema/Posting.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Catalog } from "../services/Catalog.ts"
@@ -7,7 +6,7 @@ import { Discrepancies, type Discrepancy } from "../services/Discrepancies.ts"
 import { Movements } from "../services/Movements.ts"
 import { type Stock, Stocks } from "../services/Stocks.ts"
 import { answer } from "./Answer.ts"
-import { Api } from "./Api.ts"
+import { routesOf } from "./Calls.ts"
 import {
   DiscrepancyList,
   type DiscrepancyView,
@@ -23,15 +22,14 @@ import { CurrentCaller } from "./Contract.ts"
 import { MovementList, movementFilter } from "./VariantsApi.ts"
 import { movementView } from "./VariantsHandlers.ts"
 
-export const CatalogHandlers = HttpApiBuilder.group(
-  Api,
+export const CatalogHandlers = routesOf(
   "catalog",
-  Effect.fnUntraced(function* (handlers) {
+  Effect.gen(function* () {
     const catalog = yield* Catalog
     const discrepancies = yield* Discrepancies
     const movements = yield* Movements
     const stocks = yield* Stocks
-    return handlers.handleAll({
+    return {
       createItem: Effect.fnUntraced(function* ({ payload }) {
         return ensured(yield* catalog.ensureItem(yield* CurrentCaller, { ...payload, kind: "PRODUCT" }))
       }),
@@ -97,7 +95,7 @@ export const CatalogHandlers = HttpApiBuilder.group(
           { replayed: posted.replayed }
         )
       })
-    })
+    }
   })
 )
 

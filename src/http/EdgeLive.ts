@@ -12,9 +12,10 @@ import {
   Tracer
 } from "effect"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
-import { HttpApiError } from "effect/http-api"
 import { isUtf8 } from "node:buffer"
 import { hash } from "node:crypto"
+import { IncomingMessage } from "node:http"
+import type { Principal } from "../schema/Principal.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
 import { CurrentCaller, Edge, RequiredPermission, maxLines } from "./Contract.ts"
@@ -26,7 +27,6 @@ import {
   PayloadTooLarge,
   UnsupportedMediaType,
   ValidationFailed,
-  badFields,
   isFailing,
   problemOf
 } from "./Problem.ts"
@@ -51,6 +51,11 @@ const refusals = Metric.counter("holdfast_refusals_total", {
   description: "Requests that were refused, by the failure that they were answered with",
   incremental: true
 })
+
+type Handled = Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>
+
+/** What a call was sent: a JSON object within its limits, as its text; empty where a call takes none. */
+export class RequestBody extends Context.Service<RequestBody, string>()("holdfast/http/RequestBody") {}
 
 /** What surrounds every call of the contract. Failures of all kinds leave as problems, with the request's id. */
 export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentication> =>
@@ -81,28 +86,39 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
           annotate("holdfast.request_id", requestId)
           let merchant: string | undefined
 
-          const answered = Effect.gen(function* () {
-            const principal = yield* authentication.authenticate(request.headers["authorization"])
-            if (!principal.permissions.has(permission)) return yield* new Forbidden({ permission })
-            const body = endpoint.method === "GET" ? "" : yield* bodyOf(request)
-            const idempotency = yield* idempotencyOf(request, body)
+          const enter = (principal: Principal, body: string): Handled => {
+            const idempotency = idempotencyOf(request, body)
+            if (idempotency instanceof ValidationFailed) return Effect.fail(idempotency)
             const { merchantId } = principal
-            merchant = merchantId
-            annotate("holdfast.merchant_id", merchantId)
-            return yield* Effect.provideService(
-              Effect.annotateLogs(handle, { requestId, merchantId }),
-              CurrentCaller,
-              {
-                principal,
-                merchantId,
-                actor: principal.subject,
-                requestId,
-                deadline: startedAt + options.requestTimeoutMs,
-                ...(traceparent === undefined ? {} : { traceparent }),
-                ...(idempotency === undefined ? {} : { idempotency })
-              }
+            const caller = {
+              principal,
+              merchantId,
+              actor: principal.subject,
+              requestId,
+              deadline: startedAt + options.requestTimeoutMs,
+              ...(traceparent === undefined ? {} : { traceparent }),
+              ...(idempotency === undefined ? {} : { idempotency })
+            }
+            const annotations = { ...fiber.getRef(References.CurrentLogAnnotations), requestId, merchantId }
+            return Effect.updateContext(handle, (context: Context.Context<never>) =>
+              Context.add(
+                Context.add(Context.add(context, CurrentCaller, caller), RequestBody, body),
+                References.CurrentLogAnnotations,
+                annotations
+              )
             )
-          })
+          }
+          const answered: Handled = Effect.flatMap(
+            authentication.authenticate(request.headers["authorization"]),
+            (principal): Handled => {
+              if (!principal.permissions.has(permission)) return Effect.fail(new Forbidden({ permission }))
+              merchant = principal.merchantId
+              annotate("holdfast.merchant_id", merchant)
+              return endpoint.method === "GET"
+                ? enter(principal, "")
+                : Effect.flatMap(bodyOf(request), (body) => enter(principal, body))
+            }
+          )
           const logged = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>
             Effect.annotateLogs(effect, {
               requestId,
@@ -165,58 +181,72 @@ const countRefusal = (reason: string): Effect.Effect<void> => {
 }
 
 /** The body, read once within its limit. It must be a JSON object; what is in it is the schema's business. */
-const bodyOf = Effect.fnUntraced(function* (request: HttpServerRequest.HttpServerRequest) {
+const bodyOf = (
+  request: HttpServerRequest.HttpServerRequest
+): Effect.Effect<string, PayloadTooLarge | UnsupportedMediaType | ValidationFailed> => {
   const contentType = request.headers["content-type"]
   const encoding = request.headers["content-encoding"]
   if (
     (contentType !== undefined && !/^application\/json\s*(;|$)/i.test(contentType)) ||
     (encoding !== undefined && encoding !== "identity")
   ) {
-    return yield* new UnsupportedMediaType()
+    return Effect.fail(new UnsupportedMediaType())
   }
-  if (Number(request.headers["content-length"] ?? 0) > bodyLimitBytes) {
-    return yield* new PayloadTooLarge({ limitBytes: bodyLimitBytes })
-  }
-  const text = yield* Effect.mapError(request.text, () => new PayloadTooLarge({ limitBytes: bodyLimitBytes }))
-  // What is not UTF-8 was decoded to this character: two ids that differ would become one.
-  const garbled = text.includes("\uFFFD") && !isUtf8(yield* Effect.orDie(request.arrayBuffer))
-  const defect = garbled ? "must be UTF-8" : checkJson(text, entriesMax)
-  if (defect !== undefined) {
-    return yield* new ValidationFailed({ errors: [{ path: "body", message: defect }] })
-  }
-  return text
-})
+  if (Number(request.headers["content-length"] ?? 0) > bodyLimitBytes) return tooLarge
+  return Effect.flatMap(bytesOf(request), (bytes) => {
+    const text = decoder.decode(bytes)
+    // What is not UTF-8 was decoded to this character: two ids that differ would become one.
+    const garbled = text.includes("\uFFFD") && !isUtf8(bytes)
+    const defect = garbled ? "must be UTF-8" : checkJson(text, entriesMax)
+    return defect === undefined
+      ? Effect.succeed(text)
+      : Effect.fail(new ValidationFailed({ errors: [{ path: "body", message: defect }] }))
+  })
+}
+const decoder = new TextDecoder()
+const tooLarge = Effect.suspend(() => Effect.fail(new PayloadTooLarge({ limitBytes: bodyLimitBytes })))
+
+/**
+ * A body whose length was told, and is within the limit, is taken from Node as it comes: `request.arrayBuffer` watches
+ * a stream of any length and kind until it is closed, which takes 20 µs longer. Node reads no further than the length.
+ */
+const bytesOf = (
+  request: HttpServerRequest.HttpServerRequest
+): Effect.Effect<Uint8Array, PayloadTooLarge> => {
+  const { headers, source } = request
+  return source instanceof IncomingMessage &&
+    headers["content-length"] !== undefined &&
+    headers["expect"] === undefined &&
+    headers["upgrade"] === undefined
+    ? Effect.callback((resume) => {
+        const chunks: Array<Buffer> = []
+        const onData = (chunk: Buffer): unknown => chunks.push(chunk)
+        const onEnd = (): void =>
+          resume(Effect.succeed(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)))
+        source.on("data", onData).on("end", onEnd)
+        // Whoever goes away before the end is nobody to answer: the server interrupts their request.
+        return Effect.sync(() => source.off("data", onData).off("end", onEnd).destroy())
+      })
+    : Effect.matchEffect(request.arrayBuffer, {
+        onFailure: () => tooLarge,
+        onSuccess: (buffer) => Effect.succeed(new Uint8Array(buffer))
+      })
+}
 
 /** An Idempotency-Key covers the method, the path and the raw body. */
-const idempotencyOf = Effect.fnUntraced(function* (
-  request: HttpServerRequest.HttpServerRequest,
-  body: string
-) {
+const idempotencyOf = (request: HttpServerRequest.HttpServerRequest, body: string) => {
   const key = request.headers["idempotency-key"]
   if (key === undefined || request.method === "GET") return undefined
   if (key.length === 0 || key.length > idempotencyKeyLengthMax || !/^[\x20-\x7e]*$/.test(key)) {
     const message = `must have from 1 to ${idempotencyKeyLengthMax} printable ASCII characters`
-    return yield* new ValidationFailed({ errors: [{ path: "headers.idempotency-key", message }] })
+    return new ValidationFailed({ errors: [{ path: "headers.idempotency-key", message }] })
   }
   return { key, fingerprint: hash("sha256", `${request.method} ${request.url}\n${body}`) }
-})
+}
 
 const failureOf = (cause: Cause.Cause<unknown>): Failing | undefined => {
   const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-  if (isFailing(error)) return error
-  if (
-    HttpApiError.HttpApiSchemaError.is(error) &&
-    error.kind !== "Body" &&
-    error.kind !== "ResponseHeaders"
-  ) {
-    const slot = { Params: "path", Query: "query", Headers: "headers", Payload: "body" }[
-      error.kind as "Params"
-    ]
-    return new ValidationFailed({
-      errors: badFields(error.cause.issue, slot)
-    })
-  }
-  return undefined
+  return isFailing(error) ? error : undefined
 }
 
 export const problemResponse = (

@@ -1,11 +1,10 @@
 import { Clock, Effect } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
 import { ReservationFailed } from "../schema/Failure.ts"
 import { timestamp } from "../schema/Time.ts"
 import { Availability } from "../services/Availability.ts"
 import { type Reservation, Reservations } from "../services/Reservations.ts"
 import { answer, enveloped } from "./Answer.ts"
-import { Api } from "./Api.ts"
+import { routesOf } from "./Calls.ts"
 import { CurrentCaller } from "./Contract.ts"
 import {
   AvailabilityOfItems,
@@ -18,13 +17,12 @@ import {
   defaultExpiresIn
 } from "./OrdersApi.ts"
 
-export const OrdersHandlers = HttpApiBuilder.group(
-  Api,
+export const OrdersHandlers = routesOf(
   "orders",
-  Effect.fnUntraced(function* (handlers) {
+  Effect.gen(function* () {
     const reservations = yield* Reservations
     const availability = yield* Availability
-    return handlers.handleAll({
+    return {
       checkAvailability: Effect.fnUntraced(function* ({ payload }) {
         const { merchantId } = yield* CurrentCaller
         const at = yield* Clock.currentTimeMillis
@@ -136,7 +134,7 @@ export const OrdersHandlers = HttpApiBuilder.group(
           meta: { timestamp: timestamp(yield* Clock.currentTimeMillis) }
         })
       })
-    })
+    }
   })
 )
 

@@ -7,7 +7,6 @@ import {
   type HttpServerRequest,
   HttpServerResponse
 } from "effect/http"
-import { HttpApiBuilder } from "effect/http-api"
 import { nextUuid } from "../services/Uuid.ts"
 import { Api } from "./Api.ts"
 import { BulkHandlers } from "./BulkHandlers.ts"
@@ -42,12 +41,16 @@ const farewellMs = 500
 /** Ids have up to 128 characters, each up to 12 when percent-encoded. */
 const maxParamLength = 128 * 12
 
-const api = HttpApiBuilder.layer(Api).pipe(
-  Layer.provide([OrdersHandlers, VariantsHandlers, WarehouseHandlers, CatalogHandlers, BulkHandlers])
+const calls = Layer.mergeAll(
+  OrdersHandlers,
+  VariantsHandlers,
+  WarehouseHandlers,
+  CatalogHandlers,
+  BulkHandlers
 )
 
 const contractOf = (options: ServerOptions) => {
-  const contract = api.pipe(Layer.provide(EdgeLive.layer(options)))
+  const contract = calls.pipe(Layer.provide(EdgeLive.layer(options)))
   return options.contract ? contract : (Layer.empty as typeof contract)
 }
 

@@ -1,5 +1,4 @@
 import { Effect } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
 import { MomentInFuture } from "../schema/Failure.ts"
 import type { AdjustStock as AdjustCommand, Answers, ChangeType } from "../schema/Posting.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
@@ -7,7 +6,7 @@ import { Availability, type ItemThen, type ItemView, type StockView } from "../s
 import { type Movement, Movements } from "../services/Movements.ts"
 import { Reservations } from "../services/Reservations.ts"
 import { answer } from "./Answer.ts"
-import { Api } from "./Api.ts"
+import { routesOf } from "./Calls.ts"
 import { CurrentCaller } from "./Contract.ts"
 import { defaultExpiresIn } from "./OrdersApi.ts"
 import { ValidationFailed } from "./Problem.ts"
@@ -26,14 +25,13 @@ import {
   movementFilter
 } from "./VariantsApi.ts"
 
-export const VariantsHandlers = HttpApiBuilder.group(
-  Api,
+export const VariantsHandlers = routesOf(
   "variants",
-  Effect.fnUntraced(function* (handlers) {
+  Effect.gen(function* () {
     const availability = yield* Availability
     const movements = yield* Movements
     const reservations = yield* Reservations
-    return handlers.handleAll({
+    return {
       getVariants: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
         const wanted = [...new Set(query.productVariantIds.split(",").filter((id) => id !== ""))]
@@ -98,7 +96,7 @@ export const VariantsHandlers = HttpApiBuilder.group(
         const page = yield* movements.ofVariant(merchantId, params.productVariantId, movementFilter(query))
         return answer(MovementList, { ...page, data: page.data.map(movementView) })
       })
-    })
+    }
   })
 )
 

@@ -1,21 +1,19 @@
 import { Effect } from "effect"
-import { HttpApiBuilder } from "effect/http-api"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Availability } from "../services/Availability.ts"
 import { Reservations } from "../services/Reservations.ts"
 import { answer } from "./Answer.ts"
-import { Api } from "./Api.ts"
+import { routesOf } from "./Calls.ts"
 import { CurrentCaller } from "./Contract.ts"
 import { ReleasedOrder, defaultExpiresIn } from "./OrdersApi.ts"
 import { AllocatedOrder, SkuView } from "./WarehouseApi.ts"
 
-export const WarehouseHandlers = HttpApiBuilder.group(
-  Api,
+export const WarehouseHandlers = routesOf(
   "warehouse",
-  Effect.fnUntraced(function* (handlers) {
+  Effect.gen(function* () {
     const availability = yield* Availability
     const reservations = yield* Reservations
-    return handlers.handleAll({
+    return {
       reserveSkus: Effect.fnUntraced(function* ({ payload }) {
         const posted = yield* reservations.reserve(yield* CurrentCaller, {
           orderId: payload.orderId,
@@ -73,6 +71,6 @@ export const WarehouseHandlers = HttpApiBuilder.group(
           lastWmsSyncAt: null
         })
       })
-    })
+    }
   })
 )

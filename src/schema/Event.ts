@@ -14,7 +14,7 @@ export interface OutboxEvent {
   readonly merchantId: string
   readonly at: number
   readonly requestId: string
-  readonly traceparent?: string
+  readonly traceparent?: string | undefined
   readonly data: Readonly<Record<string, unknown>>
 }
 

@@ -251,27 +251,27 @@ export const open = Effect.fnUntraced(function* (
   if (needs.tracking.size > 0) {
     read(readTracking, columns(needs.tracking.values()), (values) => {
       const row = trackingOf(values)
-      books.tracking.set(keyOf(row.merchantId, row.trackingKey), row)
+      books.tracking.set(row.merchantId, row.trackingKey, row)
     })
   }
   if (needs.idempotency.size > 0) {
     const since = parameter("timestamptz", at - idempotencyAgeMs)
     read(readIdempotency, [...columns(needs.idempotency.values()), since], (values) => {
       const row = idempotencyOf(values)
-      books.idempotency.set(keyOf(row.merchantId, row.idempotencyKey), row)
+      books.idempotency.set(row.merchantId, row.idempotencyKey, row)
     })
   }
   if (needs.merchants.size > 0) {
     read(readLocations, [arrays.text([...needs.merchants])], (values) => {
       const row = locationOf(values)
       books.merchants.add(row.merchantId)
-      books.locations.set(keyOf(row.merchantId, row.locationId), row)
+      books.locations.set(row.merchantId, row.locationId, row)
     })
   }
   if (needs.discrepancies.size > 0) {
     read(readDiscrepancies, columns(needs.discrepancies.values()), (values) => {
       const discrepancy = discrepancyOf(values)
-      books.discrepancies.set(keyOf(discrepancy.merchantId, discrepancy.discrepancyId), discrepancy)
+      books.discrepancies.set(discrepancy.merchantId, discrepancy.discrepancyId, discrepancy)
       if (discrepancy.itemId !== null) {
         needs.items.set(keyOf(discrepancy.merchantId, discrepancy.itemId), [
           discrepancy.merchantId,
@@ -316,7 +316,7 @@ export const open = Effect.fnUntraced(function* (
     const subjects = subjectsOf(postings, books)
     if (subjects.length > 0) {
       for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
-        books.open.set(openKey(merchantId as string, subject as string, kind as DiscrepancyKind), true)
+        books.open.set(merchantId as string, openKey(subject as string, kind as DiscrepancyKind), true)
       }
     }
   }
@@ -355,8 +355,7 @@ const subjectsOf = (
       }
       for (const { lines } of books.reservationsOf(caller.merchantId, operation.orderId)) {
         for (const { merchantId, open, stockId } of lines) {
-          const stock =
-            open > 0 && stockId !== null ? books.stocks.get(keyOf(merchantId, stockId)) : undefined
+          const stock = open > 0 && stockId !== null ? books.stocks.get(merchantId, stockId) : undefined
           if (stock !== undefined && stock.lotExpiresAt !== null && stock.lotExpiresAt <= at) {
             subjects.push([merchantId, stock.stockId])
           }

@@ -1,7 +1,7 @@
 import { Effect } from "effect"
 import type { Posting } from "../schema/Posting.ts"
 import type { Session } from "./Db.ts"
-import { type Books, type MovedRow, type StockTruth, keyOf } from "./decide/Books.ts"
+import { type Books, type MovedRow, type StockTruth } from "./decide/Books.ts"
 import { columnsOf, lines, rowOf } from "./LedgerTables.ts"
 import { arrays } from "./PostgresTypes.ts"
 
@@ -52,26 +52,35 @@ export const readTruths = Effect.fnUntraced(function* (
   )
   for (const [merchantId, stockId, ...figures] of truths) {
     const [onHand, reserved, unallocatable, sequence, recordedAt, open] = figures as ReadonlyArray<number>
-    books.truths.set(keyOf(merchantId as string, stockId as string), {
-      onHand,
-      reserved,
-      unallocatable,
-      sequence,
-      recordedAt,
-      open
-    } as StockTruth)
+    books.truths.set(
+      merchantId as string,
+      stockId as string,
+      {
+        onHand,
+        reserved,
+        unallocatable,
+        sequence,
+        recordedAt,
+        open
+      } as StockTruth
+    )
   }
   for (const [merchantId, reservationId, stockId, open, sold, returned] of movements) {
-    books.append(books.moved, keyOf(merchantId as string, reservationId as string), {
-      stockId,
-      open,
-      sold,
-      returned
-    } as MovedRow)
+    books.append(
+      books.moved,
+      merchantId as string,
+      reservationId as string,
+      {
+        stockId,
+        open,
+        sold,
+        returned
+      } as MovedRow
+    )
   }
   for (const values of orphans) {
     const line = lineOf(values)
-    books.append(books.orphans, keyOf(line.merchantId, line.reservationId), line)
+    books.append(books.orphans, line.merchantId, line.reservationId, line)
   }
 })
 

@@ -23,7 +23,7 @@ import type {
   Refusal
 } from "../schema/Posting.ts"
 import { Db, type Session, StatementFailed } from "./Db.ts"
-import type { Books } from "./decide/Books.ts"
+import { type Books, keyOf } from "./decide/Books.ts"
 import { type Verdict, decide } from "./decide/decide.ts"
 import { FailPoint } from "./FailPoint.ts"
 import * as LedgerStore from "./LedgerStore.ts"
@@ -363,7 +363,9 @@ const attemptBatch = Effect.fnUntraced(function* (
     yield* lane.failPoint("afterCommitBeforeReply")
   }
   for (const merchantId of books.merchants) lane.known.add(merchantId)
-  for (const location of books.locations.keys()) lane.known.add(location)
+  for (const { locationId, merchantId } of books.locations.values()) {
+    lane.known.add(keyOf(merchantId, locationId))
+  }
   yield* measure(clock, entries, verdicts, startedAt)
   yield* countReservations(books)
   return verdicts

@@ -2,6 +2,7 @@ import type { OutboxEvent } from "../../src/schema/Event.ts"
 import type { AnyRefusal, Answer, Caller, Command, ItemRef, Posting } from "../../src/schema/Posting.ts"
 import {
   Books,
+  ByMerchant,
   type DiscrepancyRow,
   type IdempotencyRow,
   type ItemRow,
@@ -73,24 +74,25 @@ export class MemoryStore {
     for (const [merchant, orderId] of needs.orders.values()) {
       for (const reservation of this.reservationsOf(merchant, orderId)) books.addReservation(reservation)
     }
-    for (const key of needs.tracking.keys()) {
+    for (const [key, [merchant, trackingKey]] of needs.tracking) {
       const row = this.tracking.get(key)
-      if (row !== undefined) books.tracking.set(key, { ...row })
+      if (row !== undefined) books.tracking.set(merchant, trackingKey, { ...row })
     }
-    for (const key of needs.idempotency.keys()) {
+    for (const [key, [merchant, idempotencyKey]] of needs.idempotency) {
       const row = this.idempotency.get(key)
-      if (row !== undefined && row.createdAt > at - idempotencyAgeMs) books.idempotency.set(key, { ...row })
+      if (row !== undefined && row.createdAt > at - idempotencyAgeMs)
+        books.idempotency.set(merchant, idempotencyKey, { ...row })
     }
-    for (const [key, location] of this.locations) {
+    for (const location of this.locations.values()) {
       if (!needs.merchants.has(location.merchantId)) continue
       books.merchants.add(location.merchantId)
-      books.locations.set(key, { ...location })
+      books.locations.set(location.merchantId, location.locationId, { ...location })
     }
     const wanted = new Set(needs.items.keys())
     for (const key of needs.discrepancies.keys()) {
       const row = this.discrepancies.get(key)
       if (row === undefined) continue
-      books.discrepancies.set(key, { ...row })
+      books.discrepancies.set(row.merchantId, row.discrepancyId, { ...row })
       if (row.itemId !== null) wanted.add(keyOf(row.merchantId, row.itemId))
     }
     for (const reservations of books.reservationsOfOrder.values()) {
@@ -110,7 +112,7 @@ export class MemoryStore {
     }
     // More than the batch may meet, which is all that LedgerStore asks for.
     for (const { kind, merchantId: merchant, status, subject } of this.discrepancies.values()) {
-      if (status === "OPEN") books.open.set(openKey(merchant, subject, kind), true)
+      if (status === "OPEN") books.open.set(merchant, openKey(subject, kind), true)
     }
     return books
   }
@@ -310,8 +312,9 @@ export const snapshotOf = (books: Books): string =>
       ...Object.values(books.written),
       ...Object.values(books.changed)
     ].map((rows) =>
-      rows instanceof Map
+      rows instanceof ByMerchant
         ? [...rows]
+            .map(([merchant, id, row]) => [keyOf(merchant, id), row] as const)
             .filter(([, row]) => !Array.isArray(row) || row.length > 0)
             .sort(([a], [b]) => (a < b ? -1 : 1))
         : [...rows]

@@ -193,28 +193,63 @@ export interface MovedRow {
 /** A key inside one merchant. Ids hold no control characters, so that the separator cannot be forged. */
 export const keyOf = (merchantId: string, id: string): string => `${merchantId}\u001f${id}`
 
-export const openKey = (merchantId: string, subject: string, kind: DiscrepancyKind): string =>
-  keyOf(merchantId, `${subject} ${kind}`)
+export const openKey = (subject: string, kind: DiscrepancyKind): string => `${subject} ${kind}`
+
+/**
+ * What a merchant has, by names or ids that are its own. Of items and stocks a posting asks many times, and a name joined
+ * with its merchant's (`keyOf`) would be copied and hashed each time.
+ */
+export class ByMerchant<V> {
+  readonly #merchants = new Map<string, Map<string, V>>()
+
+  get(merchantId: string, id: string): V | undefined {
+    return this.#merchants.get(merchantId)?.get(id)
+  }
+
+  has(merchantId: string, id: string): boolean {
+    return this.get(merchantId, id) !== undefined
+  }
+
+  set(merchantId: string, id: string, value: V): void {
+    const own = this.#merchants.get(merchantId)
+    if (own === undefined) this.#merchants.set(merchantId, new Map([[id, value]]))
+    else own.set(id, value)
+  }
+
+  delete(merchantId: string, id: string): void {
+    this.#merchants.get(merchantId)?.delete(id)
+  }
+
+  *values(): Generator<V> {
+    for (const own of this.#merchants.values()) yield* own.values()
+  }
+
+  *[Symbol.iterator](): Generator<readonly [merchantId: string, id: string, value: V]> {
+    for (const [merchantId, own] of this.#merchants) {
+      for (const [id, value] of own) yield [merchantId, id, value]
+    }
+  }
+}
 
 export class Books {
   readonly merchants = new Set<string>()
-  readonly locations = new Map<string, LocationRow>()
-  readonly items = new Map<string, ItemRow>()
-  readonly itemsByVariant = new Map<string, ItemRow>()
-  readonly itemsBySku = new Map<string, ItemRow>()
-  readonly stocks = new Map<string, StockRow>()
-  readonly stocksOfItem = new Map<string, Array<StockRow>>()
-  readonly reservationsOfOrder = new Map<string, Array<ReservationRow>>()
-  readonly tracking = new Map<string, TrackingRow>()
-  readonly idempotency = new Map<string, IdempotencyRow>()
-  readonly discrepancies = new Map<string, DiscrepancyRow>()
+  readonly locations = new ByMerchant<LocationRow>()
+  readonly items = new ByMerchant<ItemRow>()
+  readonly itemsByVariant = new ByMerchant<ItemRow>()
+  readonly itemsBySku = new ByMerchant<ItemRow>()
+  readonly stocks = new ByMerchant<StockRow>()
+  readonly stocksOfItem = new ByMerchant<Array<StockRow>>()
+  readonly reservationsOfOrder = new ByMerchant<Array<ReservationRow>>()
+  readonly tracking = new ByMerchant<TrackingRow>()
+  readonly idempotency = new ByMerchant<IdempotencyRow>()
+  readonly discrepancies = new ByMerchant<DiscrepancyRow>()
   /** The discrepancies that are open, by subject and kind, as far as the batch may open one of its own. */
-  readonly open = new Map<string, true>()
+  readonly open = new ByMerchant<true>()
 
   /** For repairs: the ledger's side of stocks and of reservations, and lines whose reservation is gone. */
-  readonly truths = new Map<string, StockTruth>()
-  readonly moved = new Map<string, Array<MovedRow>>()
-  readonly orphans = new Map<string, Array<LineRow>>()
+  readonly truths = new ByMerchant<StockTruth>()
+  readonly moved = new ByMerchant<Array<MovedRow>>()
+  readonly orphans = new ByMerchant<Array<LineRow>>()
 
   /** What the batch writes. A row that is new is inserted as it stands in the end, and never updated. */
   readonly written = {
@@ -277,13 +312,16 @@ export class Books {
       const reservation = row as unknown as ReservationRow
       if (!this.statusBefore.has(reservation)) this.statusBefore.set(reservation, reservation.status)
     }
-    const before: Partial<R> = {}
-    for (const field in patch) before[field] = row[field]
     const first = !kind.has(row)
-    kind.add(row)
-    Object.assign(row, patch)
+    if (first) kind.add(row)
+    const before: Array<R[keyof R]> = []
+    for (const field in patch) {
+      before.push(row[field])
+      row[field] = patch[field]!
+    }
     this.#journal.push(() => {
-      Object.assign(row, before)
+      let index = 0
+      for (const field in patch) row[field] = before[index++] as R[typeof field]
       if (first) kind.delete(row)
     })
   }
@@ -298,30 +336,55 @@ export class Books {
     }
   }
 
-  index<V>(map: Map<string, V>, key: string, value: V): void {
-    const before = map.get(key)
-    map.set(key, value)
-    this.#journal.push(() => (before === undefined ? map.delete(key) : map.set(key, before)))
+  /** A new item, which is found by its names from now on. */
+  insertItem(item: ItemRow): void {
+    const { itemId, merchantId } = item
+    this.written.items.add(item)
+    this.items.set(merchantId, itemId, item)
+    this.#journal.push(() => {
+      this.written.items.delete(item)
+      this.items.delete(merchantId, itemId)
+    })
   }
 
-  unindex<V>(map: Map<string, V>, key: string): void {
-    const before = map.get(key)
+  /** A new stock, which is one of its item's from now on. */
+  insertStock(stock: StockRow): void {
+    const { itemId, merchantId, stockId } = stock
+    const ofItem = listOf(this.stocksOfItem, merchantId, itemId)
+    this.written.stocks.add(stock)
+    this.stocks.set(merchantId, stockId, stock)
+    ofItem.push(stock)
+    this.#journal.push(() => {
+      ofItem.pop()
+      this.stocks.delete(merchantId, stockId)
+      this.written.stocks.delete(stock)
+    })
+  }
+
+  index<V>(index: ByMerchant<V>, merchantId: string, id: string, value: V): void {
+    const before = index.get(merchantId, id)
+    index.set(merchantId, id, value)
+    this.#journal.push(() =>
+      before === undefined ? index.delete(merchantId, id) : index.set(merchantId, id, before)
+    )
+  }
+
+  unindex<V>(index: ByMerchant<V>, merchantId: string, id: string): void {
+    const before = index.get(merchantId, id)
     if (before === undefined) return
-    map.delete(key)
-    this.#journal.push(() => map.set(key, before))
+    index.delete(merchantId, id)
+    this.#journal.push(() => index.set(merchantId, id, before))
   }
 
-  append<V>(map: Map<string, Array<V>>, key: string, value: V): void {
-    let list = map.get(key)
-    if (list === undefined) map.set(key, (list = []))
-    const target = list
-    target.push(value)
-    this.#journal.push(() => target.pop())
+  append<V>(index: ByMerchant<Array<V>>, merchantId: string, id: string, value: V): void {
+    const list = listOf(index, merchantId, id)
+    list.push(value)
+    this.#journal.push(() => list.pop())
   }
 
   track(row: TrackingRow): void {
     this.insert(this.written.tracking, row)
-    this.index(this.tracking, keyOf(row.merchantId, row.trackingKey), row)
+    this.index(this.tracking, row.merchantId, row.trackingKey, row)
   }
 
   forget(row: TrackingRow): void {
@@ -334,49 +397,52 @@ export class Books {
       rows.splice(place, 1)
       this.#journal.push(() => rows.splice(place, 0, row))
     }
-    this.unindex(this.tracking, keyOf(merchantId, trackingKey))
+    this.unindex(this.tracking, merchantId, trackingKey)
   }
 
   findItem(merchantId: string, ref: ItemRef): ItemRow | undefined {
     const item =
       "variantId" in ref
-        ? this.itemsByVariant.get(keyOf(merchantId, ref.variantId))
+        ? this.itemsByVariant.get(merchantId, ref.variantId)
         : "sku" in ref
-          ? this.itemsBySku.get(keyOf(merchantId, ref.sku))
-          : this.items.get(keyOf(merchantId, ref.itemId))
+          ? this.itemsBySku.get(merchantId, ref.sku)
+          : this.items.get(merchantId, ref.itemId)
     return item === undefined || item.deletedAt !== null ? undefined : item
   }
 
   stocksOf(item: ItemRow): ReadonlyArray<StockRow> {
-    return this.stocksOfItem.get(keyOf(item.merchantId, item.itemId)) ?? []
+    return this.stocksOfItem.get(item.merchantId, item.itemId) ?? none
   }
 
   reservationsOf(merchantId: string, orderId: string): ReadonlyArray<ReservationRow> {
-    return this.reservationsOfOrder.get(keyOf(merchantId, orderId)) ?? []
+    return this.reservationsOfOrder.get(merchantId, orderId) ?? none
   }
 
   addItem(item: ItemRow): void {
-    const key = keyOf(item.merchantId, item.itemId)
-    this.items.set(key, item)
-    if (item.productVariantId !== null)
-      this.itemsByVariant.set(keyOf(item.merchantId, item.productVariantId), item)
-    if (item.sku !== null) this.itemsBySku.set(keyOf(item.merchantId, item.sku), item)
+    const { merchantId } = item
+    this.items.set(merchantId, item.itemId, item)
+    if (item.productVariantId !== null) this.itemsByVariant.set(merchantId, item.productVariantId, item)
+    if (item.sku !== null) this.itemsBySku.set(merchantId, item.sku, item)
   }
 
   addStock(stock: StockRow): void {
-    this.stocks.set(keyOf(stock.merchantId, stock.stockId), stock)
-    const key = keyOf(stock.merchantId, stock.itemId)
-    const siblings = this.stocksOfItem.get(key)
-    if (siblings === undefined) this.stocksOfItem.set(key, [stock])
-    else siblings.push(stock)
+    this.stocks.set(stock.merchantId, stock.stockId, stock)
+    listOf(this.stocksOfItem, stock.merchantId, stock.itemId).push(stock)
   }
 
   addReservation(reservation: ReservationRow): void {
-    const key = keyOf(reservation.merchantId, reservation.orderId)
-    const siblings = this.reservationsOfOrder.get(key)
-    if (siblings === undefined) this.reservationsOfOrder.set(key, [reservation])
-    else siblings.push(reservation)
+    listOf(this.reservationsOfOrder, reservation.merchantId, reservation.orderId).push(reservation)
   }
+}
+
+const none: ReadonlyArray<never> = []
+
+const listOf = <V>(index: ByMerchant<Array<V>>, merchantId: string, id: string): Array<V> => {
+  const known = index.get(merchantId, id)
+  if (known !== undefined) return known
+  const list: Array<V> = []
+  index.set(merchantId, id, list)
+  return list
 }
 
 /**
@@ -388,21 +454,28 @@ export class DerivedIds {
   /** Two times six digits, because numbers of more than 31 bits are slow to write. */
   #upper: number
   #lower: number
+  /** All but the lower six digits. */
+  #begin: string
 
   constructor(postingId: string) {
     this.#head = postingId.slice(0, 24)
     this.#upper = Number.parseInt(postingId.slice(24, 30), 16)
     this.#lower = Number.parseInt(postingId.slice(30), 16)
+    this.#begin = postingId.slice(0, 30)
   }
 
   next(): string {
     this.#lower = (this.#lower + 1) % 0x1000000
-    if (this.#lower === 0) this.#upper = (this.#upper + 1) % 0x1000000
-    return this.#head + sixDigits(this.#upper) + sixDigits(this.#lower)
+    if (this.#lower === 0) {
+      this.#upper = (this.#upper + 1) % 0x1000000
+      this.#begin = this.#head + sixDigits(this.#upper)
+    }
+    return this.#begin + sixDigits(this.#lower)
   }
 }
 
-const sixDigits = (value: number): string => (0x1000000 + value).toString(16).slice(1)
+const sixDigits = (value: number): string => threeDigits[value >>> 12]! + threeDigits[value & 0xfff]!
+const threeDigits = Array.from({ length: 0x1000 }, (_, value) => value.toString(16).padStart(3, "0"))
 
 export const isExpired = ({ lotExpiresAt }: StockRow, at: number): boolean =>
   lotExpiresAt !== null && lotExpiresAt <= at

@@ -17,7 +17,6 @@ import {
   type LocationRow,
   type StockRow,
   isStranded,
-  keyOf,
   openKey,
   sellableOf,
   statusOf
@@ -41,16 +40,18 @@ export interface Deltas {
   readonly unallocatable?: number
 }
 
+interface Moved {
+  readonly row: LedgerRow
+  readonly stock: StockRow
+  readonly notes: MovementNotes
+}
+
 interface Touched {
   readonly quantityBefore: number
   readonly availableBefore: number
   readonly statusBefore: ItemStatus
   readonly strandedBefore: boolean
-  readonly movements: Array<{
-    readonly row: LedgerRow
-    readonly stock: StockRow
-    readonly notes: MovementNotes
-  }>
+  readonly movements: Array<Moved>
   readonly notices: Array<{ readonly type: string; readonly data: Readonly<Record<string, unknown>> }>
 }
 
@@ -66,7 +67,8 @@ export class Draft {
   overflow: StockRow | undefined
   /** Whether this posting is the first to name its merchant. */
   isNewMerchant = false
-  #touched = new Map<ItemRow, Touched>()
+  /** Not there before an item is touched: a bulk itself touches none. */
+  #touched: Map<ItemRow, Touched> | undefined
   readonly #ids: DerivedIds
   #events = 0
 
@@ -89,7 +91,8 @@ export class Draft {
   }
 
   touch(item: ItemRow): Touched {
-    let touched = this.#touched.get(item)
+    const items = (this.#touched ??= new Map())
+    let touched = items.get(item)
     if (touched === undefined) {
       touched = {
         quantityBefore: item.onHand,
@@ -99,7 +102,7 @@ export class Draft {
         movements: [],
         notices: []
       }
-      this.#touched.set(item, touched)
+      items.set(item, touched)
     }
     return touched
   }
@@ -112,7 +115,7 @@ export class Draft {
   /** The only way that stock moves: balances, item totals, ledger row and balance discrepancies, together. */
   move(stock: StockRow, type: MovementType, deltas: Deltas, notes: MovementNotes): void {
     const { books, posting } = this
-    const item = books.items.get(keyOf(stock.merchantId, stock.itemId))!
+    const item = books.items.get(stock.merchantId, stock.itemId)!
     const touched = this.touch(item)
     const onHandDelta = deltas.onHand ?? 0
     const reservedDelta = deltas.reserved ?? 0
@@ -123,10 +126,13 @@ export class Draft {
     const totals = {
       onHand: item.onHand + onHandDelta,
       reserved: item.reserved + reservedDelta,
-      unallocatable: item.unallocatable + unallocatableDelta
+      unallocatable: item.unallocatable + unallocatableDelta,
+      updatedAt: Math.max(item.updatedAt, this.at)
     }
-    const balances = [onHand, reserved, unallocatable, totals.onHand, totals.reserved, totals.unallocatable]
-    if (!balances.every(Number.isSafeInteger)) this.overflow ??= stock
+    const areBookable =
+      areSafe(onHand, reserved, unallocatable) &&
+      areSafe(totals.onHand, totals.reserved, totals.unallocatable)
+    if (!areBookable) this.overflow ??= stock
     const before = balanceDiscrepancies(stock)
     // Ledger time never decreases within a stock, whichever replica's turn it is.
     const recordedAt = Math.max(stock.updatedAt, this.at)
@@ -137,10 +143,7 @@ export class Draft {
       sequence: stock.sequence + 1,
       updatedAt: recordedAt
     })
-    books.change(books.changed.items, item, {
-      ...totals,
-      updatedAt: Math.max(item.updatedAt, this.at)
-    })
+    books.change(books.changed.items, item, totals)
     const row: LedgerRow = {
       merchantId: stock.merchantId,
       stockId: stock.stockId,
@@ -189,9 +192,7 @@ export class Draft {
       createdAt: this.at,
       updatedAt: this.at
     }
-    books.insert(books.written.stocks, stock)
-    books.index(books.stocks, keyOf(stock.merchantId, stock.stockId), stock)
-    books.append(books.stocksOfItem, keyOf(stock.merchantId, stock.itemId), stock)
+    books.insertStock(stock)
     return stock
   }
 
@@ -224,9 +225,9 @@ export class Draft {
   ): void {
     const { books } = this
     const subject = about.subject ?? about.stock?.stockId ?? about.orderId ?? about.item.itemId
-    const key = openKey(this.merchantId, subject, kind)
-    if (books.open.has(key)) return
-    books.index(books.open, key, true as const)
+    const key = openKey(subject, kind)
+    if (books.open.has(this.merchantId, key)) return
+    books.index(books.open, this.merchantId, key, true as const)
     const row: DiscrepancyRow = {
       merchantId: this.merchantId,
       discrepancyId: this.nextId(),
@@ -254,108 +255,123 @@ export class Draft {
 
   /** Writes the events of what was touched, item by item, in the order of each item's sequence. */
   finish(): void {
-    for (const [item, touched] of this.#touched) {
-      const { books } = this
-      this.#followStranding(item, touched.strandedBefore)
-      const available = sellableOf(books.stocksOf(item), this.at)
-      const status = statusOf(item, available)
-      const names = {
-        merchantId: item.merchantId,
-        itemId: item.itemId,
-        productVariantId: item.productVariantId,
-        sku: item.sku
-      }
-      const figures = { quantity: item.onHand, reservedQuantity: item.reserved, availableQuantity: available }
-      let sequence = item.eventSequence
-      const tell = (type: string, data: Readonly<Record<string, unknown>>): void => {
-        sequence += 1
-        this.emit({ topic: outboxTopic, key: item.itemId, type, data: { ...names, ...data, sequence } })
-      }
-      for (const [type, movements] of Map.groupBy(touched.movements, ({ row }) => eventTypeOf(row.type))) {
-        const { notes } = movements[0]!
-        tell(type, {
-          orderId: notes.orderId,
-          reservationId: notes.reservationId,
-          reason: notes.releaseReason,
-          movements: movements.map(({ row, stock }) => ({
-            stockId: row.stockId,
-            locationId: stock.locationId,
-            lotNumber: stock.lotNumber === "" ? null : stock.lotNumber,
-            type: row.type,
-            onHandDelta: row.onHandDelta,
-            reservedDelta: row.reservedDelta,
-            unallocatableDelta: row.unallocatableDelta
-          })),
-          ...figures
-        })
-      }
-      for (const notice of touched.notices) tell(notice.type, notice.data)
-      if (item.onHand !== touched.quantityBefore) {
-        tell("StockLevelChanged", {
-          ...figures,
-          changeType: changeTypeOf(touched.movements.find(({ row }) => row.onHandDelta !== 0)!.row.type),
-          quantityBefore: touched.quantityBefore,
-          quantityAfter: item.onHand
-        })
-      }
-      if (status !== touched.statusBefore) {
-        tell("StockStatusChanged", { ...figures, statusBefore: touched.statusBefore, statusAfter: status })
-      }
-      this.#emitCrossings(item, touched.availableBefore, available)
-      if (sequence !== item.eventSequence || status !== item.status) {
-        books.change(books.changed.items, item, { status, eventSequence: sequence })
-      }
+    if (this.#touched === undefined) return
+    for (const [item, touched] of this.#touched) this.#tellOf(item, touched)
+  }
+
+  /** Each event's data is written out: it is made with every movement, and gathered of parts it cost more than all else. */
+  #tellOf(item: ItemRow, touched: Touched): void {
+    const { books } = this
+    this.#followStranding(item, touched.strandedBefore)
+    const { itemId, merchantId, onHand: quantity, productVariantId, reserved: reservedQuantity, sku } = item
+    const availableQuantity = sellableOf(books.stocksOf(item), this.at)
+    const status = statusOf(item, availableQuantity)
+    let sequence = item.eventSequence
+    for (const { movements, type } of eventsOf(touched.movements)) {
+      const { orderId, releaseReason, reservationId } = movements[0]!.notes
+      sequence += 1
+      this.#tell(item, type, {
+        merchantId,
+        itemId,
+        productVariantId,
+        sku,
+        orderId,
+        reservationId,
+        reason: releaseReason,
+        movements: movements.map(movementTold),
+        quantity,
+        reservedQuantity,
+        availableQuantity,
+        sequence
+      })
     }
+    for (const notice of touched.notices) {
+      sequence += 1
+      this.#tell(item, notice.type, { merchantId, itemId, productVariantId, sku, ...notice.data, sequence })
+    }
+    if (quantity !== touched.quantityBefore) {
+      sequence += 1
+      this.#tell(item, "StockLevelChanged", {
+        merchantId,
+        itemId,
+        productVariantId,
+        sku,
+        quantity,
+        reservedQuantity,
+        availableQuantity,
+        changeType: changeTypeOf(touched.movements.find(({ row }) => row.onHandDelta !== 0)!.row.type),
+        quantityBefore: touched.quantityBefore,
+        quantityAfter: quantity,
+        sequence
+      })
+    }
+    if (status !== touched.statusBefore) {
+      sequence += 1
+      this.#tell(item, "StockStatusChanged", {
+        merchantId,
+        itemId,
+        productVariantId,
+        sku,
+        quantity,
+        reservedQuantity,
+        availableQuantity,
+        statusBefore: touched.statusBefore,
+        statusAfter: status,
+        sequence
+      })
+    }
+    this.#emitCrossings(item, touched.availableBefore, availableQuantity)
+    if (sequence !== item.eventSequence || status !== item.status) {
+      books.change(books.changed.items, item, { status, eventSequence: sequence })
+    }
+  }
+
+  #tell(item: ItemRow, type: string, data: Readonly<Record<string, unknown>>): void {
+    this.emit(outboxTopic, item.itemId, type, data)
   }
 
   /** Makes a stock's discrepancies what its balances call for, whatever was written about them. */
   followBalance(stock: StockRow, item: ItemRow): void {
     const { open } = this.books
     const isOpen = (kind: DiscrepancyKind): boolean =>
-      open.has(openKey(stock.merchantId, stock.stockId, kind))
+      open.has(stock.merchantId, openKey(stock.stockId, kind))
     this.#followBalance(stock, item, (["NEGATIVE_STOCK", "OVERCOMMITTED"] as const).filter(isOpen))
   }
 
-  emit(event: {
-    readonly topic: string
-    readonly key: string
-    readonly type: string
-    readonly data: Readonly<Record<string, unknown>>
-  }): void {
-    const { caller } = this.posting
+  emit(topic: string, key: string, type: string, data: Readonly<Record<string, unknown>>): void {
+    const { requestId, traceparent } = this.posting.caller
     this.#events += 1
-    const row: OutboxEvent = {
+    const event: OutboxEvent = {
       // Stable when the posting runs again, and unique because a posting is.
       id: `${this.posting.id}.${this.#events}`,
-      topic: event.topic,
-      key: event.key,
-      type: event.type,
-      data: event.data,
+      topic,
+      key,
+      type,
+      data,
       merchantId: this.merchantId,
       at: this.at,
-      requestId: caller.requestId,
-      ...(caller.traceparent === undefined ? {} : { traceparent: caller.traceparent })
+      requestId,
+      traceparent
     }
-    this.books.insert(this.books.written.events, row)
+    this.books.insert(this.books.written.events, event)
   }
 
   /** Once per crossing of the item's total, not per sale (CONTRACTS section 6). */
   #emitCrossings(item: ItemRow, before: number, after: number): void {
+    const threshold = item.lowStockThreshold
+    const isLow = threshold > 0 && before > threshold && after <= threshold
+    const isOut = before > 0 && after <= 0
+    if (!isLow && !isOut) return
     const data = {
       merchantId: item.merchantId,
       productId: item.productId ?? undefined,
       variantId: item.productVariantId,
       sku: item.sku,
       availableQuantity: after,
-      threshold: item.lowStockThreshold
+      threshold
     }
-    const threshold = item.lowStockThreshold
-    if (threshold > 0 && before > threshold && after <= threshold) {
-      this.emit({ topic: "inventory.low_stock", key: item.itemId, type: "inventory.low_stock", data })
-    }
-    if (before > 0 && after <= 0) {
-      this.emit({ topic: "inventory.out_of_stock", key: item.itemId, type: "inventory.out_of_stock", data })
-    }
+    if (isLow) this.emit("inventory.low_stock", item.itemId, "inventory.low_stock", data)
+    if (isOut) this.emit("inventory.out_of_stock", item.itemId, "inventory.out_of_stock", data)
   }
 
   /** Opens and closes the discrepancies that a balance speaks of by itself (CONTRACTS section 2). */
@@ -402,7 +418,7 @@ export class Draft {
   /** One that this very batch opened is written as closed; any other is closed where it stands. */
   #close(subject: string, kind: DiscrepancyKind): void {
     const { books, merchantId } = this
-    books.unindex(books.open, openKey(merchantId, subject, kind))
+    books.unindex(books.open, merchantId, openKey(subject, kind))
     for (const row of books.written.discrepancies) {
       if (isOpen(row, merchantId, subject, kind)) {
         books.change(books.changed.discrepancies, row, {
@@ -420,14 +436,47 @@ export class Draft {
 const isOpen = (row: DiscrepancyRow, merchantId: string, subject: string, kind: DiscrepancyKind): boolean =>
   row.status === "OPEN" && row.kind === kind && row.subject === subject && row.merchantId === merchantId
 
-const balanceDiscrepancies = (stock: StockRow): ReadonlyArray<DiscrepancyKind> => {
-  const kinds: Array<DiscrepancyKind> = []
-  if (stock.onHand < 0) kinds.push("NEGATIVE_STOCK")
-  if (stock.reserved + stock.unallocatable > stock.onHand && stock.reserved + stock.unallocatable > 0) {
-    kinds.push("OVERCOMMITTED")
-  }
-  return kinds
+const areSafe = (a: number, b: number, c: number): boolean =>
+  Number.isSafeInteger(a) && Number.isSafeInteger(b) && Number.isSafeInteger(c)
+
+const balanceDiscrepancies = ({
+  onHand,
+  reserved,
+  unallocatable
+}: StockRow): ReadonlyArray<DiscrepancyKind> => {
+  const held = reserved + unallocatable
+  const isOvercommitted = held > onHand && held > 0
+  if (onHand >= 0) return isOvercommitted ? overcommitted : sound
+  return isOvercommitted ? negativeAndOvercommitted : negative
 }
+const sound: ReadonlyArray<DiscrepancyKind> = []
+const negative: ReadonlyArray<DiscrepancyKind> = ["NEGATIVE_STOCK"]
+const overcommitted: ReadonlyArray<DiscrepancyKind> = ["OVERCOMMITTED"]
+const negativeAndOvercommitted: ReadonlyArray<DiscrepancyKind> = ["NEGATIVE_STOCK", "OVERCOMMITTED"]
+
+/** What the movements of an item are told by: one event for those of a type, in the order in which types come up. */
+const eventsOf = (
+  movements: ReadonlyArray<Moved>
+): ReadonlyArray<{ readonly type: string; readonly movements: Array<Moved> }> => {
+  const events: Array<{ readonly type: string; readonly movements: Array<Moved> }> = []
+  for (const movement of movements) {
+    const type = eventTypeOf(movement.row.type)
+    const same = events.find((event) => event.type === type)
+    if (same === undefined) events.push({ type, movements: [movement] })
+    else same.movements.push(movement)
+  }
+  return events
+}
+
+const movementTold = ({ row, stock }: Moved) => ({
+  stockId: row.stockId,
+  locationId: stock.locationId,
+  lotNumber: stock.lotNumber === "" ? null : stock.lotNumber,
+  type: row.type,
+  onHandDelta: row.onHandDelta,
+  reservedDelta: row.reservedDelta,
+  unallocatableDelta: row.unallocatableDelta
+})
 
 const eventTypeOf = (type: MovementType): string =>
   type === "ORDER_ALLOCATE"

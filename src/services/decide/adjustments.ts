@@ -9,7 +9,7 @@ import {
   VersionMismatch
 } from "../../schema/Failure.ts"
 import type { AdjustStock, AnyRefusal, Answers, MovementSource } from "../../schema/Posting.ts"
-import { type ItemRow, type StockRow, itemFigures, keyOf, stockFigures } from "./Books.ts"
+import { type ItemRow, type StockRow, itemFigures, stockFigures } from "./Books.ts"
 import { locationOf } from "./catalog.ts"
 import { type Decision, type Draft, type MovementNotes, answered, refused } from "./Draft.ts"
 import { addLine, allocate, nameOf, saleOf, sellFromLine, settle, shortLine } from "./reservations.ts"
@@ -37,7 +37,7 @@ export const adjust = (draft: Draft, command: AdjustStock): Decision<Answers["Ad
   const { books, merchantId } = draft
   const item = books.findItem(merchantId, command.item)
   if (item === undefined) return refused(new ItemNotFound({ items: [nameOf(command.item)] }))
-  if (command.locationId !== undefined && !books.locations.has(keyOf(merchantId, command.locationId))) {
+  if (command.locationId !== undefined && !books.locations.has(merchantId, command.locationId)) {
     return refused(new LocationNotFound({ locationId: command.locationId }))
   }
   switch (command.changeType) {
@@ -79,7 +79,7 @@ const once = (
   const { books, merchantId, posting } = draft
   const trackingKey = adjustmentKey(command)
   if (trackingKey !== undefined) {
-    if (books.tracking.has(keyOf(merchantId, trackingKey))) return adjusted(draft, item, false, [])
+    if (books.tracking.has(merchantId, trackingKey)) return adjusted(draft, item, false, [])
     books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: draft.at })
   }
   const unexpected = unexpectedVersion(draft, item, command)
@@ -99,7 +99,7 @@ const adjusted = (
     applied,
     item: itemFigures(draft.books, item, draft.at),
     // Two lines may have moved the same stock.
-    stocks: [...new Set(stocks)].map(stockFigures)
+    stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures)
   })
 
 /** Goods have come in: a fact, into the given location (or the default one) and lot. */
@@ -145,7 +145,7 @@ const sell = (draft: Draft, command: AdjustStock, item: ItemRow): Decision<Answe
     if (take === 0) continue
     sellFromLine(draft, reservation, line, take, { reference: command.reference, reason: command.reason })
     settle(draft, reservation, "CANCELLED")
-    if (line.stockId !== null) moved.push(books.stocks.get(keyOf(merchantId, line.stockId))!)
+    if (line.stockId !== null) moved.push(books.stocks.get(merchantId, line.stockId)!)
     open -= take
   }
   if (open > 0) {
@@ -218,7 +218,7 @@ export const takeBack = (
         books.change(books.changed.lines, line, { returned: line.returned + quantity })
         open -= quantity
         if (line.stockId === null) continue
-        const stock = books.stocks.get(keyOf(merchantId, line.stockId))!
+        const stock = books.stocks.get(merchantId, line.stockId)!
         draft.move(
           stock,
           "RETURN",

@@ -13,7 +13,8 @@ export const bulk = (
 ): Decision<Answers["Bulk"]> => {
   const { at, books } = draft
   const rows: Array<BulkRow> = []
-  for (const [index, operation] of command.operations.entries()) {
+  for (let index = 0; index < command.operations.length; index++) {
+    const operation = command.operations[index]!
     const mark = books.mark()
     const decision = perform(draft.operation(operation))
     if ("refusal" in decision) {

@@ -8,7 +8,7 @@ import type {
   LocationAnswer,
   ResolveDiscrepancy
 } from "../../schema/Posting.ts"
-import { type Books, type ItemRow, type LocationRow, isEmpty, itemFigures, keyOf, openKey } from "./Books.ts"
+import { type Books, type ItemRow, type LocationRow, isEmpty, itemFigures, openKey } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 
 /** What is stocked and where: items, locations, merchants, and the work list of discrepancies. */
@@ -31,12 +31,11 @@ export const ensureMerchant = (draft: Draft): void => {
     createdAt: at
   }
   books.insert(books.written.locations, location)
-  books.index(books.locations, keyOf(merchantId, defaultLocationId), location)
+  books.index(books.locations, merchantId, defaultLocationId, location)
 }
 
 /** That a product variant was deleted: what messages say of it may be older. */
-export const deletedItemKey = (productVariantId: string): string =>
-  ["ITEM_DELETED", productVariantId].join("\u001f")
+export const deletedItemKey = (productVariantId: string): string => `ITEM_DELETED\u001f${productVariantId}`
 
 /** The initial stock of an item, under the name by which it is told. */
 export const initialStockKey = ({ productVariantId, sku }: EnsureItem): string =>
@@ -52,17 +51,17 @@ export const ensureItem = (draft: Draft, command: EnsureItem): Decision<Answers[
   const { at, books, merchantId, posting } = draft
   const { productVariantId } = command
   const byVariant =
-    productVariantId === undefined ? undefined : books.itemsByVariant.get(keyOf(merchantId, productVariantId))
+    productVariantId === undefined ? undefined : books.itemsByVariant.get(merchantId, productVariantId)
   const deletion =
     productVariantId === undefined
       ? undefined
-      : books.tracking.get(keyOf(merchantId, deletedItemKey(productVariantId)))
+      : books.tracking.get(merchantId, deletedItemKey(productVariantId))
   const isRevived = deletion !== undefined && command.keepsDeletion !== true
   if (isRevived) books.forget(deletion)
   const isDeleted = deletion !== undefined && !isRevived
   // Its sku may be another's by now.
   const sku = isDeleted ? undefined : command.sku
-  const named = sku === undefined ? undefined : books.itemsBySku.get(keyOf(merchantId, sku))
+  const named = sku === undefined ? undefined : books.itemsBySku.get(merchantId, sku)
   // An item that is deleted needs its sku no longer: product variants come and go, skus stay.
   const isFree =
     named !== undefined && named !== byVariant && named.deletedAt !== null && productVariantId !== undefined
@@ -133,8 +132,7 @@ const createItem = (
     updatedAt: at,
     deletedAt: null
   }
-  books.insert(books.written.items, item)
-  books.index(books.items, keyOf(merchantId, item.itemId), item)
+  books.insertItem(item)
   indexNames(books, item)
   return item
 }
@@ -155,7 +153,7 @@ const changeItem = (draft: Draft, item: ItemRow, given: ItemAttributes): void =>
 /** A sku that is given up is free for another item of the same batch. */
 const renameSku = ({ books, merchantId }: Draft, item: ItemRow, sku: string | null): void => {
   if (item.sku !== null) {
-    books.unindex(books.itemsBySku, keyOf(merchantId, item.sku))
+    books.unindex(books.itemsBySku, merchantId, item.sku)
     if (!books.written.items.has(item)) books.insert(books.written.freedSkus, item)
   }
   books.change(books.changed.items, item, { sku })
@@ -165,7 +163,7 @@ const renameSku = ({ books, merchantId }: Draft, item: ItemRow, sku: string | nu
 const receiveInitialStock = (draft: Draft, command: EnsureItem, item: ItemRow, quantity: number): void => {
   const { at, books, merchantId, posting } = draft
   const trackingKey = initialStockKey(command)
-  if (books.tracking.has(keyOf(merchantId, trackingKey))) return
+  if (books.tracking.has(merchantId, trackingKey)) return
   books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
   draft.touch(item)
   if (!item.initialized) books.change(books.changed.items, item, { initialized: true })
@@ -178,10 +176,10 @@ export const deleteItem = (draft: Draft, command: DeleteItem): Decision<Answers[
   const { at, books, merchantId, posting } = draft
   const { productVariantId } = command
   const trackingKey = deletedItemKey(productVariantId)
-  if (!books.tracking.has(keyOf(merchantId, trackingKey))) {
+  if (!books.tracking.has(merchantId, trackingKey)) {
     books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
   }
-  const known = books.itemsByVariant.get(keyOf(merchantId, productVariantId))
+  const known = books.itemsByVariant.get(merchantId, productVariantId)
   // Remembered as an item that is deleted, so that a fact about it finds it so.
   const item = known ?? createItem(draft, posting.id, { productVariantId })
   bury(draft, item)
@@ -207,27 +205,26 @@ export const bury = (draft: Draft, item: ItemRow): void => {
 
 /** The item that a message speaks of: created when it is first named, and found although it was deleted. */
 export const itemOfMessage = (draft: Draft, productVariantId: string): ItemRow =>
-  draft.books.itemsByVariant.get(keyOf(draft.merchantId, productVariantId)) ??
+  draft.books.itemsByVariant.get(draft.merchantId, productVariantId) ??
   createItem(draft, draft.nextId(), { productVariantId })
 
 /** The location that is named, created when a message is the first to do so; the default one where none is. */
 export const locationOf = (draft: Draft, locationId: string | undefined): LocationRow => {
   const { books, merchantId } = draft
   if (locationId !== undefined) {
-    return books.locations.get(keyOf(merchantId, locationId)) ?? createLocation(draft, locationId, null)
+    return books.locations.get(merchantId, locationId) ?? createLocation(draft, locationId, null)
   }
-  for (const location of books.locations.values()) {
-    if (location.merchantId === merchantId && location.isDefault) return location
-  }
+  const location = books.locations.get(merchantId, defaultLocationId)
   // Every merchant is given its default location in the posting that first names it.
-  throw new Error(`merchant ${merchantId} has no default location`)
+  if (location?.isDefault !== true) throw new Error(`merchant ${merchantId} has no default location`)
+  return location
 }
 
 const indexNames = (books: Books, item: ItemRow): void => {
   const { merchantId } = item
   if (item.productVariantId !== null)
-    books.index(books.itemsByVariant, keyOf(merchantId, item.productVariantId), item)
-  if (item.sku !== null) books.index(books.itemsBySku, keyOf(merchantId, item.sku), item)
+    books.index(books.itemsByVariant, merchantId, item.productVariantId, item)
+  if (item.sku !== null) books.index(books.itemsBySku, merchantId, item.sku, item)
 }
 
 const itemAnswer = (draft: Draft, item: ItemRow): ItemAnswer => ({
@@ -257,7 +254,7 @@ export const ensureLocation = (
   command: EnsureLocation
 ): Decision<Answers["EnsureLocation"]> => {
   const { at, books, merchantId } = draft
-  const known = books.locations.get(keyOf(merchantId, command.locationId))
+  const known = books.locations.get(merchantId, command.locationId)
   if (known !== undefined) {
     if (command.name !== undefined && command.name !== known.name) {
       books.change(books.changed.locations, known, { name: command.name })
@@ -276,7 +273,7 @@ const createLocation = (draft: Draft, locationId: string, name: string | null): 
   }
   const location = { merchantId, locationId, name, isDefault: false, position, createdAt: at }
   books.insert(books.written.locations, location)
-  books.index(books.locations, keyOf(merchantId, locationId), location)
+  books.index(books.locations, merchantId, locationId, location)
   return location
 }
 
@@ -293,18 +290,18 @@ export const resolveDiscrepancy = (
 ): Decision<Answers["ResolveDiscrepancy"]> => {
   const { at, books, merchantId, posting } = draft
   const { discrepancyId } = command
-  const row = books.discrepancies.get(keyOf(merchantId, discrepancyId))
+  const row = books.discrepancies.get(merchantId, discrepancyId)
   if (row === undefined) return refused(new DiscrepancyNotFound({ discrepancyId }))
   if (row.status !== "OPEN") return answered({ at, discrepancyId, resolved: false })
   if (closesItself.has(row.kind)) return refused(new DiscrepancyPersists({ discrepancyId }))
-  books.unindex(books.open, openKey(merchantId, row.subject, row.kind))
+  books.unindex(books.open, merchantId, openKey(row.subject, row.kind))
   books.change(books.changed.discrepancies, row, {
     status: "RESOLVED",
     closedAt: at,
     closedBy: posting.caller.actor,
     reason: command.reason
   })
-  const item = row.itemId === null ? undefined : books.items.get(keyOf(merchantId, row.itemId))
+  const item = row.itemId === null ? undefined : books.items.get(merchantId, row.itemId)
   if (item !== undefined) {
     draft.notify(item, "DiscrepancyClosed", { discrepancyId, kind: row.kind, stockId: row.stockId })
   }

@@ -1,7 +1,7 @@
 import { CountMismatch, ItemNotFound, LocationNotFound, RowRefused } from "../../schema/Failure.ts"
 import type { AnyRefusal, Answers, CountStock, CountedStock } from "../../schema/Posting.ts"
 import { initialize, stockFor, stockMeant } from "./adjustments.ts"
-import { type ItemRow, type StockRow, keyOf, stockFigures } from "./Books.ts"
+import { type ItemRow, type StockRow, stockFigures } from "./Books.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 import { nameOf } from "./reservations.ts"
 
@@ -12,7 +12,7 @@ import { nameOf } from "./reservations.ts"
 export const count = (draft: Draft, command: CountStock): Decision<Answers["CountStock"]> => {
   const { at, books, merchantId } = draft
   const { locationId } = command
-  if (locationId !== undefined && !books.locations.has(keyOf(merchantId, locationId))) {
+  if (locationId !== undefined && !books.locations.has(merchantId, locationId)) {
     return refused(new LocationNotFound({ locationId }))
   }
   const unknown = command.counts.filter(({ item }) => books.findItem(merchantId, item) === undefined)

@@ -1,7 +1,7 @@
 import { BalanceOverflow, IdempotencyKeyReused } from "../../schema/Failure.ts"
 import type { AnyRefusal, Answers, Command, Posting } from "../../schema/Posting.ts"
 import { adjust } from "./adjustments.ts"
-import { type Books, keyOf } from "./Books.ts"
+import type { Books } from "./Books.ts"
 import { bulk } from "./bulk.ts"
 import { deleteItem, ensureItem, ensureLocation, ensureMerchant, resolveDiscrepancy } from "./catalog.ts"
 import { type Decision, Draft, answered, refused } from "./Draft.ts"
@@ -33,10 +33,10 @@ export const decide = (books: Books, posting: Posting): Verdict => {
   const { idempotency, merchantId } = posting.caller
 
   // Its own second run (after a commit whose answer was lost) is told what the first one was told.
-  const own = books.tracking.get(keyOf(merchantId, postingKey(posting.id)))
+  const own = books.tracking.get(merchantId, postingKey(posting.id))
   if (own?.answer) return { answer: JSON.parse(own.answer), replayed: false }
   if (idempotency !== undefined) {
-    const kept = books.idempotency.get(keyOf(merchantId, idempotency.key))
+    const kept = books.idempotency.get(merchantId, idempotency.key)
     if (kept !== undefined) {
       if (kept.fingerprint !== idempotency.fingerprint) {
         return { refusal: new IdempotencyKeyReused({ idempotencyKey: idempotency.key }) }
@@ -137,7 +137,7 @@ const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
       recordedAt: at
     }
     books.insert(books.written.tracking, row)
-    books.index(books.tracking, keyOf(merchantId, row.trackingKey), row)
+    books.index(books.tracking, merchantId, row.trackingKey, row)
   }
   if (idempotency !== undefined) {
     const row = {
@@ -148,6 +148,6 @@ const keep = (draft: Draft, given: Answers[keyof Answers]): void => {
       createdAt: at
     }
     books.insert(books.written.idempotency, row)
-    books.index(books.idempotency, keyOf(merchantId, idempotency.key), row)
+    books.index(books.idempotency, merchantId, idempotency.key, row)
   }
 }

@@ -7,7 +7,6 @@ import {
   type ReservationRow,
   type StockRow,
   type StockTruth,
-  keyOf,
   sellableOf,
   statusOf
 } from "./Books.ts"
@@ -23,11 +22,11 @@ import { addLine } from "./reservations.ts"
 /** Rebuilds an item's stocks from the ledger, its totals and status from its stocks, its discrepancies from both. */
 export const mendItem = (draft: Draft, command: MendItem): Decision<Answers["MendItem"]> => {
   const { at, books, merchantId } = draft
-  const item = books.items.get(keyOf(merchantId, command.itemId))
+  const item = books.items.get(merchantId, command.itemId)
   if (item === undefined) return refused(new ItemNotFound({ items: [command.itemId] }))
   const before = figuresOf(draft, item)
   for (const stock of books.stocksOf(item)) {
-    const truth = books.truths.get(keyOf(merchantId, stock.stockId))!
+    const truth = books.truths.get(merchantId, stock.stockId)!
     if (command.acknowledged.includes(stock.stockId)) goOnFrom(draft, stock, truth, command.reason)
     else rebuild(draft, stock, truth)
   }
@@ -35,7 +34,7 @@ export const mendItem = (draft: Draft, command: MendItem): Decision<Answers["Men
   // What happens from here on is news, and is told.
   draft.touch(item)
   for (const stock of books.stocksOf(item)) {
-    const reserved = books.truths.get(keyOf(merchantId, stock.stockId))!.open - stock.reserved
+    const reserved = books.truths.get(merchantId, stock.stockId)!.open - stock.reserved
     if (command.settles && reserved !== 0) {
       draft.move(stock, "ADJUSTMENT", { reserved }, { source: "MANUAL_ADJUSTMENT", reason: command.reason })
     }
@@ -124,13 +123,13 @@ export const mendReservation = (
     restored(draft, command)
   if (reservation === undefined) return refused(new ReservationNotFound({ orderId, reservationId }))
   const before = documentOf(reservation)
-  const moved = books.moved.get(keyOf(merchantId, reservationId)) ?? []
+  const moved = books.moved.get(merchantId, reservationId) ?? []
   const stockIds = new Set([
     ...moved.map(({ stockId }) => stockId),
     ...reservation.lines.flatMap(({ stockId }) => (stockId === null ? [] : [stockId]))
   ])
   for (const stockId of stockIds) {
-    const stock = books.stocks.get(keyOf(merchantId, stockId))
+    const stock = books.stocks.get(merchantId, stockId)
     // A stock that is not this merchant's, or not of a locked item: no movement can be made there.
     if (stock === undefined) continue
     const ledger = moved.find((row) => row.stockId === stockId) ?? noMovement(stockId)
@@ -166,7 +165,7 @@ const followSales = (draft: Draft, reservation: ReservationRow, stock: StockRow,
     surplus -= change
   }
   if (surplus < 0) {
-    const item = books.items.get(keyOf(stock.merchantId, stock.itemId))!
+    const item = books.items.get(stock.merchantId, stock.itemId)!
     lines.push(addLine(draft, reservation, item, stock, -surplus, { open: 0, sold: -surplus }))
   }
   let returned = ledger.returned
@@ -237,7 +236,7 @@ const giveBack = (draft: Draft, reservation: ReservationRow, reason: string): vo
     if (line.open === 0) continue
     const { open, stockId } = line
     books.change(books.changed.lines, line, { open: 0, released: line.released + open })
-    const stock = stockId === null ? undefined : books.stocks.get(keyOf(merchantId, stockId))
+    const stock = stockId === null ? undefined : books.stocks.get(merchantId, stockId)
     if (stock === undefined) continue
     draft.move(
       stock,
@@ -254,9 +253,8 @@ const giveBack = (draft: Draft, reservation: ReservationRow, reason: string): vo
  */
 const restored = (draft: Draft, command: MendReservation): ReservationRow | undefined => {
   const { at, books, merchantId } = draft
-  const key = keyOf(merchantId, command.reservationId)
-  const lines = books.orphans.get(key) ?? []
-  const moved = books.moved.get(key) ?? []
+  const lines = books.orphans.get(merchantId, command.reservationId) ?? []
+  const moved = books.moved.get(merchantId, command.reservationId) ?? []
   if (lines.length + moved.length === 0) return undefined
   const asked = new Map<string, number>()
   const ask = (itemId: string, quantity: number): unknown =>
@@ -264,7 +262,7 @@ const restored = (draft: Draft, command: MendReservation): ReservationRow | unde
   for (const { itemId, quantity } of lines) ask(itemId, quantity)
   for (const { sold, stockId } of moved) {
     if (lines.every((line) => line.stockId !== stockId)) {
-      ask(books.stocks.get(keyOf(merchantId, stockId))!.itemId, sold)
+      ask(books.stocks.get(merchantId, stockId)!.itemId, sold)
     }
   }
   const reservation: ReservationRow = {
@@ -283,7 +281,7 @@ const restored = (draft: Draft, command: MendReservation): ReservationRow | unde
     lines: [...lines]
   }
   books.insert(books.written.reservations, reservation)
-  books.append(books.reservationsOfOrder, keyOf(merchantId, command.orderId), reservation)
+  books.append(books.reservationsOfOrder, merchantId, command.orderId, reservation)
   return reservation
 }
 

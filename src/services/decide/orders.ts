@@ -10,7 +10,7 @@ import type {
   ReturnGoods
 } from "../../schema/Posting.ts"
 import { takeBack } from "./adjustments.ts"
-import { type ItemRow, type ReservationRow, keyOf } from "./Books.ts"
+import type { ItemRow, ReservationRow } from "./Books.ts"
 import { bury, itemOfMessage } from "./catalog.ts"
 import { type Decision, type Draft, answered, refused } from "./Draft.ts"
 import { cancelledOrderKey, confirm, giveBack, reserve, shortLine } from "./reservations.ts"
@@ -35,11 +35,10 @@ interface Failure {
 
 /** The answers to the order service, in the order of the order: they are written under its lock. */
 const tellConfirmed = (draft: Draft, orderId: string, reservationId: string): void =>
-  draft.emit({
-    topic: "inventory.confirmed",
-    key: orderId,
-    type: "inventory.confirmed",
-    data: { merchantId: draft.merchantId, orderId, reservationId }
+  draft.emit("inventory.confirmed", orderId, "inventory.confirmed", {
+    merchantId: draft.merchantId,
+    orderId,
+    reservationId
   })
 
 const tellFailed = (
@@ -48,19 +47,20 @@ const tellFailed = (
   reservationId: string | null,
   { items = [], reason }: Failure
 ): void =>
-  draft.emit({
-    topic: "inventory.confirmation_failed",
-    key: orderId,
-    type: "inventory.confirmation_failed",
-    data: { merchantId: draft.merchantId, orderId, reservationId, reason, items }
+  draft.emit("inventory.confirmation_failed", orderId, "inventory.confirmation_failed", {
+    merchantId: draft.merchantId,
+    orderId,
+    reservationId,
+    reason,
+    items
   })
 
 export const receiveOrder = (draft: Draft, command: ReceiveOrder): Decision<Answers["ReceiveOrder"]> => {
   const { at, books, merchantId, posting } = draft
   const { orderId } = command
   const trackingKey = receivedOrderKey(orderId)
-  const isKnown = books.tracking.has(keyOf(merchantId, trackingKey))
-  if (isKnown || books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) {
+  const isKnown = books.tracking.has(merchantId, trackingKey)
+  if (isKnown || books.tracking.has(merchantId, cancelledOrderKey(orderId))) {
     return answered({ at, outcome: "IGNORED", reservationId: null, reason: null })
   }
   books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
@@ -107,7 +107,7 @@ const differencesOf = (
     return [...new Set([...wants.keys(), ...has.keys()])]
       .filter((itemId) => wants.get(itemId) !== has.get(itemId))
       .map((itemId) =>
-        shortLine(books.items.get(keyOf(merchantId, itemId))!, wants.get(itemId) ?? 0, has.get(itemId) ?? 0)
+        shortLine(books.items.get(merchantId, itemId)!, wants.get(itemId) ?? 0, has.get(itemId) ?? 0)
       )
   }
   return against(requested).length === 0 ? [] : against(had)
@@ -153,7 +153,7 @@ export const confirmOrder = (draft: Draft, command: ConfirmOrder): Decision<Answ
     tellConfirmed(draft, orderId, reservationId)
     return answered({ at, confirmed: true, reservationId, reason: null })
   }
-  const isCancelled = books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))
+  const isCancelled = books.tracking.has(merchantId, cancelledOrderKey(orderId))
   const failure = failureOf(decision.refusal, isCancelled)
   const reservationId = command.reservationId ?? null
   tellFailed(draft, orderId, reservationId, failure)
@@ -183,7 +183,7 @@ export const cancelOrder = (draft: Draft, command: CancelOrder): Decision<Answer
   const { orderId } = command
   const isOver = command.reason !== "PAYMENT_FAILED"
   const trackingKey = isOver ? cancelledOrderKey(orderId) : failedPaymentKey(orderId)
-  if (books.tracking.has(keyOf(merchantId, trackingKey))) return answered({ at, applied: false, released: 0 })
+  if (books.tracking.has(merchantId, trackingKey)) return answered({ at, applied: false, released: 0 })
   books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
   let released = 0
   for (const reservation of books.reservationsOf(merchantId, orderId)) {
@@ -197,7 +197,7 @@ export const cancelOrder = (draft: Draft, command: CancelOrder): Decision<Answer
 export const returnGoods = (draft: Draft, command: ReturnGoods): Decision<Answers["ReturnGoods"]> => {
   const { at, books, merchantId, posting } = draft
   const trackingKey = returnKey(command.messageId)
-  if (books.tracking.has(keyOf(merchantId, trackingKey))) return answered({ at, applied: false })
+  if (books.tracking.has(merchantId, trackingKey)) return answered({ at, applied: false })
   books.track({ merchantId, trackingKey, postingId: posting.id, answer: null, recordedAt: at })
   const { occurredAt, orderId, reason } = command
   for (const line of command.lines) itemOfMessage(draft, line.productVariantId)

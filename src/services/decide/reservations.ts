@@ -29,7 +29,6 @@ import {
   byPick,
   isExpired,
   itemFigures,
-  keyOf,
   sellable
 } from "./Books.ts"
 import { type Decision, type Draft, type MovementNotes, answered, refused } from "./Draft.ts"
@@ -104,7 +103,7 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
     }
     return reserved(draft, existing, false)
   }
-  if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(command.orderId)))) {
+  if (books.tracking.has(merchantId, cancelledOrderKey(command.orderId))) {
     return refused(new ReservationFailed({ reason: "ORDER_CANCELLED" }))
   }
   if (unknown.length > 0) return refused(new ItemNotFound({ items: unknown }))
@@ -117,7 +116,7 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
       })
     )
   }
-  if (command.locationId !== undefined && !books.locations.has(keyOf(merchantId, command.locationId))) {
+  if (command.locationId !== undefined && !books.locations.has(merchantId, command.locationId)) {
     return refused(new LocationNotFound({ locationId: command.locationId }))
   }
 
@@ -144,7 +143,7 @@ export const reserve = (draft: Draft, command: ReserveStock): Decision<Answers["
     lines: []
   }
   books.insert(books.written.reservations, reservation)
-  books.append(books.reservationsOfOrder, keyOf(merchantId, command.orderId), reservation)
+  books.append(books.reservationsOfOrder, merchantId, command.orderId, reservation)
   for (const { item, quantity, stock } of planned) {
     addLine(draft, reservation, item, stock, quantity, { open: quantity, sold: 0 })
     if (stock !== null) {
@@ -401,7 +400,7 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
   const { orderId, reservationId } = reservation
   const gone = (items: ReadonlyArray<ShortLine>) =>
     refused(new ReservationExpired({ orderId, reservationId, items: [...items] }))
-  if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) return gone([])
+  if (books.tracking.has(merchantId, cancelledOrderKey(orderId))) return gone([])
   /** What is not to be sold (again): what the order was sold in another way, and what it has given back itself. */
   const settled = new Map<string, number>()
   for (const other of books.reservationsOf(merchantId, orderId)) {
@@ -417,7 +416,7 @@ const retake = (draft: Draft, reservation: ReservationRow): Decision<Answers["Co
   for (const [itemId, quantity, stockId] of asked) {
     const done = Math.min(quantity, settled.get(itemId) ?? 0)
     settled.set(itemId, (settled.get(itemId) ?? 0) - done)
-    const item = books.items.get(keyOf(merchantId, itemId))!
+    const item = books.items.get(merchantId, itemId)!
     if (quantity > done) lines.push({ item, stockId, quantity: quantity - done })
   }
   const { planned, short } = plan(draft, lines, asked[0]?.[3])
@@ -493,7 +492,7 @@ export const giveBack = (
   settle(draft, reservation, reason === "EXPIRED" ? "EXPIRED" : "CANCELLED")
   if (reason === "EXPIRED") {
     for (const itemId of new Set(reservation.lines.map((line) => line.itemId))) {
-      const item = draft.books.items.get(keyOf(reservation.merchantId, itemId))!
+      const item = draft.books.items.get(reservation.merchantId, itemId)!
       draft.notify(item, "ReservationExpired", {
         orderId: reservation.orderId,
         reservationId: reservation.reservationId,
@@ -530,7 +529,7 @@ const releaseFromLine = (
     expired: line.expired + (reason === "EXPIRED" ? quantity : 0)
   })
   if (line.stockId === null) return
-  const stock = books.stocks.get(keyOf(line.merchantId, line.stockId))!
+  const stock = books.stocks.get(line.merchantId, line.stockId)!
   draft.move(
     stock,
     "ORDER_RELEASE",
@@ -555,7 +554,7 @@ export const sellFromLine = (
   const { books } = draft
   books.change(books.changed.lines, line, { open: line.open - quantity, sold: line.sold + quantity })
   if (line.stockId === null) return
-  const stock = books.stocks.get(keyOf(line.merchantId, line.stockId))!
+  const stock = books.stocks.get(line.merchantId, line.stockId)!
   const { orderId, reservationId } = reservation
   draft.move(
     stock,
@@ -569,7 +568,7 @@ export const sellFromLine = (
     }
   )
   if (isExpired(stock, draft.at)) {
-    const item = books.items.get(keyOf(line.merchantId, line.itemId))!
+    const item = books.items.get(line.merchantId, line.itemId)!
     draft.openDiscrepancy(
       "EXPIRED_LOT_SOLD",
       { item, stock, orderId },
@@ -600,7 +599,7 @@ export const saleOf = (
     lines: []
   }
   books.insert(books.written.reservations, sale)
-  books.append(books.reservationsOfOrder, keyOf(merchantId, orderId), sale)
+  books.append(books.reservationsOfOrder, merchantId, orderId, sale)
   return sale
 }
 
@@ -644,9 +643,8 @@ const reservationAnswer = (draft: Draft, reservation: ReservationRow): Reservati
   status: reservation.status,
   expiresAt: reservation.expiresAt,
   lines: reservation.lines.map((line) => {
-    const item = draft.books.items.get(keyOf(line.merchantId, line.itemId))
-    const stock =
-      line.stockId === null ? undefined : draft.books.stocks.get(keyOf(line.merchantId, line.stockId))
+    const item = draft.books.items.get(line.merchantId, line.itemId)
+    const stock = line.stockId === null ? undefined : draft.books.stocks.get(line.merchantId, line.stockId)
     return {
       itemId: line.itemId,
       productVariantId: item?.productVariantId ?? null,

@@ -6,8 +6,7 @@ import {
   type ReservationRow,
   type StockRow,
   byPick,
-  isExpired,
-  keyOf
+  isExpired
 } from "./Books.ts"
 import { bury, itemOfMessage, locationOf } from "./catalog.ts"
 import { type Decision, type Draft, answered } from "./Draft.ts"
@@ -45,7 +44,7 @@ export const recordSale = (draft: Draft, command: RecordSale): Decision<Answers[
   const fresh: Array<SaleLine> = []
   for (const [trackingKey, lines] of Map.groupBy(command.lines, (line) => saleLineKey(orderId, line))) {
     const quantities = quantitiesOf(lines)
-    const before = books.tracking.get(keyOf(merchantId, trackingKey))
+    const before = books.tracking.get(merchantId, trackingKey)
     if (before === undefined) {
       books.track({ merchantId, trackingKey, postingId: posting.id, answer: quantities, recordedAt: at })
       fresh.push(...lines)
@@ -63,7 +62,7 @@ export const recordSale = (draft: Draft, command: RecordSale): Decision<Answers[
       if (reservation.status === "PENDING") giveBack(draft, reservation, "RELEASED")
     }
     for (const item of items) if (item.deletedAt !== null) bury(draft, item)
-    if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) noteCancelled(draft, orderId)
+    if (books.tracking.has(merchantId, cancelledOrderKey(orderId))) noteCancelled(draft, orderId)
   }
   return answered({ at, ...counts })
 }
@@ -76,13 +75,13 @@ export const saleSubjects = (
   at: number
 ): ReadonlyArray<string> => {
   const subjects: Array<string> = []
-  if (books.tracking.has(keyOf(merchantId, cancelledOrderKey(orderId)))) subjects.push(orderId)
+  if (books.tracking.has(merchantId, cancelledOrderKey(orderId))) subjects.push(orderId)
   for (const [trackingKey, ofKey] of Map.groupBy(lines, (line) => saleLineKey(orderId, line))) {
-    const before = books.tracking.get(keyOf(merchantId, trackingKey))
+    const before = books.tracking.get(merchantId, trackingKey)
     if (before !== undefined && before.answer !== quantitiesOf(ofKey)) subjects.push(trackingKey)
   }
   for (const { productVariantId } of lines) {
-    const item = books.itemsByVariant.get(keyOf(merchantId, productVariantId))
+    const item = books.itemsByVariant.get(merchantId, productVariantId)
     const stocks = item === undefined ? [] : books.stocksOf(item)
     for (const stock of stocks) if (isExpired(stock, at)) subjects.push(stock.stockId)
   }
@@ -118,7 +117,7 @@ export const noteCancelled = (draft: Draft, orderId: string): void => {
     .reservationsOf(merchantId, orderId)
     .flatMap(({ lines }) => lines.filter((line) => line.sold > line.returned))
   if (sold.length === 0) return
-  const item = books.items.get(keyOf(merchantId, sold[0]!.itemId))!
+  const item = books.items.get(merchantId, sold[0]!.itemId)!
   const lines = sold.map((line) => ({
     itemId: line.itemId,
     stockId: line.stockId,
@@ -170,7 +169,7 @@ const sellHeld = (
     Number(
       locationId !== undefined &&
         line.stockId !== null &&
-        books.stocks.get(keyOf(merchantId, line.stockId))!.locationId !== locationId
+        books.stocks.get(merchantId, line.stockId)!.locationId !== locationId
     )
   const ofItem = books
     .reservationsOf(merchantId, orderId)

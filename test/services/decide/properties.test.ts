@@ -66,7 +66,7 @@ describe("the kernel, over random histories", { timeout: 120_000 }, () => {
                   : 0
             if (promised === 0) continue
             const free = row.onHand - row.onHandDelta - (row.reserved - row.reservedDelta) - row.unallocatable
-            const { lotExpiresAt } = books.stocks.get(keyOf(merchantId, row.stockId))!
+            const { lotExpiresAt } = books.stocks.get(merchantId, row.stockId)!
             const isGood = lotExpiresAt === null || lotExpiresAt > posting.at
             same({ isGood, isThere: promised <= free }, { isGood: true, isThere: true }, posting)
           }
@@ -535,7 +535,7 @@ class Teller {
       ])
 
       // Each change of status begins where the last one ended, and the row says where that is.
-      const row = books.items.get(keyOf(merchantId, itemId))
+      const row = books.items.get(merchantId, itemId)
       const isNew = itemBefore === undefined
       const isOver = isNew && posting.command._tag === "EnsureItem" && posting.command.discontinued === true
       const known = this.#statuses.get(itemId) ?? (isOver ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK")

@@ -9,6 +9,28 @@ const uuid = (time: string, kind: string, number: string): string =>
 const idOf = (kind: "8001" | "8002", n: number): string =>
   `00000000-0000-7000-${kind}-${n.toString(16).padStart(12, "0")}`
 
+/** An event of a movement, byte for byte as the kernel writes it: what was moved, and after it the change of quantity. */
+const eventText = `
+  '{"id":"' || m.posting_id || '.' || part || '","topic":"inventory.events","key":"' || m.item_id || '","type":"'
+  || CASE WHEN part = 2 THEN 'StockLevelChanged' WHEN m.k % 2 = 0 THEN 'InventoryAllocated' ELSE 'InventoryAdjusted' END
+  || '","data":{"merchantId":"bench","itemId":"' || m.item_id || '","productVariantId":"variant-' || m.n || '","sku":null,'
+  || CASE WHEN part = 2 THEN ''
+          ELSE COALESCE('"orderId":"' || m.order_id || '","reservationId":"' || m.reservation_id || '",', '')
+            || '"movements":[{"stockId":"' || m.stock_id || '","locationId":"default","lotNumber":null,"type":"'
+            || CASE WHEN m.k = 1 THEN 'RECEIPT' WHEN m.k % 2 = 0 THEN 'ORDER_ALLOCATE' ELSE 'SALE' END
+            || '","onHandDelta":' || CASE WHEN m.k = 1 THEN 1000000 WHEN m.k % 2 = 0 THEN 0 ELSE -1 END
+            || ',"reservedDelta":' || CASE WHEN m.k = 1 THEN 0 WHEN m.k % 2 = 0 THEN 1 ELSE -1 END
+            || ',"unallocatableDelta":0}],'
+     END
+  || '"quantity":1000000,"reservedQuantity":1,"availableQuantity":999999,'
+  || CASE WHEN part = 2 THEN '"changeType":"' || CASE WHEN m.k = 1 THEN 'RECEIPT' ELSE 'SALE' END
+            || '","quantityBefore":1000001,"quantityAfter":1000000,'
+          ELSE '' END
+  -- The receipt has two events, each reservation one and each sale two.
+  || '"sequence":' || part + CASE WHEN m.k = 1 THEN 0 WHEN m.k % 2 = 0 THEN 3 * (m.k / 2) - 1 ELSE 3 * (m.k / 2) END
+  || '},"merchantId":"bench","at":' || CAST(extract(epoch FROM m.at) * 1000 AS bigint)
+  || ',"requestId":"' || m.posting_id || '"}'`
+
 /**
  * Books that hold, as the kernel would have written them: each stock received once, then reserved and sold in turn; the
  * last reservation is open. Movement k of item n is of posting n * 1000 + k, a second after the one before it.
@@ -74,28 +96,9 @@ export const seedBooks = Effect.fnUntraced(function* (url: Redacted.Redacted<str
      SELECT 'bench', 'POSTING|' || posting_id, posting_id, at FROM bench_movement WHERE k % 2 = 1`,
     `INSERT INTO outbox (bucket, recorded_at, events, event_count, sent_at)
      SELECT bucket, max(at), '[' || string_agg(event, ',' ORDER BY n, part) || ']', count(*), now()
-     FROM (
-       SELECT m.bucket, m.at, m.n, m.k, part,
-              json_build_object('id', m.posting_id || '.' || part, 'topic', 'inventory.events', 'key', m.item_id,
-                'type', CASE WHEN part = 2 THEN 'StockLevelChanged' WHEN m.k % 2 = 0 THEN 'InventoryAllocated'
-                             ELSE 'InventoryAdjusted' END,
-                'merchantId', 'bench', 'at', CAST(extract(epoch FROM m.at) * 1000 AS bigint), 'requestId', m.posting_id,
-                'data', json_build_object('merchantId', 'bench', 'itemId', m.item_id, 'productVariantId', 'variant-' || m.n,
-                  'sku', NULL, 'orderId', m.order_id, 'reservationId', m.reservation_id,
-                  'movements', CASE WHEN part = 1 THEN json_build_array(json_build_object('stockId', m.stock_id,
-                    'locationId', 'default', 'lotNumber', NULL,
-                    'type', CASE WHEN m.k = 1 THEN 'RECEIPT' WHEN m.k % 2 = 0 THEN 'ORDER_ALLOCATE' ELSE 'SALE' END,
-                    'onHandDelta', CASE WHEN m.k = 1 THEN 1000000 WHEN m.k % 2 = 0 THEN 0 ELSE -1 END,
-                    'reservedDelta', CASE WHEN m.k = 1 THEN 0 WHEN m.k % 2 = 0 THEN 1 ELSE -1 END,
-                    'unallocatableDelta', 0)) ELSE '[]'::json END,
-                  'quantity', 1000000, 'reservedQuantity', 1, 'availableQuantity', 999999,
-                  -- The receipt has two events, each reservation one and each sale two.
-                  'sequence', part + CASE WHEN m.k = 1 THEN 0 WHEN m.k % 2 = 0 THEN 3 * (m.k / 2) - 1
-                                          ELSE 3 * (m.k / 2) END
-                ))::text AS event
-       FROM bench_movement m
-       CROSS JOIN generate_series(1, CASE WHEN m.k % 2 = 0 THEN 1 ELSE 2 END) AS part
-     ) events
+     FROM (SELECT m.bucket, m.at, m.n, m.k, part, ${eventText} AS event
+           FROM bench_movement m
+           CROSS JOIN generate_series(1, CASE WHEN m.k % 2 = 0 THEN 1 ELSE 2 END) AS part) events
      GROUP BY bucket, k, n / 100
      ORDER BY k`,
     `DROP TABLE bench_item, bench_movement`,

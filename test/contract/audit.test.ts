@@ -85,6 +85,33 @@ describe("holdfast audit", { timeout }, () => {
     })
   )
 
+  it.live("names a row of the outbox that is no JSON, and what else there is", () =>
+    Effect.gen(function* () {
+      const { databaseUrl, sql } = yield* books
+      const [row] = yield* sql.run<{ bucket: number; position: number }>(
+        `UPDATE outbox SET events = '[{"id":' WHERE events LIKE '%RECEIPT%' RETURNING bucket, position`
+      )
+      yield* sql.run("UPDATE stock SET on_hand = 7")
+      const found = yield* audit(databaseUrl, "--json", "--repair")
+      assert.strictEqual(found.code, 1, found.out + found.err)
+      const lines = found.out
+        .trimEnd()
+        .split("\n")
+        .map((line) => JSON.parse(line))
+      const [named] = lines.filter(({ check }) => check === "events-are-readable")
+      assert.deepInclude(named.row, { bucket: row!.bucket, position: row!.position, text: '[{"id":' })
+      assert.include(
+        lines.map(({ check }) => check),
+        "stock-is-its-ledger"
+      )
+      // Nothing can be derived: it waits for a person.
+      assert.deepInclude(lines, {
+        left: `row ${row!.position} of bucket ${row!.bucket} of the outbox`,
+        finding: named.id
+      })
+    })
+  )
+
   it.live("exits 2 when it cannot look, and asks a reason for what is acknowledged", () =>
     Effect.gen(function* () {
       const nowhere = yield* audit("postgres://nobody:secret-word@127.0.0.1:9/none")

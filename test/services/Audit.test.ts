@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, Effect, Layer, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { Audit } from "../../src/services/Audit.ts"
 import {
@@ -9,6 +9,12 @@ import {
   pairDigestInSql,
   pairDigestOf
 } from "../../src/services/audit/digests.ts"
+import {
+  type EventTold,
+  type Unreadable,
+  eventPattern,
+  readEvents
+} from "../../src/services/audit/eventText.ts"
 import type { Check, Finding } from "../../src/services/audit/Finding.ts"
 import { bucketOf } from "../../src/services/OutboxBuckets.ts"
 import { Repairs } from "../../src/services/Repairs.ts"
@@ -328,6 +334,39 @@ const cases: ReadonlyArray<Case> = [
     keepsHistory: true
   },
   {
+    says: "a row of events that is no JSON",
+    statement: `UPDATE outbox SET events = 'lost' WHERE events LIKE '%' ||
+      (SELECT posting_id FROM inventory_ledger WHERE stock_id = ${stockOf("pan")} AND sequence = 1) || '%'`,
+    found: ["events-are-numbered", "events-are-readable", "movement-is-told"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
+    says: "a row of events that breaks off behind them",
+    statement: `UPDATE outbox SET events = left(events, -1) WHERE events LIKE '%' ||
+      (SELECT posting_id FROM inventory_ledger WHERE stock_id = ${stockOf("pan")} AND sequence = 1) || '%'`,
+    found: ["events-are-readable"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
+    says: "an event that is none, behind others",
+    statement: `UPDATE outbox SET events = left(events, -1) || ',7]' WHERE events LIKE '%' ||
+      (SELECT posting_id FROM inventory_ledger WHERE stock_id = ${stockOf("pan")} AND sequence = 1) || '%'`,
+    found: ["events-are-readable"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
+    says: "what an event tells was moved",
+    statement: `UPDATE outbox SET events = replace(events, '"onHandDelta":10,', '"onHandDelta":10.5,')
+      WHERE events LIKE '%' ||
+      (SELECT posting_id FROM inventory_ledger WHERE stock_id = ${stockOf("pan")} AND sequence = 1) || '%'`,
+    found: ["events-are-numbered", "events-are-readable", "movement-is-told"],
+    acknowledges: true,
+    keepsHistory: true
+  },
+  {
     says: "an event of another merchant",
     statement: `UPDATE outbox SET events = replace(events, '"data":{"merchantId":"acme"', '"data":{"merchantId":"other"')
       WHERE events LIKE '%' ||
@@ -500,6 +539,91 @@ describe("the digest of a movement", { timeout: 60_000 }, () => {
           assert.strictEqual(whole(), row!.pair, JSON.stringify(pair))
         }
       }
+    })
+  )
+})
+
+describe("the text of events", { timeout: 60_000 }, () => {
+  const read = (text: string) => {
+    const told: Array<EventTold> = []
+    const refused: Array<Unreadable> = []
+    readEvents(
+      text,
+      (event) => told.push(event),
+      (unreadable) => refused.push(unreadable)
+    )
+    return { told, refused: refused.map(({ ordinal }) => ordinal) }
+  }
+  /** Every member after the one that followed it: only JSON.parse can read it. */
+  const reversed = (json: unknown): unknown =>
+    Array.isArray(json)
+      ? json.map(reversed)
+      : typeof json === "object" && json !== null
+        ? Object.fromEntries(
+            Object.entries(json)
+              .reverse()
+              .map(([name, each]) => [name, reversed(each)])
+          )
+        : json
+
+  it.effect("is of the shape that is read without being parsed", () =>
+    Effect.gen(function* () {
+      const shop = yield* books
+      yield* aDay(shop)
+      const rows = yield* shop.sql.run<{ events: string }>("SELECT events FROM outbox")
+      const events = rows.flatMap(({ events }) => JSON.parse(events) as ReadonlyArray<{ type: string }>)
+      const others = events.filter((event) => {
+        eventPattern.lastIndex = 0
+        const text = JSON.stringify(event)
+        return !eventPattern.test(text) || eventPattern.lastIndex !== text.length
+      })
+      assert.deepStrictEqual(others, [])
+      const types = ["InventoryAllocated", "InventoryReleased", "InventoryAdjusted", "StockLevelChanged"]
+      assert.includeMembers(
+        events.map(({ type }) => type),
+        [...types, "StockStatusChanged"]
+      )
+    })
+  )
+
+  it.effect("says the same as when it is parsed, whatever was done to it", () =>
+    Effect.gen(function* () {
+      const shop = yield* books
+      yield* aDay(shop)
+      const rows = yield* shop.sql.run<{ events: string }>("SELECT events FROM outbox")
+      const random = yield* Random.Random
+      const at = (length: number): number => Math.floor(random.nextDoubleUnsafe() * length)
+      const pieces = [
+        ...`"\\,:[]{}0-.e 'aä\u0000`,
+        "null",
+        "1e5",
+        '"key":"x",',
+        '"merchantId":"other",',
+        "{},",
+        "[],"
+      ]
+      let readable = 0
+      let broken = 0
+      for (const { events } of rows) {
+        assert.deepStrictEqual(read(JSON.stringify(reversed(JSON.parse(events)))), read(events))
+        for (let time = 0; time < 400; time++) {
+          const from = at(events.length)
+          const piece = time % 3 === 0 ? "" : pieces[at(pieces.length)]!
+          const text = events.slice(0, from) + piece + events.slice(from + at(3))
+          let json: unknown
+          try {
+            json = JSON.parse(text)
+          } catch {
+            assert.include(read(text).refused, null, text)
+            broken += 1
+            continue
+          }
+          assert.deepStrictEqual(read(text), read(JSON.stringify(reversed(json))), text)
+          readable += 1
+        }
+      }
+      assert.isAbove(readable, 500)
+      assert.isAbove(broken, 500)
     })
   )
 })

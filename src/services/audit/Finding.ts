@@ -66,6 +66,11 @@ export const checks = {
     says: "a movement has no event, or an event tells of a movement that is not in the ledger",
     mend: "ACKNOWLEDGE"
   },
+  "events-are-readable": {
+    invariant: 4,
+    says: "a row of the outbox is no list of events, or holds what is none: what it told is lost, and it cannot be sent",
+    mend: "ACKNOWLEDGE"
+  },
   "events-are-numbered": {
     invariant: 4,
     says: "an item's events are not numbered one by one in the order of the outbox",

@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import type { OutboxEvent } from "../../schema/Event.ts"
+import { hash } from "node:crypto"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { bucketOf, outboxBuckets } from "../OutboxBuckets.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
@@ -14,6 +14,7 @@ import {
   digestOf,
   weightOf
 } from "./digests.ts"
+import { type EventTold, type Unreadable, readEvents } from "./eventText.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /**
@@ -169,7 +170,8 @@ const groupsStatement = `
 /** Every event of the outbox, in the order of its buckets. */
 const readOutbox = Effect.fnUntraced(function* (
   ask: Ask,
-  take: (event: OutboxEvent, group: GroupRow, bucket: number) => void
+  take: (event: EventTold, group: GroupRow, bucket: number) => void,
+  refuse: (unreadable: Unreadable, group: GroupRow, bucket: number) => void = () => undefined
 ) {
   for (let bucket = 0; bucket < outboxBuckets; bucket++) {
     let position = -1
@@ -180,7 +182,11 @@ const readOutbox = Effect.fnUntraced(function* (
         parameter("int4", groupsPerRead)
       ])
       for (const row of rows) {
-        for (const event of JSON.parse(row.events) as ReadonlyArray<OutboxEvent>) take(event, row, bucket)
+        readEvents(
+          row.events,
+          (event) => take(event, row, bucket),
+          (unreadable) => refuse(unreadable, row, bucket)
+        )
       }
       if (rows.length < groupsPerRead) break
       position = rows.at(-1)!.position
@@ -188,31 +194,25 @@ const readOutbox = Effect.fnUntraced(function* (
   }
 })
 
-interface MovementTold {
-  readonly stockId: string
-  readonly type: string
-  readonly onHandDelta: number
-  readonly reservedDelta: number
-  readonly unallocatableDelta: number
-}
-
 /** An event's id is its posting's, with a number. */
-const postingOf = ({ id }: OutboxEvent): string => {
+const postingOf = ({ id }: EventTold): string => {
   const end = id.indexOf(".")
   return end < 0 ? id : id.slice(0, end)
 }
 /** Whether an event is of a posting in the window: its id begins with the posting's, and sorts like it. */
 const isIn = (window: Window) => {
   const { beyond, least } = boundsOf(window)
-  return ({ id }: OutboxEvent): boolean => id >= least && id < beyond
+  return ({ id }: EventTold): boolean => id >= least && id < beyond
 }
 
-const toldBy = (event: OutboxEvent): ReadonlyArray<Told> => {
-  const movements = event.data["movements"] as ReadonlyArray<MovementTold> | undefined
-  if (movements === undefined || movements.length === 0) return []
+/** What is cut out of a text keeps all of it in memory: what outlives its row is copied. */
+const kept = (text: string): string => Buffer.from(text).toString()
+
+const toldBy = (event: EventTold): ReadonlyArray<Told> => {
+  if (event.movements.length === 0) return event.movements as ReadonlyArray<never>
   const { merchantId } = event
   const postingId = postingOf(event)
-  return movements.map(({ onHandDelta, reservedDelta, stockId, type, unallocatableDelta }) => ({
+  return event.movements.map(({ onHandDelta, reservedDelta, stockId, type, unallocatableDelta }) => ({
     merchantId,
     postingId,
     stockId,
@@ -250,9 +250,13 @@ interface Numbered {
   last: number | undefined
 }
 
+/** By merchant and item: each is asked for by its own text, which is there already. */
+type Items = Map<string, Map<string, Numbered>>
+
 /** The items after a key, as many as are held at once. */
 const readItems = Effect.fnUntraced(function* (ask: Ask, from: Key, merchantId: string | undefined) {
-  const items = new Map<string, Numbered>()
+  const items: Items = new Map()
+  let count = 0
   let next: Key = from
   for (;;) {
     const rows = yield* ask<ItemRow>(itemsStatement(merchantId), [
@@ -262,12 +266,15 @@ const readItems = Effect.fnUntraced(function* (ask: Ask, from: Key, merchantId: 
       parameter("text", merchantId ?? null)
     ])
     for (const row of rows) {
-      items.set(`${row.merchant_id} ${row.item_id}`, { sequence: row.event_sequence, last: undefined })
+      const own = items.get(row.merchant_id) ?? new Map<string, Numbered>()
+      own.set(row.item_id, { sequence: row.event_sequence, last: undefined })
+      items.set(row.merchant_id, own)
     }
+    count += rows.length
     const last = rows.at(-1)
     if (last !== undefined) next = { merchantId: last.merchant_id, id: last.item_id }
     if (rows.length < itemsPerRead) return { items, next: undefined }
-    if (items.size >= itemsPerPass) return { items, next }
+    if (count >= itemsPerPass) return { items, next }
   }
 })
 const itemsPerRead = 10_000
@@ -282,7 +289,7 @@ const pass = Effect.fnUntraced(function* (
     readonly merchantId: string | undefined
     readonly window: Window
     readonly compared: Window
-    readonly items: Map<string, Numbered>
+    readonly items: Items
     readonly isWhole: boolean
     readonly comparison: Comparison | undefined
     readonly gaps: ReadonlySet<string>
@@ -297,41 +304,41 @@ const pass = Effect.fnUntraced(function* (
   const waiting = new Map<string, string>()
   const digest: Digest = { high: 0, low: 0 }
   let events = 0
-  yield* readOutbox(ask, (event, { sent }, bucket) => {
+  const take = (event: EventTold, { sent }: GroupRow, bucket: number): void => {
     if (merchantId !== undefined && event.merchantId !== merchantId) return
     events += 1
     const about = () => ({ merchantId: event.merchantId, subject: `event ${event.id}` })
     const isNow = isAsked(event)
-    if (comparison !== undefined && isCompared(event)) {
-      for (const told of toldBy(event)) {
-        digestOf(told, digest)
-        comparison.add(cellOf(digest), -1, -weightOf(digest))
-      }
-    }
     if (comparison !== undefined) {
-      if (typeof event.key !== "string" || bucketOf(event.key) !== bucket) {
-        found.push(finding("event-in-its-bucket", { ...about(), row: { key: event.key, bucket } }))
+      if (event.movements.length > 0 && isCompared(event)) {
+        for (const told of toldBy(event)) {
+          digestOf(told, digest)
+          comparison.add(cellOf(digest), -1, -weightOf(digest))
+        }
       }
-      const earlier = waiting.get(event.key)
-      if (!sent && earlier === undefined && waiting.size < waitingKeysMax) waiting.set(event.key, event.id)
+      const { key } = event
+      if (typeof key !== "string" || bucketOf(key) !== bucket) {
+        found.push(finding("event-in-its-bucket", { ...about(), row: { key, bucket } }))
+      }
+      const earlier = typeof key === "string" ? waiting.get(key) : undefined
+      if (!sent && earlier === undefined && typeof key === "string" && waiting.size < waitingKeysMax) {
+        waiting.set(kept(key), kept(event.id))
+      }
       if (sent && earlier !== undefined) {
-        found.push(finding("sent-in-order", { ...about(), row: { key: event.key, unsent: earlier } }))
+        found.push(finding("sent-in-order", { ...about(), row: { key, unsent: earlier } }))
       }
-      if (event.data["merchantId"] !== event.merchantId) {
-        found.push(
-          finding("event-of-its-merchant", { ...about(), row: { tells: event.data["merchantId"] ?? null } })
-        )
+      if (event.tellsOf !== event.merchantId) {
+        found.push(finding("event-of-its-merchant", { ...about(), row: { tells: event.tellsOf ?? null } }))
       }
     }
-    const itemId = event.data["itemId"]
-    if (typeof itemId !== "string") return
-    const item = items.get(`${event.merchantId} ${itemId}`)
+    const { itemId, sequence } = event
+    if (itemId === undefined) return
+    const item = items.get(event.merchantId)?.get(itemId)
     if (item === undefined) {
       if (isWhole && isNow) found.push(finding("event-of-its-merchant", { ...about(), row: { itemId } }))
       return
     }
-    const sequence = event.data["sequence"]
-    if (typeof sequence !== "number") return
+    if (sequence === undefined) return
     // Of what was removed by age, any part may be left.
     const isFirst = item.last === undefined
     const expected = isFirst ? (window.after === null ? 1 : sequence) : item.last! + 1
@@ -346,12 +353,32 @@ const pass = Effect.fnUntraced(function* (
       )
     }
     if (event.id >= least) item.last = sequence
+  }
+  yield* readOutbox(ask, take, (unreadable, group, bucket) => {
+    if (comparison !== undefined) found.push(unreadableOf(unreadable, group, bucket))
   })
   return { found, events }
 })
 
+/** Whose it is cannot be known: it is told to every merchant that asks. The same row is known by all of its text. */
+const unreadableOf = (
+  { ordinal, says }: Unreadable,
+  { events, position, recorded_at, sent }: GroupRow,
+  bucket: number
+): Finding => {
+  const row = `row ${position} of bucket ${bucket} of the outbox`
+  return finding("events-are-readable", {
+    merchantId: "",
+    subject: ordinal === null ? row : `event ${ordinal} in ${row}`,
+    identity: [recorded_at, hash("sha256", events)],
+    row: { bucket, position, recordedAt: recorded_at, sent, says, text: events.slice(0, textShownMax) }
+  })
+}
+/** Characters of a text that cannot be read. */
+const textShownMax = 200
+
 /** An item's number is that of its last event, as far as one is kept. */
-const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Map<string, Numbered>, window: Window) {
+const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Items, window: Window) {
   const found: Array<Finding> = []
   const told = (merchantId: string, itemId: string, sequence: number, last: number): unknown =>
     found.push(
@@ -365,11 +392,12 @@ const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Map<string, Numbe
     )
   /** More was told of them than the number that was read before: it has grown since, or was turned back. */
   const grown: Array<readonly [string, string, number]> = []
-  for (const [key, { last, sequence }] of items) {
-    const [merchantId, itemId] = [key.slice(0, -37), key.slice(-36)]
-    if (last === undefined && window.after !== null) continue
-    if ((last ?? 0) < sequence) told(merchantId, itemId, sequence, last ?? 0)
-    else if (last !== undefined && last > sequence) grown.push([merchantId, itemId, last])
+  for (const [merchantId, own] of items) {
+    for (const [itemId, { last, sequence }] of own) {
+      if (last === undefined && window.after !== null) continue
+      if ((last ?? 0) < sequence) told(merchantId, itemId, sequence, last ?? 0)
+      else if (last !== undefined && last > sequence) grown.push([merchantId, itemId, last])
+    }
   }
   for (let index = 0; index < grown.length; index += itemsPerRead) {
     const some = grown.slice(index, index + itemsPerRead)
@@ -418,8 +446,11 @@ export const tell: (
   )
   while (from !== undefined) {
     const isFirst: boolean = comparison !== undefined
-    const { items, next }: { readonly items: Map<string, Numbered>; readonly next: Key | undefined } =
-      yield* readItems(ask, from, merchantId)
+    const { items, next }: { readonly items: Items; readonly next: Key | undefined } = yield* readItems(
+      ask,
+      from,
+      merchantId
+    )
     const told = yield* pass(ask, {
       merchantId,
       window,
@@ -429,7 +460,8 @@ export const tell: (
       gaps,
       isWhole: isFirst && next === undefined
     })
-    found.push(...told.found, ...(yield* lastTold(ask, items, window)))
+    for (const each of told.found) found.push(each)
+    for (const each of yield* lastTold(ask, items, window)) found.push(each)
     events = Math.max(events, told.events)
     comparison = undefined
     from = next
@@ -449,7 +481,16 @@ export const lookIntoOutbox = (ask: Ask, merchantId: string | undefined, window:
   return readOutbox(ask, (event, group, bucket) => {
     if ((merchantId !== undefined && event.merchantId !== merchantId) || !isAsked(event)) return
     for (const told of toldBy(event)) {
-      if (look.has(told)) look.add(told, -1, { eventId: event.id, bucket, position: group.position })
+      if (!look.has(told)) continue
+      const { merchantId, postingId, stockId, type } = told
+      const copy = {
+        ...told,
+        merchantId: kept(merchantId),
+        postingId: kept(postingId),
+        stockId: kept(stockId),
+        type: kept(type)
+      }
+      look.add(copy, -1, { eventId: kept(event.id), bucket, position: group.position })
     }
   })
 }

@@ -543,29 +543,30 @@ describe("the digest of a movement", { timeout: 60_000 }, () => {
   )
 })
 
-describe("the text of events", { timeout: 60_000 }, () => {
-  const read = (text: string) => {
-    const told: Array<EventTold> = []
-    const refused: Array<Unreadable> = []
-    readEvents(
-      text,
-      (event) => told.push(event),
-      (unreadable) => refused.push(unreadable)
-    )
-    return { told, refused: refused.map(({ ordinal }) => ordinal) }
-  }
-  /** Every member after the one that followed it: only JSON.parse can read it. */
-  const reversed = (json: unknown): unknown =>
-    Array.isArray(json)
-      ? json.map(reversed)
-      : typeof json === "object" && json !== null
-        ? Object.fromEntries(
-            Object.entries(json)
-              .reverse()
-              .map(([name, each]) => [name, reversed(each)])
-          )
-        : json
+/** What is read of a row's text, and the places of what is refused. */
+const read = (text: string) => {
+  const told: Array<EventTold> = []
+  const refused: Array<Unreadable> = []
+  readEvents(
+    text,
+    (event) => told.push(event),
+    (unreadable) => refused.push(unreadable)
+  )
+  return { told, refused: refused.map(({ ordinal }) => ordinal) }
+}
+/** Every member after the one that followed it: only JSON.parse can read it. */
+const reversed = (json: unknown): unknown =>
+  Array.isArray(json)
+    ? json.map(reversed)
+    : typeof json === "object" && json !== null
+      ? Object.fromEntries(
+          Object.entries(json)
+            .toReversed()
+            .map(([name, each]) => [name, reversed(each)])
+        )
+      : json
 
+describe("the text of events", { timeout: 60_000 }, () => {
   it.effect("is of the shape that is read without being parsed", () =>
     Effect.gen(function* () {
       const shop = yield* books

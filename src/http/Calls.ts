@@ -2,8 +2,8 @@ import { Context, Effect, type Layer, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { HttpApi, type HttpApiEndpoint, type HttpApiGroup } from "effect/http-api"
 import { Api } from "./Api.ts"
-import { CurrentCaller, Edge } from "./Contract.ts"
-import { RequestBody } from "./EdgeLive.ts"
+import type { CurrentCaller } from "./Contract.ts"
+import { Surroundings } from "./EdgeLive.ts"
 import { ValidationFailed, badFields } from "./Problem.ts"
 
 type Groups = (typeof Api)["groups"]
@@ -27,68 +27,59 @@ type Handlers<Endpoints extends Record<string, HttpApiEndpoint.Constraint>> = {
 export const routesOf = <Name extends keyof Groups, R>(
   name: Name,
   make: Effect.Effect<Handlers<Groups[Name]["endpoints"]>, never, R>
-): Layer.Layer<never, never, R | Edge | HttpRouter.HttpRouter> =>
+): Layer.Layer<never, never, R | Surroundings | HttpRouter.HttpRouter> =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
       const handlers = (yield* make) as unknown as Readonly<Record<string, Handler>>
-      const edge = yield* Edge
+      const { around } = yield* Surroundings
       const group: HttpApiGroup.Top = Api.groups[name] as never
       yield* router.addAll(
-        Object.values(group.endpoints as Record<string, HttpApiEndpoint.Top>).map((endpoint) => {
-          const handle = decoded(group, endpoint, handlers[endpoint.identifier]!)
-          const surrounded = edge(handle as never, { endpoint: endpoint as never, group: group as never })
-          return HttpRouter.route(endpoint.method, endpoint.path as HttpRouter.PathInput, surrounded as Call)
-        })
+        Object.values(group.endpoints as Record<string, HttpApiEndpoint.Top>).map((endpoint) =>
+          HttpRouter.route(
+            endpoint.method,
+            endpoint.path as HttpRouter.PathInput,
+            around(endpoint, decoding(group, endpoint, handlers[endpoint.identifier]!))
+          )
+        )
       )
     })
   )
 
-type Call = Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>
-type Handler = (
-  request: unknown
-) => Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, CurrentCaller>
+type Answer = Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, CurrentCaller>
+type Handler = (request: unknown) => Answer
 
 /** The handler with what was sent, or a refusal that names each bad field of the first part that has one. */
-const decoded = (group: HttpApiGroup.Top, endpoint: HttpApiEndpoint.Top, handler: Handler) => {
-  const params = endpoint.params && reader(endpoint.params, "path")
-  const query = endpoint.query && reader(Schema.toCodecArrayFromSingle(endpoint.query), "query")
-  const payload = endpoint.payload.get("application/json")
-  const body = payload && reader(Schema.Union(payload.schemas as ReadonlyArray<Schema.Top>), "body")
-  return Effect.withFiber<HttpServerResponse.HttpServerResponse, unknown, CurrentCaller>((fiber) => {
-    const context = fiber.context as Context.Context<HttpRouter.Provided | RequestBody>
-    const call: Record<string, unknown> = {
+const decoding = (group: HttpApiGroup.Top, endpoint: HttpApiEndpoint.Top, handler: Handler) => {
+  const readParams = endpoint.params && reader(endpoint.params, "path")
+  const readQuery = endpoint.query && reader(Schema.toCodecArrayFromSingle(endpoint.query), "query")
+  const json = endpoint.payload.get("application/json")
+  const readBody = json && reader(Schema.Union(json.schemas as ReadonlyArray<Schema.Top>), "body")
+  return (body: string, context: Context.Context<HttpRouter.Provided>): Answer => {
+    const params = readParams?.(Context.get(context, HttpRouter.RouteContext).params)
+    if (params !== undefined && Result.isFailure(params)) return Effect.fail(params.failure)
+    const query = readQuery?.(Context.get(context, HttpServerRequest.ParsedSearchParams))
+    if (query !== undefined && Result.isFailure(query)) return Effect.fail(query.failure)
+    const payload = readBody && Result.flatMap(parse(body), readBody)
+    if (payload !== undefined && Result.isFailure(payload)) return Effect.fail(payload.failure)
+    return handler({
       request: Context.get(context, HttpServerRequest.HttpServerRequest),
       endpoint,
-      group
-    }
-    if (params !== undefined) {
-      const read = params(Context.get(context, HttpRouter.RouteContext).params)
-      if (Result.isFailure(read)) return Effect.fail(read.failure)
-      call["params"] = read.success
-    }
-    if (query !== undefined) {
-      const read = query(Context.get(context, HttpServerRequest.ParsedSearchParams))
-      if (Result.isFailure(read)) return Effect.fail(read.failure)
-      call["query"] = read.success
-    }
-    if (body !== undefined) {
-      let json: unknown
-      try {
-        json = JSON.parse(Context.get(context, RequestBody))
-      } catch {
-        return notJson
-      }
-      const read = body(json)
-      if (Result.isFailure(read)) return Effect.fail(read.failure)
-      call["payload"] = read.success
-    }
-    return handler(call)
-  })
+      group,
+      params: params?.success,
+      query: query?.success,
+      payload: payload?.success
+    })
+  }
 }
 
-const notJson = Effect.fail(
-  new ValidationFailed({ errors: [{ path: "body", message: "Expected a valid JSON body" }] })
-)
+const parse = (body: string): Result.Result<unknown, ValidationFailed> => {
+  try {
+    return Result.succeed(JSON.parse(body))
+  } catch {
+    const errors = [{ path: "body", message: "Expected a valid JSON body" }]
+    return Result.fail(new ValidationFailed({ errors }))
+  }
+}
 
 /** Decodes one part of a request; none of the contract's schemas waits for anything. */
 const reader = (schema: Schema.Top, slot: string) => {

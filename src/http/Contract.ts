@@ -17,7 +17,10 @@ export class CurrentCaller extends Context.Service<
   Caller & { readonly principal: Principal }
 >()("holdfast/http/CurrentCaller") {}
 
-/** Authentication, permission, limits, idempotency, deadlines and problems: around every call of the contract. */
+/**
+ * Authentication, permission, limits, idempotency, deadlines and problems: around every call of the contract. This is
+ * what callers and handlers see of it; `Surroundings` in EdgeLive.ts is what does it.
+ */
 export class Edge extends HttpApiMiddleware.Service<Edge, { provides: CurrentCaller }>()(
   "holdfast/http/Edge",
   {

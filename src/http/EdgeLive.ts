@@ -11,14 +11,15 @@ import {
   References,
   Tracer
 } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { type HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import type { HttpApiEndpoint } from "effect/http-api"
 import { isUtf8 } from "node:buffer"
 import { hash } from "node:crypto"
 import { IncomingMessage } from "node:http"
 import type { Principal } from "../schema/Principal.ts"
 import { Authentication } from "../services/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
-import { CurrentCaller, Edge, RequiredPermission, maxLines } from "./Contract.ts"
+import { CurrentCaller, RequiredPermission, maxLines } from "./Contract.ts"
 import { checkJson } from "../schema/JsonLimits.ts"
 import {
   type Failing,
@@ -54,26 +55,33 @@ const refusals = Metric.counter("holdfast_refusals_total", {
 
 type Handled = Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>
 
-/** What a call was sent: a JSON object within its limits, as its text; empty where a call takes none. */
-export class RequestBody extends Context.Service<RequestBody, string>()("holdfast/http/RequestBody") {}
-
 /** What surrounds every call of the contract. Failures of all kinds leave as problems, with the request's id. */
-export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentication> =>
+export class Surroundings extends Context.Service<
+  Surroundings,
+  {
+    /** A call is given its body's text: a JSON object within its limits, or nothing where the method takes none. */
+    readonly around: (
+      endpoint: HttpApiEndpoint.Top,
+      call: (
+        body: string,
+        context: Context.Context<HttpRouter.Provided>
+      ) => Effect.Effect<HttpServerResponse.HttpServerResponse, unknown, CurrentCaller>
+    ) => Effect.Effect<HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>
+  }
+>()("holdfast/http/Surroundings") {}
+
+export const layer = (options: EdgeOptions): Layer.Layer<Surroundings, never, Authentication> =>
   Layer.effect(
-    Edge,
+    Surroundings,
     Effect.gen(function* () {
       const authentication = yield* Authentication
-      return (handle, { endpoint }) => {
+      // A metric adds its attributes to the context that it is counted in: to a request's that copied all services.
+      const context = yield* Effect.context<never>()
+      const around: Surroundings["Service"]["around"] = (endpoint, call) => {
         const permission = Context.getUnsafe(endpoint.annotations, RequiredPermission)
         const route = `${endpoint.method} ${endpoint.path}`
-        return Effect.withFiber<
-          HttpServerResponse.HttpServerResponse,
-          never,
-          HttpServerRequest.HttpServerRequest
-        >((fiber) => {
-          const request = fiber.getRef(
-            HttpServerRequest.HttpServerRequest as never
-          ) as unknown as HttpServerRequest.HttpServerRequest
+        return Effect.withFiber((fiber) => {
+          const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
           const clock = fiber.getRef(Clock.Clock)
           const startedAt = clock.currentTimeMillisUnsafe()
           const requestId = givenRequestId(request) ?? uuidV7(startedAt, fiber.getRef(Random.Random))
@@ -100,13 +108,15 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
               ...(idempotency === undefined ? {} : { idempotency })
             }
             const annotations = { ...fiber.getRef(References.CurrentLogAnnotations), requestId, merchantId }
-            return Effect.updateContext(handle, (context: Context.Context<never>) =>
+            // As the router does: the end of the request, which is this fiber's, puts its context back.
+            fiber.setContext(
               Context.add(
-                Context.add(Context.add(context, CurrentCaller, caller), RequestBody, body),
+                Context.add(fiber.context, CurrentCaller, caller),
                 References.CurrentLogAnnotations,
                 annotations
               )
             )
+            return call(body, fiber.context as Context.Context<HttpRouter.Provided>) as Handled
           }
           const answered: Handled = Effect.flatMap(
             authentication.authenticate(request.headers["authorization"]),
@@ -126,7 +136,7 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
             })
           const finish = (response: HttpServerResponse.HttpServerResponse) => {
             const seconds = (clock.currentTimeMillisUnsafe() - startedAt) / 1000
-            durationOf(route, response.status).updateUnsafe(seconds, fiber.context)
+            durationOf(route, response.status).updateUnsafe(seconds, context)
             const answer = HttpServerResponse.setHeader(response, "x-request-id", requestId)
             return LogLevel.isGreaterThan(fiber.getRef(References.MinimumLogLevel), "Debug")
               ? Effect.succeed(answer)
@@ -139,8 +149,9 @@ export const layer = (options: EdgeOptions): Layer.Layer<Edge, never, Authentica
             onFailure: (cause) => Effect.flatMap(logged(problemResponse(cause, requestId)), finish),
             onSuccess: finish
           })
-        }) as never
+        })
       }
+      return { around }
     })
   )
 

@@ -42,5 +42,27 @@ export const Timestamp = Schema.String.annotate({
   description: "RFC 3339 in UTC with milliseconds"
 })
 
-export const timestamp = (at: number): string => new Date(at).toISOString()
+/**
+ * Epoch milliseconds as such a moment. What the times of one minute begin with is kept for the minutes used last:
+ * `toISOString` takes 1.5 to 2 µs, an answer has several times, and most are of the same few minutes.
+ */
+export const timestamp = (at: number): string => {
+  const minute = Math.floor(at / 60_000)
+  const slot = minute & (minutesKept - 1)
+  if (keptMinutes[slot] !== minute) {
+    keptStarts[slot] = new Date(minute * 60_000).toISOString().slice(0, -"00.000Z".length)
+    keptMinutes[slot] = minute
+  }
+  const ms = Math.trunc(at - minute * 60_000)
+  const seconds = Math.floor(ms / 1000)
+  return `${keptStarts[slot]!}${twoDigits[seconds]!}.${threeDigits[ms - seconds * 1000]!}Z`
+}
+/** A power of two, so that a minute's place is told by its last bits. */
+const minutesKept = 64
+const keptMinutes = new Array<number>(minutesKept).fill(Number.NaN)
+const keptStarts = new Array<string>(minutesKept).fill("")
+const digits = (count: number, width: number): ReadonlyArray<string> =>
+  Array.from({ length: count }, (_, value) => String(value).padStart(width, "0"))
+const twoDigits = digits(60, 2)
+const threeDigits = digits(1000, 3)
 export const timestampOrNull = (at: number | null): string | null => (at === null ? null : timestamp(at))

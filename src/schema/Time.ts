@@ -59,8 +59,8 @@ export const timestamp = (at: number): string => {
 }
 /** A power of two, so that a minute's place is told by its last bits. */
 const minutesKept = 64
-const keptMinutes = new Array<number>(minutesKept).fill(Number.NaN)
-const keptStarts = new Array<string>(minutesKept).fill("")
+const keptMinutes = Array.from({ length: minutesKept }, () => Number.NaN)
+const keptStarts = Array.from({ length: minutesKept }, () => "")
 const digits = (count: number, width: number): ReadonlyArray<string> =>
   Array.from({ length: count }, (_, value) => String(value).padStart(width, "0"))
 const twoDigits = digits(60, 2)

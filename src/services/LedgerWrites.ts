@@ -1,4 +1,5 @@
 import type { OutboxEvent } from "../schema/Event.ts"
+import { outboxPieces } from "../schema/OutboxText.ts"
 import type { Books, ItemRow, LocationRow } from "./decide/Books.ts"
 import {
   type Write,
@@ -185,7 +186,7 @@ const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyAr
   columns: [
     ["int4", (row) => row.bucket],
     ["timestamptz", (row) => row.events.at(-1)!.at],
-    ["text", (row) => JSON.stringify(row.events)],
+    ["pieces", (row) => outboxPieces(row.events)],
     ["int4", (row) => row.events.length]
   ]
 }

@@ -1,4 +1,5 @@
 import type { OutboxEvent } from "../../src/schema/Event.ts"
+import { outboxPieces } from "../../src/schema/OutboxText.ts"
 import type { AnyRefusal, Answer, Caller, Command, ItemRef, Posting } from "../../src/schema/Posting.ts"
 import {
   Books,
@@ -191,6 +192,11 @@ export class MemoryStore {
       if (row.status === "OPEN" && [...this.discrepancies.values()].some(isOpen)) continue
       this.discrepancies.set(keyOf(row.merchantId, row.discrepancyId), { ...row })
     }
+    expect(
+      [...outboxPieces(written.events)].join("") === JSON.stringify(written.events),
+      "events are JSON",
+      written.events
+    )
     for (const row of written.events) this.events.push(row)
     this.checkConstraints()
   }

@@ -79,6 +79,27 @@ const event = fc
     traceparent
   }))
 
+const change =
+  <K extends keyof OutboxEvent>(field: K, value: OutboxEvent[K]) =>
+  (one: OutboxEvent) => ({
+    ...one,
+    [field]: value
+  })
+const rename = (field: string, value: string) => (one: OutboxEvent) => ({
+  ...one,
+  data: { ...one.data, [field]: value }
+})
+const changes = [
+  change("merchantId", "other"),
+  change("at", 1),
+  change("requestId", "other"),
+  change("traceparent", "00-other"),
+  rename("merchantId", "other"),
+  rename("itemId", "00000000-0000-7000-8000-000000000000"),
+  rename("productVariantId", "other"),
+  rename("sku", "other")
+]
+
 describe("outboxPieces", () => {
   it("writes what JSON.stringify writes", () => {
     fc.assert(
@@ -89,26 +110,6 @@ describe("outboxPieces", () => {
   })
 
   it("tells apart neighbours that differ in one name alone", () => {
-    const change =
-      <K extends keyof OutboxEvent>(field: K, value: OutboxEvent[K]) =>
-      (one: OutboxEvent) => ({
-        ...one,
-        [field]: value
-      })
-    const rename = (field: string, value: string) => (one: OutboxEvent) => ({
-      ...one,
-      data: { ...one.data, [field]: value }
-    })
-    const changes = [
-      change("merchantId", "other"),
-      change("at", 1),
-      change("requestId", "other"),
-      change("traceparent", "00-other"),
-      rename("merchantId", "other"),
-      rename("itemId", "00000000-0000-7000-8000-000000000000"),
-      rename("productVariantId", "other"),
-      rename("sku", "other")
-    ]
     fc.assert(
       fc.property(event, fc.constantFrom(...changes), (one, changed) => {
         const events = [one, changed(one), one]

@@ -1,5 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
+import * as http from "node:http"
 import { parameter } from "../../src/services/PostgresTypes.ts"
 import { connect } from "../support/ledger.ts"
 import { type Answer, Service, fresh, merchant } from "../support/service.ts"
@@ -210,6 +211,57 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad
         (yield* send('{"orderId":"e","items":[{"variantId":"cup","quantity":1e0}]}', {})).status,
         201
       )
+    })
+  )
+
+  it.effect("reads the same body however it comes: whole, in pieces, in chunks, asked for first", () =>
+    Effect.gen(function* () {
+      const { item, receive, token } = yield* merchant
+      const { port } = yield* Service
+      const variantId = "Täßchen"
+      yield* item(variantId)
+      yield* receive(variantId, 9)
+      const send = (orderId: string, headers: Record<string, string | number>, pieces: number) =>
+        Effect.promise(() => {
+          const body = Buffer.from(JSON.stringify({ orderId, items: [{ variantId, quantity: 1 }] }))
+          const length = headers["transfer-encoding"] === undefined ? { "content-length": body.length } : {}
+          return new Promise<string>((resolve, reject) => {
+            const request = http.request({
+              host: "127.0.0.1",
+              port,
+              method: "POST",
+              path: "/api/v1/inventory/reserve",
+              headers: { authorization: `Bearer ${token}`, ...length, ...headers }
+            })
+            // Each piece is sent when the one before is on its way, so that characters are cut in two.
+            const write = (from: number): void => {
+              const to = from + Math.ceil(body.length / pieces)
+              if (to >= body.length) request.end(body.subarray(from))
+              else request.write(body.subarray(from, to), () => setImmediate(write, to))
+            }
+            request.on("response", (response) => {
+              let text = ""
+              response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk))
+              response.on("end", () => resolve(`${response.statusCode} ${text}`))
+            })
+            request.on("error", reject)
+            if (headers["expect"] === undefined) write(0)
+            else request.on("continue", () => write(0)).flushHeaders()
+          })
+        })
+      const ways: ReadonlyArray<readonly [Record<string, string>, number]> = [
+        [{}, 1],
+        [{}, 1_000],
+        [{ "transfer-encoding": "chunked" }, 1],
+        [{ "transfer-encoding": "chunked" }, 1_000],
+        [{ expect: "100-continue" }, 1],
+        [{ expect: "100-continue" }, 7]
+      ]
+      for (const [index, [headers, pieces]] of ways.entries()) {
+        const answer = yield* send(`order-${index}`, headers, pieces)
+        assert.match(answer, /^201 /)
+        assert.include(answer, `"orderId":"order-${index}","items":[{"variantId":"${variantId}"`)
+      }
     })
   )
 

@@ -2,33 +2,25 @@ import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
 import { guards } from "./audit/catalog.ts"
-import { agree } from "./audit/digests.ts"
+import { Comparison, agree } from "./audit/digests.ts"
 import {
   type Marks,
   type Question,
   firstKey,
   nextRange,
-  pairs,
-  pairsOf,
+  linesIn,
   questions,
+  reservations,
   strangers,
   tracked
 } from "./audit/documents.ts"
-import {
-  Comparison,
-  type Look,
-  type Window,
-  lookIntoLedger,
-  lookIntoOutbox,
-  looksOf,
-  tell
-} from "./audit/events.ts"
+import { type Look, type Window, lookIntoLedger, lookIntoOutbox, looksOf, tell } from "./audit/events.ts"
 import type { Finding } from "./audit/Finding.ts"
 import { type Suspicion, pass } from "./audit/movements.ts"
 import {
   type Slice,
   chain,
-  held,
+  differsIn,
   homes,
   isHot,
   longChain,
@@ -138,15 +130,14 @@ const examine = Effect.fn("Audit.examine")(function* (
       walkStocks(ask, passing),
       tell(ask, { ...telling, comparison: comparisons.events }),
       Effect.forEach(
-        [pairs(windows.lines, comparisons.lines), ...questions],
+        [reservations(windows.lines, comparisons.lines), ...questions],
         (question) => walk(ask, question, { merchantId, report }),
         { discard: true }
       )
     ],
     { concurrency: "unbounded" }
   )
-  const cells = comparisons.lines.differing()
-  if (cells.length > 0) yield* walk(ask, pairsOf(windows.lines, cells), { merchantId, report })
+  yield* lookIntoLines(ask, passing)
   yield* askAgain(ask, told.findings, { ...telling, comparison: comparisons.events, report })
   const overdue = yield* oldestOverdue(ask, merchantId, began)
   const ended = yield* Clock.currentTimeMillis
@@ -177,51 +168,45 @@ interface Passing {
 /** Stocks and their ledger: invariants 1 to 3, and the ledger's side of 2 and 4. */
 const walkStocks = Effect.fnUntraced(function* (ask: Ask, options: Passing) {
   const looked = { stocks: 0, movements: 0 }
-  let from: Key | undefined = beginning(options.merchantId, nilUuid)
-  while (from !== undefined) {
-    const page: Effect.Success<ReturnType<typeof slicesAfter>> = yield* slicesAfter(
-      ask,
-      from,
-      options.merchantId
-    )
-    for (const slice of page.slices) {
+  yield* eachSlice(
+    ask,
+    options.merchantId,
+    Effect.fnUntraced(function* (slice) {
       looked.stocks += slice.stocks
       looked.movements += slice.movements
       yield* ledgerOf(ask, slice, options)
       yield* options.report(yield* states(ask, slice.range))
-    }
-    from = page.isLast ? undefined : page.next
-  }
+    })
+  )
   return looked
 })
 
 /** A slice's movements: their chain, their homes, their tracking rows and events, and what they say of reservations. */
 const ledgerOf = Effect.fnUntraced(function* (ask: Ask, slice: Slice, options: Passing) {
-  const { comparisons, marks, report, windows } = options
+  const { comparisons, report, windows } = options
   const { range } = slice
-  const asked = { window: windows.events, comparison: comparisons.events, marks }
   if (isHot(slice)) {
     const { found, parts, since } = yield* longChain(ask, range)
     yield* report(found)
     for (const part of parts)
-      yield* follow(ask, part, { ...(yield* pass(ask, part, asked)), chain: false }, options)
+      yield* follow(ask, part, { ...(yield* pass(ask, part, options)), chain: false }, options)
     const lines = { window: windows.lines, comparison: comparisons.lines }
     return yield* report(yield* longNets(ask, slice, { parts, since, ...lines }))
   }
-  yield* follow(ask, range, yield* pass(ask, range, asked), options)
-  if (yield* held(ask, range, windows.lines, comparisons.lines)) yield* report(yield* nets(ask, range))
+  yield* follow(ask, range, yield* pass(ask, range, options), options)
 })
 
 /** What a pass was suspicious of is asked for by itself. */
 const follow = Effect.fnUntraced(function* (
   ask: Ask,
   range: Range,
-  { chain: isBroken, homes: isAstray, tracked: isUntold }: Suspicion,
+  { chain: isBroken, homes: isAstray, lines: isAmiss, tracked: isUntold }: Suspicion,
   { marks, report }: Passing
 ) {
   if (isBroken) yield* report(yield* chain(ask, range))
   if (isAstray) yield* report(yield* homes(ask, range))
   if (isUntold) yield* report(yield* tracked(ask, range, marks))
+  if (isAmiss) yield* report(yield* nets(ask, range))
 })
 
 const walk = Effect.fnUntraced(function* (
@@ -271,19 +256,41 @@ const askAgain = Effect.fnUntraced(function* (
   }
 })
 
-const lookIntoStocks = Effect.fnUntraced(function* (
+/** Where lines and ledger differ in sum, each line is looked at, and what has moved is summed up again. */
+const lookIntoLines = Effect.fnUntraced(function* (ask: Ask, options: Passing) {
+  const { comparisons, merchantId, report, windows } = options
+  const cells = comparisons.lines.differing()
+  if (cells.length === 0) return
+  yield* walk(ask, linesIn(windows.lines, cells), { merchantId, report })
+  yield* eachSlice(ask, merchantId, (slice) =>
+    // One that is hot was compared reservation by reservation.
+    isHot(slice)
+      ? Effect.void
+      : Effect.gen(function* () {
+          if (yield* differsIn(ask, slice.range, cells)) yield* report(yield* nets(ask, slice.range))
+        })
+  )
+})
+
+const lookIntoStocks = (ask: Ask, merchantId: string | undefined, window: Window, look: Look) =>
+  eachSlice(
+    ask,
+    merchantId,
+    Effect.fnUntraced(function* (slice) {
+      const ranges = isHot(slice) ? (yield* longChain(ask, slice.range)).parts : [slice.range]
+      for (const range of ranges) yield* lookIntoLedger(ask, range, window, look)
+    })
+  )
+
+const eachSlice = Effect.fnUntraced(function* (
   ask: Ask,
   merchantId: string | undefined,
-  window: Window,
-  look: Look
+  use: (slice: Slice) => Effect.Effect<void, DatabaseUnavailable>
 ) {
   let from: Key | undefined = beginning(merchantId, nilUuid)
   while (from !== undefined) {
     const page: Effect.Success<ReturnType<typeof slicesAfter>> = yield* slicesAfter(ask, from, merchantId)
-    for (const slice of page.slices) {
-      const ranges = isHot(slice) ? (yield* longChain(ask, slice.range)).parts : [slice.range]
-      for (const range of ranges) yield* lookIntoLedger(ask, range, window, look)
-    }
+    for (const slice of page.slices) yield* use(slice)
     from = page.isLast ? undefined : page.next
   }
 })

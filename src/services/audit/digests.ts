@@ -8,14 +8,17 @@ import type { Ask } from "./Asking.ts"
  * times as long. They follow the order of bytes of the database's machine: `agree` asks whether it is that of this code.
  */
 
-export interface Told {
-  readonly merchantId: string
-  readonly postingId: string
+/** What of a movement its event tells. */
+export interface Moved {
   readonly stockId: string
   readonly type: string
   readonly onHandDelta: number
   readonly reservedDelta: number
   readonly unallocatableDelta: number
+}
+export interface Told extends Moved {
+  readonly merchantId: string
+  readonly postingId: string
 }
 
 /** The deltas are the seeds of the others' hashes, and these together that of the posting's. */
@@ -43,7 +46,7 @@ const sampleStatement = `
 export const agree = Effect.fnUntraced(function* (ask: Ask) {
   const [row] = yield* ask<{ digest: string }>(sampleStatement, [])
   const digest: Digest = { high: 0, low: 0 }
-  digestOf(sample, digest)
+  digestOf(sample.merchantId, sample.postingId, sample, digest)
   if (BigInt(row!.digest) !== ((BigInt(digest.high) << 32n) | BigInt(digest.low >>> 0))) {
     return yield* Effect.die(
       new Error("PostgreSQL hashes values otherwise than audit does: is its machine a big-endian one?")
@@ -58,15 +61,24 @@ export interface Pair {
   readonly stockId: string
   readonly itemId: string
 }
+/** What a reservation holds of a stock, has sold and has taken back. */
+export interface Figures {
+  open: number
+  sold: number
+  returned: number
+}
 
 export const pairDigestInSql = (row: string): string =>
   `uuid_hash_extended(${row}.reservation_id, uuid_hash_extended(${row}.stock_id, uuid_hash_extended(${row}.item_id,
              hashtextextended(${row}.merchant_id, 0))))`
 
-/** The lower bits of a digest say which cell, the upper half what is added there. */
-export const cells = 1_024
+/** The digests of many rows, or these and their figures, travel as one value: no sorting by cells, no row for each. */
+export const gatherInSql = (...values: ReadonlyArray<string>): string =>
+  `string_agg(${values.map((value) => `int8send(${value})`).join(" || ")}, '')`
+
+/** The lower bits of a digest say which cell. */
+const cells = 65_536
 export const cellInSql = (digest: string): string => `(${digest} & ${cells - 1})::int`
-export const weightInSql = (digest: string): string => `(${digest} >> 32)`
 
 /** Both halves of a 64-bit number, each as a signed 32-bit one; made anew by each function below. */
 export interface Digest {
@@ -75,7 +87,91 @@ export interface Digest {
 }
 
 export const cellOf = ({ low }: Digest): number => low & (cells - 1)
-export const weightOf = ({ high }: Digest): number => high
+
+/** Two sides that should have the same rows: in each cell how many the one has more, and the sums of their digests. */
+export class Comparison {
+  readonly #counts = new Int32Array(cells)
+  readonly #highs = new Int32Array(cells)
+  readonly #lows = new Int32Array(cells)
+
+  /** A row of the one side (1) or of the other (-1). */
+  add({ high, low }: Digest, side: 1 | -1, cell = low & (cells - 1)): void {
+    this.#counts[cell]! += side
+    this.#highs[cell]! += side * high
+    this.#lows[cell]! += side * low
+  }
+
+  /** Gathered digests. */
+  addAll(gathered: Uint8Array | null, side: 1 | -1): void {
+    if (gathered === null) return
+    const view = viewOf(gathered)
+    const digest: Digest = { high: 0, low: 0 }
+    for (let at = 0; at < view.byteLength; at += 8) {
+      digest.high = view.getInt32(at)
+      digest.low = view.getInt32(at + 4)
+      this.add(digest, side)
+    }
+  }
+
+  /** Gathered digests of pairs, each with figures. Those of the same pair are added up first. */
+  addPairs(gathered: Uint8Array | null, side: 1 | -1): void {
+    if (gathered === null) return
+    const view = viewOf(gathered)
+    const pairs = view.byteLength / pairBytes
+    const size = 2 ** Math.ceil(Math.log2(pairs * 2))
+    /** Of each hash the first pair that has it, counted from 1; the next place is for the next one. */
+    const firsts = new Int32Array(size)
+    const sums = new Float64Array(pairs * 3)
+    for (let pair = 0; pair < pairs; pair++) {
+      const at = pair * pairBytes
+      const high = view.getInt32(at)
+      const low = view.getInt32(at + 4)
+      let place = low & (size - 1)
+      let first = pair
+      while (firsts[place] !== 0) {
+        const other = (firsts[place]! - 1) * pairBytes
+        if (view.getInt32(other + 4) === low && view.getInt32(other) === high) {
+          first = firsts[place]! - 1
+          break
+        }
+        place = (place + 1) & (size - 1)
+      }
+      if (first === pair) firsts[place] = pair + 1
+      for (let figure = 0; figure < 3; figure++) {
+        const value = view.getInt32(at + 8 + figure * 8) * 2 ** 32 + view.getUint32(at + 12 + figure * 8)
+        sums[first * 3 + figure]! += value
+      }
+    }
+    const digest: Digest = { high: 0, low: 0 }
+    for (const first of firsts) {
+      if (first === 0) continue
+      const at = (first - 1) * pairBytes
+      const place = (first - 1) * 3
+      digest.high = view.getInt32(at)
+      digest.low = view.getInt32(at + 4)
+      this.addPair(digest, { open: sums[place]!, sold: sums[place + 1]!, returned: sums[place + 2]! }, side)
+    }
+  }
+
+  /** A pair's digest says which cell; what is added there is also of its figures. */
+  addPair(digest: Digest, figures: Figures, side: 1 | -1): void {
+    const cell = cellOf(digest)
+    withFigures(digest, figures)
+    this.add(digest, side, cell)
+  }
+
+  /** The cells whose sides differ. */
+  differing(): ReadonlyArray<number> {
+    const found: Array<number> = []
+    for (let cell = 0; cell < cells; cell++) {
+      if (this.#counts[cell] !== 0 || this.#highs[cell] !== 0 || this.#lows[cell] !== 0) found.push(cell)
+    }
+    return found
+  }
+}
+
+const pairBytes = 32
+const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 let a = 0
 let b = 0
@@ -177,8 +273,12 @@ const hashText = (text: string, seedHigh: number, seedLow: number): void => {
 }
 
 /** The digest of a movement, written into `digest`. */
-export const digestOf = (told: Told, digest: Digest): void => {
-  const { merchantId, onHandDelta, postingId, reservedDelta, stockId, type, unallocatableDelta } = told
+export const digestOf = (
+  merchantId: string,
+  postingId: string,
+  { onHandDelta, reservedDelta, stockId, type, unallocatableDelta }: Moved,
+  digest: Digest
+): void => {
   hashUuid(stockId, upper(onHandDelta), lower(onHandDelta))
   let high = b
   let low = c
@@ -196,6 +296,21 @@ export const pairDigestOf = ({ itemId, merchantId, reservationId, stockId }: Pai
   hashUuid(itemId, b, c)
   hashUuid(stockId, b, c)
   hashUuid(reservationId, b, c)
+  digest.high = b
+  digest.low = c
+}
+
+/** Only this process asks for it: PostgreSQL knows of no figures but those of single movements and lines. */
+const withFigures = (digest: Digest, { open, returned, sold }: Figures): void => {
+  begin(24, digest.high, digest.low)
+  a += lower(open)
+  b += upper(open)
+  c += lower(sold)
+  mix()
+  a += upper(sold)
+  b += lower(returned)
+  c += upper(returned)
+  end()
   digest.high = b
   digest.low = c
 }

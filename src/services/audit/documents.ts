@@ -12,8 +12,8 @@ import {
   rangeParameters,
   within
 } from "./Asking.ts"
-import { cellInSql, pairDigestInSql, weightInSql } from "./digests.ts"
-import { type Comparison, type Window, boundsOf } from "./events.ts"
+import { type Comparison, cellInSql, gatherInSql, pairDigestInSql } from "./digests.ts"
+import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
@@ -197,36 +197,74 @@ export const strangers = (ask: Ask, merchantId: string | undefined) =>
   )
 
 /**
+ * Reservations beside their lines, and the lines' side of the comparison with the ledger. What one line says is right for
+ * a reservation that has no other one, and what does not seem right is asked for by itself.
+ */
+// reservation_pkey, reservation_line_pkey: both in the order of their keys.
+const documentsStatement = (range: Range) => `
+  SELECT ${gatherInSql(pairDigestInSql("l"), "l.open", "l.sold", "l.returned")} FILTER (
+           WHERE l.stock_id IS NOT NULL AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
+         ) AS pairs,
+         array_agg(COALESCE(r.merchant_id, l.merchant_id)) FILTER (WHERE ${seemsAmiss}) AS merchant_ids,
+         array_agg(COALESCE(r.reservation_id, l.reservation_id)::text) FILTER (WHERE ${seemsAmiss}) AS reservation_ids
+  FROM (
+    SELECT r.merchant_id, r.reservation_id, r.status, r.request, r.scope
+    FROM reservation r
+    WHERE ${within(range, "uuid", "r", "reservation_id")}
+  ) r
+  FULL JOIN (
+    SELECT l.merchant_id, l.reservation_id, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned
+    FROM reservation_line l
+    WHERE ${within(range, "uuid", "l", "reservation_id")}
+  ) l ON l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id`
+
+/** A line without a reservation or the other way round, one that its status contradicts, or that may have sold too much. */
+const seemsAmiss = `(r.reservation_id IS NULL
+             OR l.reservation_id IS NULL AND r.status IN ('PENDING', 'CONFIRMED')
+             OR CASE r.status WHEN 'PENDING' THEN l.open = 0
+                              WHEN 'CONFIRMED' THEN l.sold = 0 OR l.open > 0
+                              ELSE l.sold > 0 OR l.open > 0 END
+             OR l.sold > 0 AND (r.scope <> '' AND r.scope = r.reservation_id::text
+               OR strpos(r.request, '["' || l.item_id || '",' || l.quantity || ',') = 0))`
+
+interface DocumentsRow {
+  readonly pairs: Uint8Array | null
+  readonly merchant_ids: ReadonlyArray<string> | null
+  readonly reservation_ids: ReadonlyArray<string> | null
+}
+
+/**
  * Only a PENDING reservation holds, and every PENDING one does. Lines are of a reservation. And what a document has sold of
  * an item is at most what it asked for: where its lines of the item are not one that the request names with its quantity
  * (they are when it was taken from one stock), or where the document was mended, its order is looked at more closely.
  */
 // reservation_pkey, reservation_line_pkey
-const reservationStatement = (range: Range) => `
-  WITH document AS (
-    SELECT r.merchant_id, r.reservation_id, r.order_id, r.status, r.request, r.scope
-    FROM reservation r
-    WHERE ${within(range, "uuid", "r", "reservation_id")}
-  ),
-  line AS (
-    SELECT l.merchant_id, l.reservation_id, l.item_id, sum(l.quantity) AS quantity, sum(l.open) AS open, sum(l.sold) AS sold
-    FROM reservation_line l
-    WHERE ${within(range, "uuid", "l", "reservation_id")}
-    GROUP BY l.merchant_id, l.reservation_id, l.item_id
-  )
+const reservationStatement = `
   SELECT *
   FROM (
-    SELECT merchant_id, reservation_id, d.order_id, d.status,
+    SELECT asked.merchant_id, asked.reservation_id, d.order_id, d.status,
            COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
-           d.order_id IS NULL AS is_orphan,
+           d.order_id IS NULL AND bool_or(l.item_id IS NOT NULL) AS is_orphan,
            (d.status = 'PENDING') <> (COALESCE(sum(l.open), 0) > 0)
              OR (d.status = 'CONFIRMED' AND COALESCE(sum(l.sold), 0) = 0)
              OR (d.status IN ('CANCELLED', 'EXPIRED') AND COALESCE(sum(l.sold), 0) > 0) AS is_astray,
-           bool_or(l.sold > 0 AND (d.scope = reservation_id::text
+           bool_or(l.sold > 0 AND (d.scope = asked.reservation_id::text
              OR strpos(d.request, '["' || l.item_id || '",' || l.quantity || ',') = 0)) AS is_closer
-    FROM document d
-    FULL JOIN line l USING (merchant_id, reservation_id)
-    GROUP BY merchant_id, reservation_id, d.order_id, d.status
+    FROM (SELECT DISTINCT merchant_id, reservation_id FROM unnest($1, $2) AS each (merchant_id, reservation_id)) asked
+    LEFT JOIN LATERAL (
+      SELECT r.order_id, r.status, r.request, r.scope
+      FROM reservation r
+      WHERE r.merchant_id = asked.merchant_id AND r.reservation_id = asked.reservation_id
+      OFFSET 0
+    ) d ON true
+    LEFT JOIN LATERAL (
+      SELECT l.item_id, sum(l.quantity) AS quantity, sum(l.open) AS open, sum(l.sold) AS sold
+      FROM reservation_line l
+      WHERE l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
+      GROUP BY l.item_id
+      OFFSET 0
+    ) l ON true
+    GROUP BY asked.merchant_id, asked.reservation_id, d.order_id, d.status
   ) stated
   WHERE is_orphan OR is_astray OR is_closer`
 
@@ -572,26 +610,42 @@ export const tracked = (ask: Ask, range: Range, marks: Marks) =>
     )
   )
 
-/** Reservations with their lines, and orders with more than one of them. */
-const reservations: Question = {
+/** Reservations with their lines, which are added to the comparison with the ledger. */
+export const reservations = (window: Window, comparison: Comparison): Question => ({
   name: "reservations",
   ...byReservation,
-  ask: (ask, range) =>
-    askedTwice(
-      Effect.gen(function* () {
-        const rows = yield* ask<ReservationRow>(reservationStatement(range), rangeParameters(range))
-        const lines = yield* linesOf(
-          ask,
-          rows.filter(({ is_orphan }) => is_orphan)
-        )
-        const sold = yield* soldOf(
-          ask,
-          rows.filter(({ is_closer }) => is_closer)
-        )
-        return [...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending), ...lines, ...sold]
-      })
-    )
-}
+  ask: Effect.fnUntraced(function* (ask, range) {
+    const [row] = yield* ask<DocumentsRow>(documentsStatement(range), [
+      ...rangeParameters(range),
+      ...pairParameters(window)
+    ])
+    const { merchant_ids, pairs, reservation_ids } = row!
+    comparison.addPairs(pairs, -1)
+    if (reservation_ids === null) return []
+    return yield* askedTwice(statesOf(ask, merchant_ids!, reservation_ids))
+  })
+})
+
+/** Some reservations, one by one. */
+const statesOf = Effect.fnUntraced(function* (
+  ask: Ask,
+  merchantIds: ReadonlyArray<string>,
+  reservationIds: ReadonlyArray<string>
+) {
+  const rows = yield* ask<ReservationRow>(reservationStatement, [
+    arrays.text(merchantIds),
+    arrays.uuid(reservationIds)
+  ])
+  const lines = yield* linesOf(
+    ask,
+    rows.filter(({ is_orphan }) => is_orphan)
+  )
+  const sold = yield* soldOf(
+    ask,
+    rows.filter(({ is_closer }) => is_closer)
+  )
+  return [...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending), ...lines, ...sold]
+})
 
 const orders: Question = {
   name: "orders",
@@ -634,17 +688,14 @@ const linesOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<Reser
   return rows.flatMap(ofLine)
 })
 
-// reservation_line_pkey. One that is there twice is one.
-const pairsStatement = (range: Range, selected: string) => `
-  SELECT ${selected}
-  FROM (
-    SELECT l.merchant_id, l.reservation_id, ${pairDigestInSql("l")} AS digest
-    FROM reservation_line l
-    WHERE ${within(range, "uuid", "l", "reservation_id")}
-      AND l.stock_id IS NOT NULL
-      AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
-    GROUP BY l.merchant_id, l.reservation_id, l.stock_id, l.item_id
-  ) pair`
+// reservation_line_pkey
+const pairsStatement = (range: Range) => `
+  SELECT DISTINCT l.merchant_id, l.reservation_id
+  FROM reservation_line l
+  WHERE ${within(range, "uuid", "l", "reservation_id")}
+    AND l.stock_id IS NOT NULL
+    AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
+    AND ${cellInSql(pairDigestInSql("l"))} = ANY ($12)`
 
 /** Reservations carry their time like postings. */
 const pairParameters = (window: Window) => {
@@ -652,45 +703,23 @@ const pairParameters = (window: Window) => {
   return [parameter("text", least), parameter("text", beyond)]
 }
 
-interface CellRow {
-  readonly cell: number
-  readonly count: number
-  readonly sum: number
-}
-
-/** The lines' side of the comparison with the ledger: which reservation is about which stock. */
-export const pairs = (window: Window, comparison: Comparison): Question => ({
-  name: "lines",
-  ...byReservation,
-  table: "reservation_line",
-  ask: Effect.fnUntraced(function* (ask, range) {
-    const selected = `${cellInSql("digest")} AS cell, -count(*) AS count, -sum(${weightInSql("digest")})::bigint AS sum`
-    const rows = yield* ask<CellRow>(`${pairsStatement(range, selected)} GROUP BY 1`, [
-      ...rangeParameters(range),
-      ...pairParameters(window)
-    ])
-    for (const { cell, count, sum } of rows) comparison.add(cell, count, sum)
-    return []
-  })
-})
-
 /** The lines of some cells, one by one: each line's stock has moved for it. What has moved for no line, `nets` finds. */
-export const pairsOf = (window: Window, cells: ReadonlyArray<number>): Question => ({
+export const linesIn = (window: Window, cells: ReadonlyArray<number>): Question => ({
   name: "lines of some cells",
   ...byReservation,
   table: "reservation_line",
   ask: Effect.fnUntraced(function* (ask, range) {
-    const rows = yield* ask<ReservationKey>(
-      `${pairsStatement(range, "DISTINCT merchant_id, reservation_id")} WHERE ${cellInSql("digest")} = ANY ($12)`,
-      [...rangeParameters(range), ...pairParameters(window), arrays.int4(cells)]
-    )
+    const rows = yield* ask<ReservationKey>(pairsStatement(range), [
+      ...rangeParameters(range),
+      ...pairParameters(window),
+      arrays.int4(cells)
+    ])
     return yield* askedTwice(linesOf(ask, rows))
   })
 })
 
 export const questions: ReadonlyArray<Question> = [
   question("items", byItem, itemStatement, ofItem),
-  reservations,
   orders,
   question("discrepancies", byDiscrepancy, discrepancyStatement, ofDiscrepancy),
   question("tracking", byTracking, trackingStatement, ofTracking)

@@ -1,3 +1,5 @@
+import type { Moved } from "./digests.ts"
+
 /**
  * Reads of the outbox's text what audit asks of its events.
  *
@@ -6,15 +8,6 @@
  * shape (a character that is escaped, a detail of a discrepancy, fields that somebody has put into another order) is left
  * to `JSON.parse`: what is asked of it is the same.
  */
-
-/** A movement as an event tells of it. */
-export interface MovementTold {
-  readonly stockId: string
-  readonly type: string
-  readonly onHandDelta: number
-  readonly reservedDelta: number
-  readonly unallocatableDelta: number
-}
 
 /** What is asked of an event. */
 export interface EventTold {
@@ -25,7 +18,7 @@ export interface EventTold {
   readonly tellsOf: unknown
   readonly itemId: string | undefined
   readonly sequence: number | undefined
-  readonly movements: ReadonlyArray<MovementTold>
+  readonly movements: ReadonlyArray<Moved>
 }
 
 /** What cannot be read: all of a row, or one of its events, by its place from 1. */
@@ -47,20 +40,23 @@ const movementOf = (open: "(" | "(?:"): string =>
   String.raw`\{"stockId":"${open}${text})"${member("locationId")}${member("lotNumber")},"type":"${open}${text})"` +
   `,"onHandDelta":${open}${whole}),"reservedDelta":${open}${whole}),"unallocatableDelta":${open}${whole})\\}`
 
-/** An event as `Draft.finish` makes it and `JSON.stringify` writes it. Most tell of one movement, or of none. */
+/**
+ * An event as `Draft.finish` makes it and `JSON.stringify` writes it. Most tell of one movement, or of none. Its data is of
+ * its own merchant, and its key the item that it is about (`\2` and `\3`): where they are not, it is parsed.
+ */
 export const eventPattern = new RegExp(
   String.raw`\{"id":"(${text})","topic":"${text}","key":"(${text})","type":"${text}"` +
-    String.raw`,"data":\{"merchantId":"(${text})"(?:,"itemId":"(${text})")?` +
+    String.raw`,"data":\{"merchantId":"(${text})"(,"itemId":"\2")?` +
     members("productVariantId", "productId", "variantId", "sku", "orderId", "reservationId", "reason") +
     String.raw`(?:,"movements":\[(?:${movementOf("(")}((?:,${movementOf("(?:")})*))?\])?` +
     members("quantity", "reservedQuantity", "availableQuantity", "threshold", "changeType") +
     members("quantityBefore", "quantityAfter", "statusBefore", "statusAfter") +
     String.raw`(?:,"sequence":(${whole}))?\}` +
-    String.raw`,"merchantId":"(${text})","at":${whole},"requestId":"${text}"(?:,"traceparent":"${text}")?\}`,
+    String.raw`,"merchantId":"\3","at":${whole},"requestId":"${text}"(?:,"traceparent":"${text}")?\}`,
   "y"
 )
 
-const none: ReadonlyArray<MovementTold> = []
+const none: ReadonlyArray<Moved> = []
 
 /** `refuse` is told of what cannot be read; what was taken of a row before its text breaks off stays taken. */
 export const readEvents = (
@@ -83,10 +79,11 @@ export const readEvents = (
 }
 
 const matched = (match: RegExpExecArray): EventTold => {
-  const [, id, key, tellsOf, itemId, stockId, type, onHand, reserved, unallocatable, others, sequence] = match
+  const [, id, key, merchantId, item, stockId, type, onHand, reserved, unallocatable, others, sequence] =
+    match
   let movements = none
   if (stockId !== undefined) {
-    const first: MovementTold = {
+    const first: Moved = {
       stockId,
       type: type!,
       onHandDelta: Number(onHand),
@@ -98,9 +95,9 @@ const matched = (match: RegExpExecArray): EventTold => {
   return {
     id: id!,
     key,
-    merchantId: match[12]!,
-    tellsOf,
-    itemId,
+    merchantId: merchantId!,
+    tellsOf: merchantId,
+    itemId: item === undefined ? undefined : key,
     sequence: sequence === undefined ? undefined : Number(sequence),
     movements
   }
@@ -150,7 +147,7 @@ const parsed = (event: unknown): EventTold | string => {
   }
 }
 
-const moved = (movements: ReadonlyArray<MovementTold>): ReadonlyArray<MovementTold> =>
+const moved = (movements: ReadonlyArray<Moved>): ReadonlyArray<Moved> =>
   movements.map(({ onHandDelta, reservedDelta, stockId, type, unallocatableDelta }) => ({
     stockId,
     type,
@@ -159,7 +156,7 @@ const moved = (movements: ReadonlyArray<MovementTold>): ReadonlyArray<MovementTo
     unallocatableDelta
   }))
 
-const isMovement = (json: unknown): json is MovementTold =>
+const isMovement = (json: unknown): json is Moved =>
   isObject(json) &&
   typeof json["stockId"] === "string" &&
   typeof json["type"] === "string" &&

@@ -5,14 +5,13 @@ import { bucketOf, outboxBuckets } from "../OutboxBuckets.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { type Ask, type Key, type Range, beginning, nilUuid, rangeParameters, within } from "./Asking.ts"
 import {
+  type Comparison,
   type Digest,
   type Told,
   cellInSql,
   cellOf,
-  cells,
   digestInSql,
-  digestOf,
-  weightOf
+  digestOf
 } from "./digests.ts"
 import { type EventTold, type Unreadable, readEvents } from "./eventText.ts"
 import { type Finding, finding } from "./Finding.ts"
@@ -27,7 +26,7 @@ import { type Finding, finding } from "./Finding.ts"
  */
 
 /** Differing cells whose rows are looked at one by one in one go: about a sixty-fourth of all rows is held at most. */
-const cellsPerLook = cells / 64
+const cellsPerLook = 1_024
 /** Group rows of the outbox read at once. */
 const groupsPerRead = 32
 /** Items whose numbers are held at once; more are asked about in another pass over the outbox. */
@@ -51,9 +50,6 @@ export const boundsOf = ({ after, upTo }: Window) => ({
   beyond: idAt(upTo + 1)
 })
 
-/** Sums are kept below this, so that they stay whole numbers. */
-const modulus = 2 ** 48
-
 /** A movement as a key of its own. Ids hold no control characters. */
 const textOf = (told: Told): string =>
   [
@@ -65,25 +61,6 @@ const textOf = (told: Told): string =>
     told.reservedDelta,
     told.unallocatableDelta
   ].join("\u001f")
-
-/** Both sides of the comparison: what the ledger has, less what the outbox tells. */
-export class Comparison {
-  readonly counts = new Float64Array(cells)
-  readonly sums = new Float64Array(cells)
-
-  add(cell: number, count: number, sum: number): void {
-    this.counts[cell]! += count
-    this.sums[cell] = (((this.sums[cell]! + sum) % modulus) + modulus) % modulus
-  }
-
-  differing(): ReadonlyArray<number> {
-    const found: Array<number> = []
-    for (let cell = 0; cell < cells; cell++) {
-      if (this.counts[cell] !== 0 || this.sums[cell] !== 0) found.push(cell)
-    }
-    return found
-  }
-}
 
 export const windowParameters = (window: Window) => {
   const { beyond, least } = boundsOf(window)
@@ -114,7 +91,7 @@ export class Look {
 
   /** Whether a movement is in one of the cells. */
   has(told: Told): boolean {
-    digestOf(told, this.#digest)
+    digestOf(told.merchantId, told.postingId, told, this.#digest)
     return this.cells.has(cellOf(this.#digest))
   }
 
@@ -209,18 +186,9 @@ const isIn = (window: Window) => {
 const kept = (text: string): string => Buffer.from(text).toString()
 
 const toldBy = (event: EventTold): ReadonlyArray<Told> => {
-  if (event.movements.length === 0) return event.movements as ReadonlyArray<never>
-  const { merchantId } = event
+  const { merchantId, movements } = event
   const postingId = postingOf(event)
-  return event.movements.map(({ onHandDelta, reservedDelta, stockId, type, unallocatableDelta }) => ({
-    merchantId,
-    postingId,
-    stockId,
-    type,
-    onHandDelta,
-    reservedDelta,
-    unallocatableDelta
-  }))
+  return movements.map((moved) => ({ merchantId, postingId, ...moved }))
 }
 
 export interface Telling {
@@ -248,6 +216,8 @@ interface Numbered {
   readonly sequence: number
   /** That of its last event. */
   last: number | undefined
+  /** Where its events lie. */
+  bucket: number | undefined
 }
 
 /** By merchant and item: each is asked for by its own text, which is there already. */
@@ -267,7 +237,7 @@ const readItems = Effect.fnUntraced(function* (ask: Ask, from: Key, merchantId: 
     ])
     for (const row of rows) {
       const own = items.get(row.merchant_id) ?? new Map<string, Numbered>()
-      own.set(row.item_id, { sequence: row.event_sequence, last: undefined })
+      own.set(row.item_id, { sequence: row.event_sequence, last: undefined, bucket: undefined })
       items.set(row.merchant_id, own)
     }
     count += rows.length
@@ -305,35 +275,42 @@ const pass = Effect.fnUntraced(function* (
   const digest: Digest = { high: 0, low: 0 }
   let events = 0
   const take = (event: EventTold, { sent }: GroupRow, bucket: number): void => {
+    const { itemId, key, sequence } = event
     if (merchantId !== undefined && event.merchantId !== merchantId) return
     events += 1
     const about = () => ({ merchantId: event.merchantId, subject: `event ${event.id}` })
+    const item = itemId === undefined ? undefined : items.get(event.merchantId)?.get(itemId)
     const isNow = isAsked(event)
     if (comparison !== undefined) {
       if (event.movements.length > 0 && isCompared(event)) {
-        for (const told of toldBy(event)) {
-          digestOf(told, digest)
-          comparison.add(cellOf(digest), -1, -weightOf(digest))
+        const postingId = postingOf(event)
+        for (const moved of event.movements) {
+          digestOf(event.merchantId, postingId, moved, digest)
+          comparison.add(digest, -1)
         }
       }
-      const { key } = event
-      if (typeof key !== "string" || bucketOf(key) !== bucket) {
+      const isOfItem = item !== undefined && key === itemId
+      const keyBucket = isOfItem
+        ? (item.bucket ??= bucketOf(itemId!))
+        : typeof key === "string"
+          ? bucketOf(key)
+          : undefined
+      if (keyBucket !== bucket) {
         found.push(finding("event-in-its-bucket", { ...about(), row: { key, bucket } }))
       }
-      const earlier = typeof key === "string" ? waiting.get(key) : undefined
-      if (!sent && earlier === undefined && typeof key === "string" && waiting.size < waitingKeysMax) {
-        waiting.set(kept(key), kept(event.id))
-      }
-      if (sent && earlier !== undefined) {
-        found.push(finding("sent-in-order", { ...about(), row: { key, unsent: earlier } }))
+      if (typeof key === "string" && (!sent || waiting.size > 0)) {
+        const earlier = waiting.get(key)
+        if (sent && earlier !== undefined) {
+          found.push(finding("sent-in-order", { ...about(), row: { key, unsent: earlier } }))
+        } else if (!sent && earlier === undefined && waiting.size < waitingKeysMax) {
+          waiting.set(kept(key), kept(event.id))
+        }
       }
       if (event.tellsOf !== event.merchantId) {
         found.push(finding("event-of-its-merchant", { ...about(), row: { tells: event.tellsOf ?? null } }))
       }
     }
-    const { itemId, sequence } = event
     if (itemId === undefined) return
-    const item = items.get(event.merchantId)?.get(itemId)
     if (item === undefined) {
       if (isWhole && isNow) found.push(finding("event-of-its-merchant", { ...about(), row: { itemId } }))
       return
@@ -352,7 +329,7 @@ const pass = Effect.fnUntraced(function* (
         })
       )
     }
-    if (event.id >= least) item.last = sequence
+    if (isNow || event.id >= least) item.last = sequence
   }
   yield* readOutbox(ask, take, (unreadable, group, bucket) => {
     if (comparison !== undefined) found.push(unreadableOf(unreadable, group, bucket))

@@ -1,10 +1,10 @@
 import { Effect } from "effect"
 import { parameter } from "../PostgresTypes.ts"
-import { type Ask, type Range, rangeParameters, within } from "./Asking.ts"
-import { cellInSql, digestInSql, weightInSql } from "./digests.ts"
+import { type Ask, type Range, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Comparison, digestInSql, gatherInSql, pairDigestInSql } from "./digests.ts"
 import { type Marks, hasNoTracking } from "./documents.ts"
-import { type Comparison, type Window, inWindow, windowParameters } from "./events.ts"
-import { isBeforeItsPosting } from "./stocks.ts"
+import { type Window, boundsOf, idAt, inWindow, windowParameters } from "./events.ts"
+import { differsInSql, movesForReservation } from "./stocks.ts"
 
 /**
  * The one pass over a range's movements that every audit makes. It adds them to the comparison with the outbox and says
@@ -19,52 +19,70 @@ export interface Suspicion {
   readonly homes: boolean
   /** Nothing tells that a posting was applied. */
   readonly tracked: boolean
+  /** What has moved for a reservation that is not compared in cells is not what its lines say. */
+  readonly lines: boolean
 }
 
-interface CellRow {
-  readonly cell: number
-  readonly count: number
-  readonly sum: number
-  readonly chain: boolean
-  readonly homes: boolean
+interface PassRow {
+  readonly digests: Uint8Array | null
+  readonly pairs: Uint8Array | null
+  readonly breaks: boolean
+  readonly begins: boolean
+  readonly strays: boolean
   readonly tracked: boolean
+  readonly differs: boolean
 }
 
-// inventory_ledger_pkey; for the first movement of a stock stock_pkey and ledger_checkpoint_pkey; tracking_pkey
+/** A movement's balances and its number as they are, and as they were before it: the same as after the one before it. */
+const stateInSql = (item: string, ...figures: readonly [string, string, string, string]): string =>
+  `uuid_hash_extended(${item}, ${figures.reduce((seed, figure) => `hashint8extended(${figure}, ${seed})`, "0")})`
+const stateAfter = stateInSql("l.item_id", "l.sequence", "l.on_hand", "l.reserved", "l.unallocatable")
+const stateBefore = stateInSql(
+  "l.item_id",
+  "l.sequence - 1",
+  "l.on_hand - l.on_hand_delta",
+  "l.reserved - l.reserved_delta",
+  "l.unallocatable - l.unallocatable_delta"
+)
+
+// inventory_ledger_pkey; for the first movement of a stock stock_pkey and ledger_checkpoint_pkey; tracking_pkey. One value
+// of the row before it costs as much as all hashes, so that there is one.
 const passStatement = (range: Range) => `
-  WITH movement AS (
+  SELECT ${gatherInSql(digestInSql("l"))} FILTER (WHERE ${inWindow}) AS digests,
+         ${gatherInSql(pairDigestInSql("l"), "l.reserved_delta", soldInSql, returnedInSql)}
+           FILTER (WHERE ${isCompared}) AS pairs,
+         -- Without the millisecond that the question itself allows.
+         COALESCE(bool_or(state_before <> ${stateBefore}
+           OR (uuid_extract_timestamp(l.posting_id) <= l.recorded_at) IS NOT TRUE), false) AS breaks,
+         COALESCE(bool_or(state_before IS NULL AND (${isNoBeginning} OR ${hasOlderCheckpoint})), false) AS begins,
+         COALESCE(bool_or(state_before IS NULL AND ${hasNoStock}), false) AS strays,
+         COALESCE(bool_or(${hasNoTracking("l", "$13")}), false) AS tracked,
+         COALESCE(bool_or(${isApart} AND ${differsInSql("l")}), false) AS differs
+  FROM (
     SELECT l.merchant_id, l.stock_id, l.item_id, l.recorded_at, l.sequence, l.type, l.posting_id, l.on_hand, l.reserved,
-           l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta,
-           lag(l.item_id) OVER w AS item_before,
-           l.sequence <> lag(l.sequence) OVER w + 1
-             OR l.on_hand <> lag(l.on_hand) OVER w + l.on_hand_delta
-             OR l.reserved <> lag(l.reserved) OVER w + l.reserved_delta
-             OR l.unallocatable <> lag(l.unallocatable) OVER w + l.unallocatable_delta
-             OR ${isBeforeItsPosting("l")} AS breaks
+           l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta, l.reservation_id,
+           lag(${stateAfter}) OVER w AS state_before
     FROM inventory_ledger l
     WHERE ${within(range, "uuid", "l", "stock_id")}
     WINDOW w AS (PARTITION BY l.merchant_id, l.stock_id ORDER BY l.recorded_at, l.sequence)
-  )
-  SELECT ${cellInSql("digest")} AS cell, count(*) FILTER (WHERE is_asked) AS count,
-         COALESCE(sum(${weightInSql("digest")}) FILTER (WHERE is_asked), 0)::bigint AS sum,
-         bool_or(chain) AS chain, bool_or(homes) AS homes, bool_or(tracked) AS tracked
-  FROM (
-    SELECT ${digestInSql("l")} AS digest,
-           ${inWindow} AS is_asked,
-           CASE WHEN item_before IS NOT NULL THEN breaks
-                ELSE breaks IS TRUE OR ${isNoBeginning} OR ${hasOlderCheckpoint} END AS chain,
-           CASE WHEN item_before IS NOT NULL THEN l.item_id <> item_before
-                ELSE NOT EXISTS (
-                  SELECT FROM stock s
-                  WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
-                  OFFSET 0
-                ) END AS homes,
-           ${hasNoTracking("l", "$13")} AS tracked
-    FROM movement l
-    -- Computed once for each row, and not wherever it is used.
-    OFFSET 0
-  ) movement
-  GROUP BY 1`
+  ) l`
+
+const soldInSql = "CASE WHEN l.type = 'SALE' THEN -l.on_hand_delta ELSE 0 END"
+const returnedInSql = "CASE WHEN l.type = 'RETURN' THEN l.on_hand_delta ELSE 0 END"
+
+/** What moves for reservations of a window is compared with the lines; that of others is looked at by itself. */
+const isCompared = `l.reservation_id >= $14::text::uuid AND l.reservation_id < $15::text::uuid AND ${movesForReservation("l")}`
+const isApart = `l.reservation_id >= $16::text::uuid
+           AND (l.reservation_id < $14::text::uuid OR l.reservation_id >= $15::text::uuid) AND ${movesForReservation("l")}`
+
+const hasNoStock = `NOT EXISTS (
+           SELECT FROM stock s
+           WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+           OFFSET 0
+         )`
+
+/** Reservations of some moments before the ledger begins: the kernel recorded their movements when it got to them. */
+const queuedMs = 60_000
 
 /** The first movement there is of a stock is number 1, or goes on from a checkpoint. */
 const isNoBeginning = `
@@ -86,24 +104,37 @@ const hasOlderCheckpoint = `EXISTS (
                     OFFSET 0
                   )`
 
-/** Adds a range of the ledger to the comparison, and tells what seems wrong there. */
+/**
+ * Adds a range of the ledger to the comparison with the outbox and, unless it is a part of a stock's movements, to that with
+ * the lines; and tells what seems wrong there.
+ */
 export const pass = Effect.fnUntraced(function* (
   ask: Ask,
   range: Range,
-  options: { readonly window: Window; readonly marks: Marks; readonly comparison: Comparison }
-) {
-  const { comparison, marks, window } = options
-  const rows = yield* ask<CellRow>(passStatement(range), [
-    ...rangeParameters(range),
-    ...windowParameters(window),
-    parameter("timestamptz", marks.trackingKeptSince)
-  ])
-  const suspicion = { chain: false, homes: false, tracked: false }
-  for (const row of rows) {
-    comparison.add(row.cell, row.count, row.sum)
-    suspicion.chain ||= row.chain
-    suspicion.homes ||= row.homes
-    suspicion.tracked ||= row.tracked
+  options: {
+    readonly windows: { readonly events: Window; readonly lines: Window }
+    readonly marks: Marks
+    readonly comparisons: { readonly events: Comparison; readonly lines: Comparison }
   }
-  return suspicion satisfies Suspicion
+) {
+  const { comparisons, marks, windows } = options
+  const { after } = windows.lines
+  const { beyond, least } = boundsOf(windows.lines)
+  const asked =
+    range.part === undefined
+      ? [least, beyond, after === null ? nilUuid : idAt(after - queuedMs)]
+      : [lastUuid, lastUuid, lastUuid]
+  const [row] = yield* ask<PassRow>(passStatement(range), [
+    ...rangeParameters(range),
+    ...windowParameters(windows.events),
+    parameter("timestamptz", marks.trackingKeptSince),
+    ...asked.map((id) => parameter("text", id))
+  ])
+  const { begins, breaks, differs, digests, pairs, strays, tracked } = row!
+  comparisons.events.addAll(digests, 1)
+  comparisons.lines.addPairs(pairs, 1)
+  // One that is of another item does not follow the one before it.
+  return { chain: breaks || begins, homes: breaks || strays, tracked, lines: differs } satisfies Suspicion
 })
+
+const lastUuid = "ffffffff-ffff-ffff-ffff-ffffffffffff"

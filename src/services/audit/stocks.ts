@@ -1,16 +1,8 @@
 import { Effect } from "effect"
 import { arrays, parameter } from "../PostgresTypes.ts"
-import { type Ask, type Key, type Range, nilUuid, questionOf, rangeParameters, within } from "./Asking.ts"
-import {
-  type Digest,
-  cellInSql,
-  cellOf,
-  pairDigestInSql,
-  pairDigestOf,
-  weightInSql,
-  weightOf
-} from "./digests.ts"
-import { type Comparison, type Window, boundsOf, idAt } from "./events.ts"
+import { type Ask, type Key, type Range, questionOf, rangeParameters, within } from "./Asking.ts"
+import { type Comparison, type Digest, cellInSql, pairDigestInSql, pairDigestOf } from "./digests.ts"
+import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
 /** Invariants 1, 2 and 3 of stocks and of their ledger, over ranges of stocks. */
@@ -155,7 +147,7 @@ const chainStatement = (range: Range) => `
   SELECT * FROM (${judged}) judged WHERE breaks`
 
 /** A posting's id carries its time, and nothing is recorded before it was asked for. */
-export const isBeforeItsPosting = (row: string): string =>
+const isBeforeItsPosting = (row: string): string =>
   `COALESCE(uuid_extract_timestamp(${row}.posting_id) >= ${row}.recorded_at + interval '1 millisecond', true)`
 
 const judged = `
@@ -474,10 +466,16 @@ interface NetRow {
   readonly line_returned: number
 }
 
-/** What movements come to. */
-const movedSums = `sum(l.reserved_delta)::bigint AS open,
-           COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint AS sold,
-           COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint AS returned`
+/** What movements come to: what they hold, have sold and have taken back. */
+const movedFigures = [
+  "sum(l.reserved_delta)::bigint",
+  "COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint",
+  "COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint"
+] as const
+const movedSums = `${movedFigures[0]} AS open, ${movedFigures[1]} AS sold, ${movedFigures[2]} AS returned`
+/** What moves for a reservation. */
+export const movesForReservation = (row: string): string =>
+  `${row}.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')`
 
 /**
  * What the ledger says that a reservation holds of a stock, has sold and has taken back, against its lines. Reservations
@@ -494,7 +492,7 @@ const netsStatement = (range: Range) => `
     LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
     WHERE ${within(range, "uuid", "l", "stock_id")}
       AND l.reservation_id IS NOT NULL
-      AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
+      AND ${movesForReservation("l")}
       AND (c.sequence IS NULL OR l.sequence > c.sequence AND l.recorded_at >= c.recorded_at)
     GROUP BY l.merchant_id, l.stock_id, l.reservation_id
   )
@@ -536,64 +534,50 @@ const ofNet = (row: NetRow): Finding =>
     }
   })
 
-/** Reservations of some moments before the ledger begins: the kernel recorded their movements when it got to them. */
-const queuedMs = 60_000
+const linesInSql = (row: string): string => `(
+            SELECT ROW(COALESCE(sum(n.open), 0)::bigint, COALESCE(sum(n.sold), 0)::bigint,
+                     COALESCE(sum(n.returned), 0)::bigint)
+            FROM reservation_line n
+            WHERE n.merchant_id = ${row}.merchant_id AND n.reservation_id = ${row}.reservation_id
+              AND n.stock_id = ${row}.stock_id
+          )`
 
 /**
- * The same without names, and the ledger's side of the comparison with the lines: whether any of a range seems to differ.
- * Checkpoints are left to the question itself; reservations from before the ledger begins are left out.
+ * Whether what has moved for a movement's reservation differs from its lines, in the snapshot in which it is asked. It is
+ * looked for from the reservation's own time on.
  */
-// inventory_ledger_pkey, reservation_line_pkey. In the order of the lines, so that neighbours are on one page.
-const heldStatement = (range: Range) => `
-  SELECT ${cellInSql("digest")} AS cell, count(*) FILTER (WHERE is_asked) AS count,
-         COALESCE(sum(${weightInSql("digest")}) FILTER (WHERE is_asked), 0)::bigint AS sum, bool_or(differs) AS differs
-  FROM (
-    SELECT ${pairDigestInSql("m")} AS digest,
-           m.reservation_id >= $10::text::uuid AND m.reservation_id < $11::text::uuid AS is_asked,
-           (m.open, m.sold, m.returned) IS DISTINCT FROM (line.open, line.sold, line.returned) AS differs
+// inventory_ledger_pkey, reservation_line_pkey
+export const differsInSql = (row: string): string => `(
+            SELECT ROW(${movedFigures.join(", ")})
+            FROM inventory_ledger l
+            WHERE l.merchant_id = ${row}.merchant_id AND l.stock_id = ${row}.stock_id
+              AND l.recorded_at >= uuid_extract_timestamp(${row}.reservation_id)
+              AND l.reservation_id = ${row}.reservation_id AND ${movesForReservation("l")}
+            OFFSET 0
+          ) IS DISTINCT FROM ${linesInSql(row)}`
+
+// inventory_ledger_pkey, reservation_line_pkey
+const differingStatement = (range: Range) => `
+  SELECT EXISTS (
+    SELECT
     FROM (
-      SELECT l.merchant_id, l.stock_id, l.reservation_id, any_value(l.item_id) AS item_id, ${movedSums}
+      SELECT l.merchant_id, l.stock_id, l.reservation_id, ${movedSums}
       FROM inventory_ledger l
       WHERE ${within(range, "uuid", "l", "stock_id")}
-        AND l.reservation_id >= $12::text::uuid
-        AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
-      GROUP BY l.merchant_id, l.reservation_id, l.stock_id
-      ORDER BY l.merchant_id, l.reservation_id
+        AND ${movesForReservation("l")}
+        AND ${cellInSql(pairDigestInSql("l"))} = ANY ($10)
+      GROUP BY l.merchant_id, l.stock_id, l.reservation_id
       OFFSET 0
     ) m
-    LEFT JOIN LATERAL (
-      SELECT sum(n.open) AS open, sum(n.sold) AS sold, sum(n.returned) AS returned
-      FROM reservation_line n
-      WHERE n.merchant_id = m.merchant_id AND n.reservation_id = m.reservation_id AND n.stock_id = m.stock_id
-    ) line ON true
-    OFFSET 0
-  ) compared
-  GROUP BY 1`
+    WHERE ROW(m.open, m.sold, m.returned) IS DISTINCT FROM ${linesInSql("m")}
+  ) AS differs`
 
-interface HeldRow {
-  readonly cell: number
-  readonly count: number
-  readonly sum: number
-  readonly differs: boolean
-}
-
-/** Adds a range to the comparison with the lines, and tells whether its sums seem to differ from theirs. */
-export const held = Effect.fnUntraced(function* (
-  ask: Ask,
-  range: Range,
-  window: Window,
-  comparison: Comparison
-) {
-  const { beyond, least } = boundsOf(window)
-  const rows = yield* ask<HeldRow>(heldStatement(range), [
-    ...rangeParameters(range),
-    parameter("text", least),
-    parameter("text", beyond),
-    parameter("text", window.after === null ? nilUuid : idAt(window.after - queuedMs))
-  ])
-  for (const { cell, count, sum } of rows) comparison.add(cell, count, sum)
-  return rows.some(({ differs }) => differs)
-})
+/** Whether any of the pairs of some cells seem to differ from their lines: `nets` knows exceptions that this does not. */
+export const differsIn = (ask: Ask, range: Range, cells: ReadonlyArray<number>) =>
+  Effect.map(
+    ask<{ differs: boolean }>(differingStatement(range), [...rangeParameters(range), arrays.int4(cells)]),
+    ([row]) => row!.differs
+  )
 
 export const nets = questionOf(netsStatement, (row: NetRow) => [ofNet(row)])
 
@@ -616,7 +600,7 @@ const partialStatement = (range: Range) => `
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND l.reservation_id IS NOT NULL
-    AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
+    AND ${movesForReservation("l")}
     AND abs(hashtext(l.reservation_id::text)::bigint) % $10::bigint = $11::bigint
   GROUP BY l.reservation_id`
 
@@ -631,7 +615,7 @@ const summedStatement = `
     WHERE l.merchant_id = $1::text AND l.stock_id = $2::text::uuid
       AND (l.recorded_at, l.sequence) > ($3::text::timestamptz, $4::bigint)
       AND l.reservation_id IS NOT NULL
-      AND l.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')
+      AND ${movesForReservation("l")}
     GROUP BY l.reservation_id
   )
   SELECT *
@@ -703,13 +687,14 @@ export const longNets = Effect.fnUntraced(function* (
       }
     }
     const all = [...sums.values()]
-    for (const { item_id, reservation_id } of all) {
-      if (reservation_id < least || reservation_id >= beyond) continue
+    for (const row of all) {
+      const reservationId = row.reservation_id
+      if (reservationId < least || reservationId >= beyond) continue
       pairDigestOf(
-        { merchantId: stock.merchantId, reservationId: reservation_id, stockId: stock.id, itemId: item_id },
+        { merchantId: stock.merchantId, reservationId, stockId: stock.id, itemId: row.item_id },
         digest
       )
-      comparison.add(cellOf(digest), 1, weightOf(digest))
+      comparison.addPair(digest, row, 1)
     }
     for (let index = 0; index < all.length; index += reservationsPerQuestion) {
       const some = all.slice(index, index + reservationsPerQuestion)

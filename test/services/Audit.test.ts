@@ -3,6 +3,7 @@ import { Clock, Context, Effect, Layer, Random } from "effect"
 import { TestClock } from "effect/testing"
 import { Audit } from "../../src/services/Audit.ts"
 import {
+  Comparison,
   type Digest,
   digestInSql,
   digestOf,
@@ -51,6 +52,7 @@ const books = Effect.gen(function* () {
   return {
     ...shop,
     audit,
+    examine,
     /** Mends what an audit finds, and answers with what it could not mend. */
     repair: Effect.fnUntraced(function* (acknowledged: ReadonlyArray<string> = []) {
       const { findings } = yield* audit()
@@ -476,6 +478,43 @@ describe("an audit", { timeout: 60_000 }, () => {
     })
   )
 
+  it.effect("sees what lines say of reservations that are too new to be compared with others", () =>
+    Effect.gen(function* () {
+      const shop = yield* books
+      const upTo = yield* Clock.currentTimeMillis
+      yield* TestClock.adjust("1 second")
+      yield* aDay(shop)
+      yield* TestClock.adjust("1 minute")
+      const found = Effect.gen(function* () {
+        const findings: Array<Finding> = []
+        yield* shop.examine({ upTo, tell: (finding) => Effect.sync(() => findings.push(finding)) })
+        return findings.map(({ check, orderId }) => [check, orderId])
+      })
+      assert.deepStrictEqual(yield* found, [])
+      yield* shop.tamper(
+        `UPDATE reservation_line SET sold = sold - 1, released = released + 1 WHERE reservation_id = ${orderOf("sold")}`
+      )
+      assert.deepStrictEqual(yield* found, [["line-is-its-ledger", "sold"]])
+    })
+  )
+
+  it.effect("takes two lines of one reservation on one stock for what they come to", () =>
+    Effect.gen(function* () {
+      const { audit, confirm, item, receive, reservations, reserve, sql } = yield* books
+      yield* item("cup")
+      yield* receive("cup", 5)
+      yield* reserve("late", [["cup", 2]], { expiresInSeconds: 20 })
+      yield* TestClock.adjust("1 minute")
+      yield* reservations.expireDue
+      yield* confirm("late")
+      const [lines] = yield* sql.run(
+        "SELECT count(*), count(DISTINCT stock_id) AS stocks FROM reservation_line"
+      )
+      assert.deepStrictEqual(lines, { count: 2, stocks: 1 })
+      assert.deepStrictEqual((yield* audit()).findings, [])
+    })
+  )
+
   it.effect("looks at one merchant alone when asked to", () =>
     Effect.gen(function* () {
       const shop = yield* books
@@ -632,6 +671,67 @@ describe("the text of events", { timeout: 60_000 }, () => {
       assert.isAbove(broken, 500)
     })
   )
+})
+
+type Gathered = readonly [digest: bigint, open: number, sold: number, returned: number]
+/** As PostgreSQL gathers them: a digest and three figures each. */
+const gathered = (...rows: ReadonlyArray<Gathered>): Uint8Array => {
+  const view = new DataView(new ArrayBuffer(rows.length * 32))
+  for (const [index, row] of rows.entries()) {
+    for (const [place, value] of row.entries()) view.setBigInt64(index * 32 + place * 8, BigInt(value))
+  }
+  return new Uint8Array(view.buffer)
+}
+
+describe("pairs of a reservation and a stock", () => {
+  const differing = (
+    ledger: ReadonlyArray<Gathered>,
+    lines: ReadonlyArray<Gathered>
+  ): ReadonlyArray<number> => {
+    const comparison = new Comparison()
+    for (const row of lines) comparison.addPairs(gathered(row), -1)
+    comparison.addPairs(gathered(...ledger), 1)
+    return comparison.differing()
+  }
+  const [some, other, neighbour] = [0x1234_5678_0001_0007n, -0x1234_5678_0001_0008n, 0x2234_5678_0002_0007n]
+  const cell = 7
+
+  it("are the same where what has moved comes to what the lines say", () => {
+    const far = 2 ** 52
+    const moved = [
+      [some, 3, 0, 0],
+      [other, 1, 0, 0],
+      [some, -3, 3, 0],
+      [neighbour, far, -far, 0],
+      [some, 0, 0, 2]
+    ] as const
+    const lines = [
+      [neighbour, far, -far, 0],
+      [some, 0, 3, 2],
+      [other, 1, 0, 0]
+    ] as const
+    assert.deepStrictEqual(differing(moved, lines), [])
+  })
+
+  it("differ in their cell by any of the figures, and where one of them is missing", () => {
+    assert.deepStrictEqual(differing([[some, 1, 0, 0]], [[some, 0, 1, 0]]), [cell])
+    assert.deepStrictEqual(differing([[some, 0, 5, 0]], [[some, 0, 5, 1]]), [cell])
+    assert.deepStrictEqual(differing([[some, 2 ** 32, 0, 0]], [[some, 0, 0, 0]]), [cell])
+    assert.deepStrictEqual(differing([[some, 0, 0, 0]], []), [cell])
+    assert.deepStrictEqual(
+      differing(
+        [
+          [some, 1, 0, 0],
+          [neighbour, 0, 0, 0]
+        ],
+        [
+          [some, 0, 0, 0],
+          [neighbour, 1, 0, 0]
+        ]
+      ),
+      [cell]
+    )
+  })
 })
 
 describe("what was changed behind the service's back", { timeout: 60_000 }, () => {

@@ -683,16 +683,17 @@ const gathered = (...rows: ReadonlyArray<Gathered>): Uint8Array => {
   return new Uint8Array(view.buffer)
 }
 
+const differing = (
+  ledger: ReadonlyArray<Gathered>,
+  lines: ReadonlyArray<Gathered>
+): ReadonlyArray<number> => {
+  const comparison = new Comparison()
+  for (const row of lines) comparison.addPairs(gathered(row), -1)
+  comparison.addPairs(gathered(...ledger), 1)
+  return comparison.differing()
+}
+
 describe("pairs of a reservation and a stock", () => {
-  const differing = (
-    ledger: ReadonlyArray<Gathered>,
-    lines: ReadonlyArray<Gathered>
-  ): ReadonlyArray<number> => {
-    const comparison = new Comparison()
-    for (const row of lines) comparison.addPairs(gathered(row), -1)
-    comparison.addPairs(gathered(...ledger), 1)
-    return comparison.differing()
-  }
   const [some, other, neighbour] = [0x1234_5678_0001_0007n, -0x1234_5678_0001_0008n, 0x2234_5678_0002_0007n]
   const cell = 7
 

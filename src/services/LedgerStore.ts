@@ -23,7 +23,7 @@ import {
 } from "./LedgerTables.ts"
 import { readTruths } from "./LedgerTruths.ts"
 import { writesOf } from "./LedgerWrites.ts"
-import { arrays, parameter } from "./PostgresTypes.ts"
+import { arrays, parameter, rowsOf } from "./PostgresTypes.ts"
 
 /**
  * What a batch of postings reads and writes. The lock order is the same everywhere (DESIGN): advisory locks over the
@@ -369,7 +369,7 @@ const subjectsOf = (
 // discrepancy_one_open
 const readOpen = `
   SELECT d.merchant_id, d.subject, d.kind
-  FROM unnest($1, $2) AS wanted (merchant_id, subject)
+  FROM ${rowsOf(["merchant_id", "subject"])} AS wanted
   JOIN discrepancy d ON d.merchant_id = wanted.merchant_id AND d.subject = wanted.subject AND d.status = 'OPEN'`
 
 /** The items that the orders' documents speak of: they are locked with those that the postings name. */
@@ -386,13 +386,13 @@ const itemsOfOrders = (books: Books): ReadonlyArray<readonly [string, string]> =
 // Counted, because a row to be sent and read for each lock costs as much as the lock.
 const takeLocks = `
   SELECT count(pg_advisory_xact_lock(lock)::text)
-  FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM unnest($1) AS key ORDER BY lock) AS locks`
+  FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM ${rowsOf(["key"])} AS keys ORDER BY lock) AS locks`
 
 // reservation_by_order, reservation_line_pkey. OFFSET 0 has each order looked up, however small the table seemed when
 // the plan was made.
 const readOrders = `
   SELECT ${columnsOf(reservations, "r")}, ${columnsOf(lines, "l")}
-  FROM unnest($1, $2) AS wanted (merchant_id, order_id)
+  FROM ${rowsOf(["merchant_id", "order_id"])} AS wanted
   CROSS JOIN LATERAL (
     SELECT *
     FROM reservation
@@ -421,14 +421,14 @@ const lineOf = rowOf(lines, widthOf(reservations))
 // tracking_pkey
 const readTracking = `
   SELECT ${columnsOf(tracking, "t")}
-  FROM unnest($1, $2) AS wanted (merchant_id, tracking_key)
+  FROM ${rowsOf(["merchant_id", "tracking_key"])} AS wanted
   JOIN tracking t ON t.merchant_id = wanted.merchant_id AND t.tracking_key = wanted.tracking_key`
 const trackingOf = rowOf(tracking)
 
 // idempotency_pkey
 const readIdempotency = `
   SELECT ${columnsOf(idempotency, "i")}
-  FROM unnest($1, $2) AS wanted (merchant_id, idempotency_key)
+  FROM ${rowsOf(["merchant_id", "idempotency_key"])} AS wanted
   JOIN idempotency i ON i.merchant_id = wanted.merchant_id AND i.idempotency_key = wanted.idempotency_key
   WHERE i.created_at > $3`
 const idempotencyOf = rowOf(idempotency)
@@ -436,7 +436,7 @@ const idempotencyOf = rowOf(idempotency)
 // merchant_pkey, location_pkey
 const readLocations = `
   SELECT ${columnsOf(locations, "l")}
-  FROM unnest($1) AS wanted (merchant_id)
+  FROM ${rowsOf(["merchant_id"])} AS wanted
   JOIN location l ON l.merchant_id = wanted.merchant_id
   ORDER BY l.merchant_id, l.position`
 
@@ -445,7 +445,7 @@ const locationOf = rowOf(locations)
 // discrepancy_pkey
 const readDiscrepancies = `
   SELECT ${columnsOf(discrepancies, "d")}
-  FROM unnest($1, $2) AS wanted (merchant_id, discrepancy_id)
+  FROM ${rowsOf(["merchant_id", "discrepancy_id"])} AS wanted
   JOIN discrepancy d
     ON d.merchant_id = wanted.merchant_id AND d.discrepancy_id = wanted.discrepancy_id::uuid`
 
@@ -454,15 +454,15 @@ const discrepancyOf = rowOf(discrepancies)
 // item_merchant_id_product_variant_id_key, item_merchant_id_sku_key, item_pkey. UNION, because OR scans the table.
 const wantedItems = `
   SELECT i.merchant_id, i.item_id
-  FROM unnest($1, $2) AS wanted (merchant_id, variant_id)
+  FROM ${rowsOf(["merchant_id", "variant_id"])} AS wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.product_variant_id = wanted.variant_id
   UNION
   SELECT i.merchant_id, i.item_id
-  FROM unnest($3, $4) AS wanted (merchant_id, sku)
+  FROM ${rowsOf(["merchant_id", "sku"], 3)} AS wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.sku = wanted.sku
   UNION
   SELECT linked.merchant_id, linked.item_id
-  FROM unnest($5, $6) AS linked (merchant_id, item_id)`
+  FROM ${rowsOf(["merchant_id", "item_id"], 5)} AS linked`
 
 // The item row is the lock of its stocks, and the order of its events.
 const lockItems = `

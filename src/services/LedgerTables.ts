@@ -11,7 +11,7 @@ import type {
   StockRow,
   TrackingRow
 } from "./decide/Books.ts"
-import { arrays } from "./PostgresTypes.ts"
+import { arrays, rowsOf } from "./PostgresTypes.ts"
 
 /**
  * The tables of the books, as the kernel reads and writes them. A field of a row is the column of the same name in snake
@@ -204,7 +204,7 @@ export const repairs: Table<RepairRow> = {
   changing: {}
 }
 
-/** A set-based write: one typed array a column, for `unnest`. */
+/** A set-based write: one typed array a column, for `rowsOf`. */
 export interface Write<R> {
   readonly statement: string
   readonly columns: ReadonlyArray<readonly [type: keyof typeof arrays, value: (row: R) => unknown]>
@@ -213,8 +213,6 @@ export interface Write<R> {
 const columnOf = (field: string): string => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 const allOf = <R>({ changing, fixed, key }: Table<R>): Columns<R> => ({ ...key, ...fixed, ...changing })
 const namesOf = <R>(columns: Columns<R>): ReadonlyArray<string> => Object.keys(columns).map(columnOf)
-const unnest = (count: number): string =>
-  `unnest(${Array.from({ length: count }, (_, index) => `$${index + 1}`).join(", ")})`
 
 const writeOf = <R>(statement: string, columns: Columns<R>): Write<R> => ({
   statement,
@@ -230,7 +228,7 @@ export const insertInto = <R>(table: Table<R>, onConflict = ""): Write<R> => {
   return writeOf(
     `
     INSERT INTO ${table.name} (${names.join(", ")})
-    SELECT * FROM ${unnest(names.length)}
+    SELECT * FROM ${rowsOf(names)} AS u
     ${onConflict}`,
     allOf(table)
   )
@@ -246,7 +244,7 @@ export const updateOf = <R>(table: Table<R>): Write<R> => {
     `
     WITH written AS (
       UPDATE ${table.name} AS t SET ${sets.join(", ")}
-      FROM ${unnest(names.length)} AS u (${names.join(", ")})
+      FROM ${rowsOf(names)} AS u
       WHERE ${matches.join(" AND ")}
       RETURNING 1
     )

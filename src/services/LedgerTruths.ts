@@ -3,7 +3,7 @@ import type { Posting } from "../schema/Posting.ts"
 import type { Session } from "./Db.ts"
 import { type Books, type MovedRow, type StockTruth } from "./decide/Books.ts"
 import { columnsOf, lines, rowOf } from "./LedgerTables.ts"
-import { arrays } from "./PostgresTypes.ts"
+import { arrays, rowsOf } from "./PostgresTypes.ts"
 
 const lineOf = rowOf(lines)
 
@@ -94,7 +94,7 @@ const readStockTruths = `
            FROM reservation_line h
            WHERE h.merchant_id = wanted.merchant_id AND h.stock_id = wanted.stock_id AND h.open > 0
          ), 0)::bigint
-  FROM unnest($1, $2) AS wanted (merchant_id, stock_id)
+  FROM ${rowsOf(["merchant_id", "stock_id"])} AS wanted
   LEFT JOIN LATERAL (
     SELECT k.sequence, k.recorded_at, k.on_hand, k.reserved, k.unallocatable
     FROM ledger_checkpoint k
@@ -116,7 +116,7 @@ const readMoved = `
   SELECT l.merchant_id, l.reservation_id, l.stock_id, sum(l.reserved_delta)::bigint,
          COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint,
          COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint
-  FROM unnest($1, $2, $3, $4) AS wanted (merchant_id, reservation_id, stock_id, since)
+  FROM ${rowsOf(["merchant_id", "reservation_id", "stock_id", "since"])} AS wanted
   JOIN inventory_ledger l
     ON l.merchant_id = wanted.merchant_id AND l.stock_id = wanted.stock_id AND l.recorded_at >= wanted.since
       AND l.reservation_id = wanted.reservation_id
@@ -126,7 +126,7 @@ const readMoved = `
 // reservation_line_pkey, reservation_pkey
 const readOrphans = `
   SELECT ${columnsOf(lines, "l")}
-  FROM unnest($1, $2) AS wanted (merchant_id, reservation_id)
+  FROM ${rowsOf(["merchant_id", "reservation_id"])} AS wanted
   JOIN reservation_line l ON l.merchant_id = wanted.merchant_id AND l.reservation_id = wanted.reservation_id
   LEFT JOIN reservation r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
   WHERE r.reservation_id IS NULL

@@ -19,7 +19,7 @@ import {
   updateOf
 } from "./LedgerTables.ts"
 import { bucketOf, outboxChannel } from "./OutboxBuckets.ts"
-import { arrays, parameter } from "./PostgresTypes.ts"
+import { arrays, parameter, rowsOf } from "./PostgresTypes.ts"
 
 /** What the batch has decided, as set-based writes in the order in which they have to go. */
 export const writesOf = ({
@@ -127,7 +127,7 @@ const insertRepairs = insertInto(repairs)
 const freeSkus: Write<ItemRow> = {
   statement: `
     UPDATE item i SET sku = NULL
-    FROM unnest($1, $2) AS u (merchant_id, item_id)
+    FROM ${rowsOf(["merchant_id", "item_id"])} AS u
     WHERE i.merchant_id = u.merchant_id AND i.item_id = u.item_id`,
   columns: [
     ["text", (row) => row.merchantId],
@@ -138,7 +138,7 @@ const freeSkus: Write<ItemRow> = {
 const deleteTracking: Write<{ readonly merchantId: string; readonly trackingKey: string }> = {
   statement: `
     DELETE FROM tracking t
-    USING unnest($1, $2) AS u (merchant_id, tracking_key)
+    USING ${rowsOf(["merchant_id", "tracking_key"])} AS u
     WHERE t.merchant_id = u.merchant_id AND t.tracking_key = u.tracking_key`,
   columns: [
     ["text", (row) => row.merchantId],
@@ -150,7 +150,7 @@ const deleteTracking: Write<{ readonly merchantId: string; readonly trackingKey:
 const insertCaptured: Write<{ readonly rowId: string; readonly merchantId: string }> = {
   statement: `
     INSERT INTO captured_variant (row_id, owner_id)
-    SELECT row_id, owner_id FROM unnest($1, $2) AS u (row_id, owner_id)
+    SELECT row_id, owner_id FROM ${rowsOf(["row_id", "owner_id"])} AS u
     ON CONFLICT (row_id) DO UPDATE SET owner_id = excluded.owner_id
     WHERE captured_variant.owner_id <> excluded.owner_id`,
   columns: [
@@ -168,7 +168,7 @@ const closeDiscrepancies: Write<{
   statement: `
     UPDATE discrepancy d
     SET status = 'CLOSED', closed_at = u.at, closed_by = 'holdfast'
-    FROM unnest($1, $2, $3, $4) AS u (merchant_id, subject, kind, at)
+    FROM ${rowsOf(["merchant_id", "subject", "kind", "at"])} AS u
     WHERE d.merchant_id = u.merchant_id AND d.subject = u.subject AND d.kind = u.kind AND d.status = 'OPEN'`,
   columns: [
     ["text", (row) => row.merchantId],
@@ -182,7 +182,7 @@ const closeDiscrepancies: Write<{
 const insertOutbox: Write<{ readonly bucket: number; readonly events: ReadonlyArray<OutboxEvent> }> = {
   statement: `
     INSERT INTO outbox (bucket, recorded_at, events, event_count)
-    SELECT * FROM unnest($1, $2, $3, $4)`,
+    SELECT * FROM ${rowsOf(["bucket", "recorded_at", "events", "event_count"])} AS u`,
   columns: [
     ["int4", (row) => row.bucket],
     ["timestamptz", (row) => row.events.at(-1)!.at],

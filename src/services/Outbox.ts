@@ -6,7 +6,7 @@ import { keyOf } from "./decide/Books.ts"
 import { Db, type Row, type Session, type StatementFailed } from "./Db.ts"
 import { passFailPoint } from "./FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "./OutboxBuckets.ts"
-import { arrays, parameter } from "./PostgresTypes.ts"
+import { arrays, parameter, rowsOf } from "./PostgresTypes.ts"
 
 /** An event that the broker refused, or that waits behind one or for its topic. */
 export interface HeldEvent {
@@ -478,13 +478,12 @@ const markStatement = `
     INSERT INTO outbox_failure (merchant_id, event_id, state, topic, bucket, position, ordinal, event_key, event, error,
       recorded_at)
     SELECT merchant_id, event_id, state, topic, $1, position, ordinal, event_key, event, error, $4
-    FROM unnest($5, $6, $7, $8, $9, $10, $11, $12, $13)
-      AS u (merchant_id, event_id, state, topic, position, ordinal, event_key, event, error)
+    FROM ${rowsOf(["merchant_id", "event_id", "state", "topic", "position", "ordinal", "event_key", "event", "error"], 5)} AS u
     ON CONFLICT (merchant_id, event_id) DO NOTHING
   )
   UPDATE outbox o
   SET sent_at = $4
-  FROM unnest($2, $3) AS sent (position, recorded_at)
+  FROM ${rowsOf(["position", "recorded_at"], 2)} AS sent
   WHERE o.bucket = $1 AND o.position = sent.position AND o.recorded_at = sent.recorded_at AND o.sent_at IS NULL`
 
 // outbox_failure_by_key; outbox_failure_by_topic
@@ -519,12 +518,12 @@ const releasedStatement = `
 const settleReleasedStatement = `
   WITH gone AS (
     DELETE FROM outbox_failure f
-    USING unnest($1, $2) AS sent (merchant_id, event_id)
+    USING ${rowsOf(["merchant_id", "event_id"])} AS sent
     WHERE f.merchant_id = sent.merchant_id AND f.event_id = sent.event_id
   )
   UPDATE outbox_failure f
   SET state = kept.state, error = kept.error
-  FROM unnest($3, $4, $5, $6) AS kept (merchant_id, event_id, state, error)
+  FROM ${rowsOf(["merchant_id", "event_id", "state", "error"], 3)} AS kept
   WHERE f.merchant_id = kept.merchant_id AND f.event_id = kept.event_id`
 
 interface HeldRow {

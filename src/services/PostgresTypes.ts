@@ -104,7 +104,7 @@ types.register<Iterable<string>>(
 const arrayOf = (oid: number) => (values: ReadonlyArray<unknown>) =>
   Result.getOrThrow(PgTypes.array(values, oid, types))
 
-/** Typed array parameters for `unnest`: the fastest way in, and the only one that takes arrays of nulls. */
+/** Typed array parameters for `rowsOf`: the fastest way in, and the only one that takes arrays of nulls. */
 export const arrays = {
   text: arrayOf(PgTypes.OID.text),
   /** Of each text, its pieces. */
@@ -116,6 +116,13 @@ export const arrays = {
   timestamptz: arrayOf(PgTypes.OID.timestamptz),
   jsonb: arrayOf(PgTypes.OID.jsonb)
 }
+/**
+ * Rows of parallel array parameters, from `$first` on, as a subquery. In a select list sets are unrolled side by side,
+ * row by row; as `unnest($1, $2, …)` in FROM each would be written into and read from a store of its own, which took
+ * four times as long, and as long for a single row as its insertion did (docs/performance.md).
+ */
+export const rowsOf = (columns: ReadonlyArray<string>, first = 1): string =>
+  `(SELECT ${columns.map((column, index) => `unnest($${first + index}) AS ${column}`).join(", ")})`
 /** A single typed parameter. */
 export const parameter = (oid: keyof typeof PgTypes.OID, value: unknown): PgTypes.Parameter => ({
   [PgTypes.ParameterTypeId]: PgTypes.ParameterTypeId,

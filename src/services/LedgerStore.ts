@@ -235,8 +235,7 @@ export const open = Effect.fnUntraced(function* (
 
   const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
     session.run("BEGIN ISOLATION LEVEL READ COMMITTED", []),
-    session.run(takeLocks, [arrays.text([...needs.locks])]),
-    session.run("SELECT pg_current_xact_id()::text", [])
+    session.run(takeLocks, [arrays.text([...needs.locks])])
   ]
   const reads: Array<(rows: ReadonlyArray<ReadonlyArray<unknown>>) => void> = []
   const read = (
@@ -268,6 +267,12 @@ export const open = Effect.fnUntraced(function* (
       books.locations.set(row.merchantId, row.locationId, row)
     })
   }
+  if (needs.variants.size + needs.skus.size > 0) {
+    const names = [...columns(needs.variants.values()), ...columns(needs.skus.values())]
+    read(findItems, names, ([merchantId, itemId]) => {
+      needs.items.set(keyOf(merchantId as string, itemId as string), [merchantId as string, itemId as string])
+    })
+  }
   if (needs.discrepancies.size > 0) {
     read(readDiscrepancies, columns(needs.discrepancies.values()), (values) => {
       const discrepancy = discrepancyOf(values)
@@ -281,26 +286,22 @@ export const open = Effect.fnUntraced(function* (
     })
   }
   const answers = yield* Effect.all(begin, { concurrency: "unbounded" })
-  reads.forEach((take, index) => take(answers[index + 3]!))
-  const transactionId = answers[2]![0]![0] as string
+  const [, locked, ...found] = answers
+  reads.forEach((take, index) => take(found[index]!))
+  const transactionId = locked![0]![1] as string
 
-  const linked = [...needs.items.values(), ...itemsOfOrders(books)]
-  if (linked.length + needs.variants.size + needs.skus.size > 0) {
+  // The items that the orders' documents speak of are locked with those that the postings name.
+  for (const [key, item] of itemsOfOrders(books)) needs.items.set(key, item)
+  if (needs.items.size > 0) {
+    const wanted = [
+      arrays.text([...needs.items.values()].map(([merchantId]) => merchantId)),
+      arrays.uuid([...needs.items.values()].map(([, itemId]) => itemId))
+    ]
     const [foundItems, foundStocks] = yield* Effect.all(
       [
-        session.run(lockItems, [
-          ...columns(needs.variants.values()),
-          ...columns(needs.skus.values()),
-          arrays.text(linked.map(([merchantId]) => merchantId)),
-          arrays.uuid(linked.map(([, itemId]) => itemId))
-        ]),
+        session.run(lockItems, wanted),
         // A statement of its own, and so a snapshot of its own: it sees what was committed before the locks were had.
-        session.run(readStocks, [
-          ...columns(needs.variants.values()),
-          ...columns(needs.skus.values()),
-          arrays.text(linked.map(([merchantId]) => merchantId)),
-          arrays.uuid(linked.map(([, itemId]) => itemId))
-        ])
+        session.run(readStocks, wanted)
       ],
       { concurrency: "unbounded" }
     )
@@ -312,12 +313,12 @@ export const open = Effect.fnUntraced(function* (
         locationPosition: row[placeOf + 1] as number
       })
     }
-    yield* readTruths(session, postings, books)
-    const subjects = subjectsOf(postings, books)
-    if (subjects.length > 0) {
-      for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
-        books.open.set(merchantId as string, openKey(subject as string, kind as DiscrepancyKind), true)
-      }
+  }
+  yield* readTruths(session, postings, books)
+  const subjects = subjectsOf(postings, books)
+  if (subjects.length > 0) {
+    for (const [merchantId, subject, kind] of yield* session.run(readOpen, columns(subjects))) {
+      books.open.set(merchantId as string, openKey(subject as string, kind as DiscrepancyKind), true)
     }
   }
   return { books, transactionId }
@@ -372,20 +373,19 @@ const readOpen = `
   FROM ${rowsOf(["merchant_id", "subject"])} AS wanted
   JOIN discrepancy d ON d.merchant_id = wanted.merchant_id AND d.subject = wanted.subject AND d.status = 'OPEN'`
 
-/** The items that the orders' documents speak of: they are locked with those that the postings name. */
-const itemsOfOrders = (books: Books): ReadonlyArray<readonly [string, string]> => {
-  const items = new Map<string, readonly [string, string]>()
+const itemsOfOrders = (books: Books): Needs["items"] => {
+  const items: Needs["items"] = new Map()
   for (const reservations of books.reservationsOfOrder.values()) {
     for (const { lines } of reservations) {
       for (const { itemId, merchantId } of lines) items.set(keyOf(merchantId, itemId), [merchantId, itemId])
     }
   }
-  return [...items.values()]
+  return items
 }
 
 // Counted, because a row to be sent and read for each lock costs as much as the lock.
 const takeLocks = `
-  SELECT count(pg_advisory_xact_lock(lock)::text)
+  SELECT count(pg_advisory_xact_lock(lock)::text), pg_current_xact_id()::text
   FROM (SELECT DISTINCT hashtextextended(key, 0) AS lock FROM ${rowsOf(["key"])} AS keys ORDER BY lock) AS locks`
 
 // reservation_by_order, reservation_line_pkey. OFFSET 0 has each order looked up, however small the table seemed when
@@ -451,24 +451,20 @@ const readDiscrepancies = `
 
 const discrepancyOf = rowOf(discrepancies)
 
-// item_merchant_id_product_variant_id_key, item_merchant_id_sku_key, item_pkey. UNION, because OR scans the table.
-const wantedItems = `
+// item_merchant_id_product_variant_id_key, item_merchant_id_sku_key. UNION, because OR scans the table.
+const findItems = `
   SELECT i.merchant_id, i.item_id
   FROM ${rowsOf(["merchant_id", "variant_id"])} AS wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.product_variant_id = wanted.variant_id
-  UNION
+  UNION ALL
   SELECT i.merchant_id, i.item_id
   FROM ${rowsOf(["merchant_id", "sku"], 3)} AS wanted
-  JOIN item i ON i.merchant_id = wanted.merchant_id AND i.sku = wanted.sku
-  UNION
-  SELECT linked.merchant_id, linked.item_id
-  FROM ${rowsOf(["merchant_id", "item_id"], 5)} AS linked`
+  JOIN item i ON i.merchant_id = wanted.merchant_id AND i.sku = wanted.sku`
 
-// The item row is the lock of its stocks, and the order of its events.
+// item_pkey. The item row is the lock of its stocks, and the order of its events.
 const lockItems = `
-  WITH wanted AS MATERIALIZED (${wantedItems})
   SELECT ${columnsOf(items, "i")}
-  FROM wanted
+  FROM ${rowsOf(["merchant_id", "item_id"])} AS wanted
   JOIN item i ON i.merchant_id = wanted.merchant_id AND i.item_id = wanted.item_id
   ORDER BY i.merchant_id, i.item_id
   FOR NO KEY UPDATE OF i`
@@ -477,9 +473,8 @@ const itemOf = rowOf(items)
 
 // stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
 const readStocks = `
-  WITH wanted AS MATERIALIZED (${wantedItems})
   SELECT ${columnsOf(stocks, "s")}, l.is_default, l.position
-  FROM wanted
+  FROM ${rowsOf(["merchant_id", "item_id"])} AS wanted
   JOIN stock s ON s.merchant_id = wanted.merchant_id AND s.item_id = wanted.item_id
   JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id`
 

@@ -81,12 +81,17 @@ const parse = (body: string): Result.Result<unknown, ValidationFailed> => {
   }
 }
 
-/** Decodes one part of a request; none of the contract's schemas waits for anything. */
-const reader = (schema: Schema.Top, slot: string) => {
-  const decode = Schema.decodeUnknownResult(
-    schema as unknown as Schema.ConstraintDecoder<unknown>,
-    Context.getOrUndefined(Api.annotations, HttpApi.ParseOptions)
-  )
+/**
+ * Decodes one part of a request; none of the contract's schemas waits for anything. That every bad field is named is
+ * asked for only where there is one: looking for the first alone takes two thirds of the time.
+ */
+const reader = (given: Schema.Top, slot: string) => {
+  const schema = given as unknown as Schema.ConstraintDecoder<unknown>
+  const options = Context.getOrUndefined(Api.annotations, HttpApi.ParseOptions)
+  const decode = Schema.decodeUnknownResult(schema, { ...options, errors: "first" })
+  const explain = Schema.decodeUnknownResult(schema, options)
   return (input: unknown): Result.Result<unknown, ValidationFailed> =>
-    Result.mapError(decode(input), ({ issue }) => new ValidationFailed({ errors: badFields(issue, slot) }))
+    Result.orElse(decode(input), () =>
+      Result.mapError(explain(input), ({ issue }) => new ValidationFailed({ errors: badFields(issue, slot) }))
+    )
 }

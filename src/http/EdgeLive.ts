@@ -80,6 +80,7 @@ export const layer = (options: EdgeOptions): Layer.Layer<Surroundings, never, Au
       const around: Surroundings["Service"]["around"] = (endpoint, call) => {
         const permission = Context.getUnsafe(endpoint.annotations, RequiredPermission)
         const route = `${endpoint.method} ${endpoint.path}`
+        const durationOf = durationsOf(route)
         return Effect.withFiber((fiber) => {
           const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
           const clock = fiber.getRef(Clock.Clock)
@@ -136,7 +137,7 @@ export const layer = (options: EdgeOptions): Layer.Layer<Surroundings, never, Au
             })
           const finish = (response: HttpServerResponse.HttpServerResponse) => {
             const seconds = (clock.currentTimeMillisUnsafe() - startedAt) / 1000
-            durationOf(route, response.status).updateUnsafe(seconds, context)
+            durationOf(response.status).updateUnsafe(seconds, context)
             const answer = HttpServerResponse.setHeader(response, "x-request-id", requestId)
             return LogLevel.isGreaterThan(fiber.getRef(References.MinimumLogLevel), "Debug")
               ? Effect.succeed(answer)
@@ -170,15 +171,16 @@ const givenTraceparent = (request: HttpServerRequest.HttpServerRequest): string 
 }
 
 /** Metrics with their attributes, made once each: by route and status they are few. */
-const durations = new Map<string, typeof requestSeconds>()
-const durationOf = (route: string, status: number): typeof requestSeconds => {
-  const key = `${route} ${status}`
-  let metric = durations.get(key)
-  if (metric === undefined) {
-    metric = Metric.withAttributes(requestSeconds, { route, status: String(status) })
-    durations.set(key, metric)
+const durationsOf = (route: string): ((status: number) => typeof requestSeconds) => {
+  const durations = new Map<number, typeof requestSeconds>()
+  return (status) => {
+    let metric = durations.get(status)
+    if (metric === undefined) {
+      metric = Metric.withAttributes(requestSeconds, { route, status: String(status) })
+      durations.set(status, metric)
+    }
+    return metric
   }
-  return metric
 }
 
 const refusalsOf = new Map<string, typeof refusals>()

@@ -2,6 +2,7 @@ import { Cause, Effect, Exit, type Runtime } from "effect"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import { parseArgs } from "node:util"
 import { audit } from "./audit.ts"
+import { edge } from "./edge.ts"
 import { history } from "./history.ts"
 import { kafka } from "./kafka.ts"
 import { outbox } from "./outbox.ts"
@@ -10,7 +11,7 @@ import { streams } from "./streams.ts"
 
 /** `npm run bench -- <benchmark>`: what is started is ended again, however the run ends (docs/performance.md). */
 
-const benchmarks = { reserve, outbox, history, streams, kafka, audit }
+const benchmarks = { reserve, edge, outbox, history, streams, kafka, audit }
 
 const { positionals, values } = parseArgs({
   allowPositionals: true,

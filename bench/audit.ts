@@ -114,7 +114,7 @@ const command = (url: Redacted.Redacted<string>) =>
     () =>
       new Promise<{ readonly code: number | null; readonly printed: string; readonly told: string }>(
         (resolve) => {
-          const main = path.join(import.meta.dirname, "..", "src", "main.ts")
+          const main = path.join(import.meta.dirname, "..", "bin", "holdfast.js")
           const child = spawn(
             process.execPath,
             ["--import", path.join(import.meta.dirname, "support", "resources.js"), main, "audit", "--json"],

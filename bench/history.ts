@@ -239,8 +239,9 @@ const reads = Effect.fnUntraced(function* (books: Books, settings: Settings) {
 const command = path.join(import.meta.dirname, "..", "bin", "holdfast.js")
 
 const holdfast = (databaseUrl: Redacted.Redacted<string>, ...parameters: ReadonlyArray<string>) =>
-  Effect.promise(() =>
-    promisify(execFile)(process.execPath, [command, ...parameters], {
+  Effect.promise((signal) =>
+    promisify(execFile)(process.execPath, ["--import", resources, command, ...parameters], {
+      signal,
       env: {
         PATH: process.env["PATH"],
         DATABASE_URL: Redacted.value(databaseUrl),
@@ -250,23 +251,33 @@ const holdfast = (databaseUrl: Redacted.Redacted<string>, ...parameters: Readonl
       maxBuffer: 2 ** 26
     })
   )
+const resources = path.join(import.meta.dirname, "support", "resources.js")
 
 /** `holdfast audit` over the old books; it fails where they do not hold. */
 const audit = Effect.fnUntraced(function* (url: Redacted.Redacted<string>) {
-  const { stdout } = yield* holdfast(url, "audit", "--json")
+  const startedAt = performance.now()
+  // Ten million movements take minutes, in which nothing else is said.
+  const waiting = Effect.forever(
+    Effect.andThen(
+      Effect.sync(() => print(`  auditing for ${((performance.now() - startedAt) / 1000).toFixed(0)} s`)),
+      Effect.sleep("15 seconds")
+    )
+  )
+  const { stderr, stdout } = yield* Effect.raceFirst(holdfast(url, "audit", "--json"), waiting)
   const report = JSON.parse(stdout.trim().split("\n").at(-1)!) as {
     readonly durationMs: number
     readonly looked: { readonly movements: number }
   }
+  const memoryMiB = Math.round(Number(/peak (\d+)/.exec(stderr)?.[1] ?? 0) / 1024)
   const seconds = report.durationMs / 1000
   const perMillion = (seconds * 1e6) / report.looked.movements
   line(
     `audit of ${report.looked.movements} movements`,
-    `${seconds.toFixed(1)} s, ${perMillion.toFixed(1)} s a million`,
+    `${seconds.toFixed(1)} s, ${perMillion.toFixed(1)} s a million, ${memoryMiB} MiB`,
     `≤ ${targets.auditSecondsPerMillion} s a million`,
     perMillion <= targets.auditSecondsPerMillion
   )
-  return { ...report, secondsPerMillion: perMillion }
+  return { ...report, memoryMiB, secondsPerMillion: perMillion }
 })
 
 /** `holdfast import` of a CSV file into empty books, from the start of the process to its end. */

@@ -467,12 +467,14 @@ interface NetRow {
 }
 
 /** What movements come to: what they hold, have sold and have taken back. */
-const movedFigures = [
-  "sum(l.reserved_delta)::bigint",
-  "COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE'), 0)::bigint",
-  "COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN'), 0)::bigint"
-] as const
-const movedSums = `${movedFigures[0]} AS open, ${movedFigures[1]} AS sold, ${movedFigures[2]} AS returned`
+const movedFigures = (row: string) =>
+  [
+    `sum(${row}.reserved_delta)::bigint`,
+    `COALESCE(-sum(${row}.on_hand_delta) FILTER (WHERE ${row}.type = 'SALE'), 0)::bigint`,
+    `COALESCE(sum(${row}.on_hand_delta) FILTER (WHERE ${row}.type = 'RETURN'), 0)::bigint`
+  ] as const
+const [openInSql, soldInSql, returnedInSql] = movedFigures("l")
+const movedSums = `${openInSql} AS open, ${soldInSql} AS sold, ${returnedInSql} AS returned`
 /** What moves for a reservation. */
 export const movesForReservation = (row: string): string =>
   `${row}.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')`
@@ -548,11 +550,11 @@ const linesInSql = (row: string): string => `(
  */
 // inventory_ledger_pkey, reservation_line_pkey
 export const differsInSql = (row: string): string => `(
-            SELECT ROW(${movedFigures.join(", ")})
-            FROM inventory_ledger l
-            WHERE l.merchant_id = ${row}.merchant_id AND l.stock_id = ${row}.stock_id
-              AND l.recorded_at >= uuid_extract_timestamp(${row}.reservation_id)
-              AND l.reservation_id = ${row}.reservation_id AND ${movesForReservation("l")}
+            SELECT ROW(${movedFigures("m").join(", ")})
+            FROM inventory_ledger m
+            WHERE m.merchant_id = ${row}.merchant_id AND m.stock_id = ${row}.stock_id
+              AND m.recorded_at >= uuid_extract_timestamp(${row}.reservation_id)
+              AND m.reservation_id = ${row}.reservation_id AND ${movesForReservation("m")}
             OFFSET 0
           ) IS DISTINCT FROM ${linesInSql(row)}`
 

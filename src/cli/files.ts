@@ -246,12 +246,19 @@ interface Names {
   readonly bySkuAlone: boolean
 }
 
-const namesOf = (rows: ReadonlyArray<StockFileRow>): Names => ({
-  variants: new Set(rows.flatMap(({ productVariantId }) => productVariantId ?? [])),
-  skus: new Set(rows.flatMap(({ sku }) => sku ?? [])),
-  byVariantAlone: rows.some(({ sku }) => sku === undefined),
-  bySkuAlone: rows.some(({ productVariantId }) => productVariantId === undefined)
-})
+const namesOf = (rows: ReadonlyArray<StockFileRow>): Names => {
+  const variants = new Set<string>()
+  const skus = new Set<string>()
+  let byVariantAlone = false
+  let bySkuAlone = false
+  for (const { productVariantId, sku } of rows) {
+    if (productVariantId === undefined) bySkuAlone = true
+    else variants.add(productVariantId)
+    if (sku === undefined) byVariantAlone = true
+    else skus.add(sku)
+  }
+  return { variants, skus, byVariantAlone, bySkuAlone }
+}
 
 const mayMeet = (a: Names, b: Names): boolean =>
   haveCommon(a.variants, b.variants) ||
@@ -287,8 +294,8 @@ class Report {
   read({ bytesRead, reads }: Lot): Effect.Effect<void> {
     this.rows += reads.length
     const refuse = Effect.forEach(
-      reads,
-      (read) => ("row" in read ? Effect.void : this.#refuse(read.line, "VALIDATION_FAILED", read.complaint)),
+      reads.filter((read) => "complaint" in read),
+      (read) => this.#refuse(read.line, "VALIDATION_FAILED", read.complaint),
       { discard: true }
     )
     return Effect.andThen(refuse, this.#show(bytesRead))

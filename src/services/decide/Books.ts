@@ -287,10 +287,16 @@ export class Books {
   /** Of reservations whose status the batch has set: what it was before. */
   readonly statusBefore = new Map<ReservationRow, ReservationStatus>()
 
+  /** What undoes the posting that is being decided. */
   #journal: Array<() => void> = []
 
   /** Begins a posting: what follows can be undone with `undo`. */
   begin(): void {
+    this.#journal = []
+  }
+
+  /** Ends a posting: what was done stays, and what would undo it lies in nobody's way while the batch is written. */
+  end(): void {
     this.#journal = []
   }
 

@@ -58,6 +58,7 @@ export const decide = (books: Books, posting: Posting): Verdict => {
     return decision
   }
   keep(draft, decision.answer)
+  books.end()
   return { answer: decision.answer, replayed: false }
 }
 

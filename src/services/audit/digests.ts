@@ -93,6 +93,9 @@ export class Comparison {
   readonly #counts = new Int32Array(cells)
   readonly #highs = new Int32Array(cells)
   readonly #lows = new Int32Array(cells)
+  /** Used again for each range: what lies outside of the heap makes V8 collect all of it. */
+  #firsts = new Int32Array(0)
+  #sums = new Float64Array(0)
 
   /** A row of the one side (1) or of the other (-1). */
   add({ high, low }: Digest, side: 1 | -1, cell = low & (cells - 1)): void {
@@ -119,9 +122,13 @@ export class Comparison {
     const view = viewOf(gathered)
     const pairs = view.byteLength / pairBytes
     const size = 2 ** Math.ceil(Math.log2(pairs * 2))
+    if (this.#firsts.length < size) {
+      this.#firsts = new Int32Array(size)
+      this.#sums = new Float64Array(size * 3)
+    }
     /** Of each hash the first pair that has it, counted from 1; the next place is for the next one. */
-    const firsts = new Int32Array(size)
-    const sums = new Float64Array(pairs * 3)
+    const firsts = this.#firsts.fill(0, 0, size)
+    const sums = this.#sums.fill(0, 0, pairs * 3)
     for (let pair = 0; pair < pairs; pair++) {
       const at = pair * pairBytes
       const high = view.getInt32(at)
@@ -143,7 +150,8 @@ export class Comparison {
       }
     }
     const digest: Digest = { high: 0, low: 0 }
-    for (const first of firsts) {
+    for (let hash = 0; hash < size; hash++) {
+      const first = firsts[hash]!
       if (first === 0) continue
       const at = (first - 1) * pairBytes
       const place = (first - 1) * 3

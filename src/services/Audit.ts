@@ -25,6 +25,7 @@ import {
   isHot,
   longChain,
   longNets,
+  partsOf,
   nets,
   slicesAfter,
   states
@@ -186,10 +187,14 @@ const ledgerOf = Effect.fnUntraced(function* (ask: Ask, slice: Slice, options: P
   const { comparisons, report, windows } = options
   const { range } = slice
   if (isHot(slice)) {
-    const { found, parts, since } = yield* longChain(ask, range)
-    yield* report(found)
-    for (const part of parts)
-      yield* follow(ask, part, { ...(yield* pass(ask, part, options)), chain: false }, options)
+    const { parts, since } = yield* partsOf(ask, range)
+    let isBroken = false
+    for (const part of parts) {
+      const suspicion = yield* pass(ask, part, options)
+      isBroken ||= suspicion.chain
+      yield* follow(ask, part, { ...suspicion, chain: false }, options)
+    }
+    if (isBroken) yield* report(yield* longChain(ask, range))
     const lines = { window: windows.lines, comparison: comparisons.lines }
     return yield* report(yield* longNets(ask, slice, { parts, since, ...lines }))
   }
@@ -277,7 +282,7 @@ const lookIntoStocks = (ask: Ask, merchantId: string | undefined, window: Window
     ask,
     merchantId,
     Effect.fnUntraced(function* (slice) {
-      const ranges = isHot(slice) ? (yield* longChain(ask, slice.range)).parts : [slice.range]
+      const ranges = isHot(slice) ? (yield* partsOf(ask, slice.range)).parts : [slice.range]
       for (const range of ranges) yield* lookIntoLedger(ask, range, window, look)
     })
   )

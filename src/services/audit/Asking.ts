@@ -23,7 +23,14 @@ export interface Range {
   /** Only this merchant's. */
   readonly merchantId?: string | undefined
   /** Of the ledger, only the movements of the stock `to` from one place to another: one that has too many for one look. */
-  readonly part?: { readonly from: Place | null; readonly to: Place } | undefined
+  readonly part?:
+    | {
+        readonly from: Place | null
+        readonly to: Place
+        /** What the movement `from` has left (`stateAfterInSql`), if it is there. */
+        readonly state: string | null
+      }
+    | undefined
 }
 /** A movement's place in the ledger of its stock. The time is text, to the microsecond. */
 export interface Place {

@@ -72,6 +72,20 @@ export const pairDigestInSql = (row: string): string =>
   `uuid_hash_extended(${row}.reservation_id, uuid_hash_extended(${row}.stock_id, uuid_hash_extended(${row}.item_id,
              hashtextextended(${row}.merchant_id, 0))))`
 
+/** A movement's number and balances, and its item: after it, and before it as its deltas say. */
+const stateInSql = (row: string, ...figures: readonly [string, string, string, string]): string =>
+  `uuid_hash_extended(${row}.item_id, ${figures.reduce((seed, figure) => `hashint8extended(${figure}, ${seed})`, "0")})`
+export const stateAfterInSql = (row: string): string =>
+  stateInSql(row, `${row}.sequence`, `${row}.on_hand`, `${row}.reserved`, `${row}.unallocatable`)
+export const stateBeforeInSql = (row: string): string =>
+  stateInSql(
+    row,
+    `${row}.sequence - 1`,
+    `${row}.on_hand - ${row}.on_hand_delta`,
+    `${row}.reserved - ${row}.reserved_delta`,
+    `${row}.unallocatable - ${row}.unallocatable_delta`
+  )
+
 /** The digests of many rows, or these and their figures, travel as one value: no sorting by cells, no row for each. */
 export const gatherInSql = (...values: ReadonlyArray<string>): string =>
   `string_agg(${values.map((value) => `int8send(${value})`).join(" || ")}, '')`

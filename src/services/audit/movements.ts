@@ -1,7 +1,14 @@
 import { Effect } from "effect"
 import { parameter } from "../PostgresTypes.ts"
 import { type Ask, type Range, nilUuid, rangeParameters, within } from "./Asking.ts"
-import { type Comparison, digestInSql, gatherInSql, pairDigestInSql } from "./digests.ts"
+import {
+  type Comparison,
+  digestInSql,
+  gatherInSql,
+  pairDigestInSql,
+  stateAfterInSql,
+  stateBeforeInSql
+} from "./digests.ts"
 import { type Marks, hasNoTracking } from "./documents.ts"
 import { type Window, boundsOf, idAt, inWindow, windowParameters } from "./events.ts"
 import { differsInSql, movesForReservation } from "./stocks.ts"
@@ -33,18 +40,6 @@ interface PassRow {
   readonly differs: boolean
 }
 
-/** A movement's balances and its number as they are, and as they were before it: the same as after the one before it. */
-const stateInSql = (item: string, ...figures: readonly [string, string, string, string]): string =>
-  `uuid_hash_extended(${item}, ${figures.reduce((seed, figure) => `hashint8extended(${figure}, ${seed})`, "0")})`
-const stateAfter = stateInSql("l.item_id", "l.sequence", "l.on_hand", "l.reserved", "l.unallocatable")
-const stateBefore = stateInSql(
-  "l.item_id",
-  "l.sequence - 1",
-  "l.on_hand - l.on_hand_delta",
-  "l.reserved - l.reserved_delta",
-  "l.unallocatable - l.unallocatable_delta"
-)
-
 // inventory_ledger_pkey; for the first movement of a stock stock_pkey and ledger_checkpoint_pkey; tracking_pkey. One value
 // of the row before it costs as much as all hashes, so that there is one.
 const passStatement = (range: Range) => `
@@ -52,7 +47,7 @@ const passStatement = (range: Range) => `
          ${gatherInSql(pairDigestInSql("l"), "l.reserved_delta", soldInSql, returnedInSql)}
            FILTER (WHERE ${isCompared}) AS pairs,
          -- Without the millisecond that the question itself allows.
-         COALESCE(bool_or(state_before <> ${stateBefore}
+         COALESCE(bool_or(state_before <> ${stateBeforeInSql("l")}
            OR (uuid_extract_timestamp(l.posting_id) <= l.recorded_at) IS NOT TRUE), false) AS breaks,
          COALESCE(bool_or(state_before IS NULL AND (${isNoBeginning} OR ${hasOlderCheckpoint})), false) AS begins,
          COALESCE(bool_or(state_before IS NULL AND ${hasNoStock}), false) AS strays,
@@ -61,7 +56,7 @@ const passStatement = (range: Range) => `
   FROM (
     SELECT l.merchant_id, l.stock_id, l.item_id, l.recorded_at, l.sequence, l.type, l.posting_id, l.on_hand, l.reserved,
            l.unallocatable, l.on_hand_delta, l.reserved_delta, l.unallocatable_delta, l.reservation_id,
-           lag(${stateAfter}) OVER w AS state_before
+           COALESCE(lag(${stateAfterInSql("l")}) OVER w, $17::text::bigint) AS state_before
     FROM inventory_ledger l
     WHERE ${within(range, "uuid", "l", "stock_id")}
     WINDOW w AS (PARTITION BY l.merchant_id, l.stock_id ORDER BY l.recorded_at, l.sequence)
@@ -128,7 +123,8 @@ export const pass = Effect.fnUntraced(function* (
     ...rangeParameters(range),
     ...windowParameters(windows.events),
     parameter("timestamptz", marks.trackingKeptSince),
-    ...asked.map((id) => parameter("text", id))
+    ...asked.map((id) => parameter("text", id)),
+    parameter("text", range.part?.state ?? null)
   ])
   const { begins, breaks, differs, digests, pairs, strays, tracked } = row!
   comparisons.events.addAll(digests, 1)

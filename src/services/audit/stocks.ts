@@ -1,7 +1,14 @@
 import { Effect } from "effect"
 import { arrays, parameter } from "../PostgresTypes.ts"
-import { type Ask, type Key, type Range, questionOf, rangeParameters, within } from "./Asking.ts"
-import { type Comparison, type Digest, cellInSql, pairDigestInSql, pairDigestOf } from "./digests.ts"
+import { type Ask, type Key, type Place, type Range, questionOf, rangeParameters, within } from "./Asking.ts"
+import {
+  type Comparison,
+  type Digest,
+  cellInSql,
+  pairDigestInSql,
+  pairDigestOf,
+  stateAfterInSql
+} from "./digests.ts"
 import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
@@ -264,7 +271,54 @@ export const homes = questionOf(homeStatement, (row: HomeRow) => [
   })
 ])
 
-/** One stock's movements, part by part: what was read stays as it is, so that parts may be read at different times. */
+/** One stock's movements in parts that are not too many for one look. `since` is the time of its checkpoint. */
+export const partsOf = Effect.fnUntraced(function* (ask: Ask, range: Range) {
+  const stock = range.to!
+  const key = [parameter("text", stock.merchantId), parameter("text", stock.id)]
+  const [begin] = yield* ask<Carry>(beginStatement, key)
+  const since = begin?.recordedAt ?? null
+  const parts: Array<Range> = []
+  // All of them: what is before the checkpoint has its events, too.
+  let from: Place | null = null
+  let state: string | null = null
+  for (;;) {
+    const place = [
+      ...key,
+      parameter("text", from?.recordedAt ?? null),
+      parameter("int8", from?.sequence ?? null)
+    ]
+    const [full]: ReadonlyArray<EndRow> = yield* ask<EndRow>(
+      endStatement("ASC", movementsPerRange - 1),
+      place
+    )
+    const [end]: ReadonlyArray<EndRow> =
+      full === undefined ? yield* ask<EndRow>(endStatement("DESC", 0), place) : [full]
+    if (end === undefined) return { parts, since }
+    const to: Place = { recordedAt: end.at, sequence: end.sequence }
+    parts.push({ ...range, part: { from, to, state } })
+    if (full === undefined) return { parts, since }
+    from = to
+    state = end.state
+  }
+})
+
+interface EndRow {
+  readonly at: string
+  readonly sequence: number
+  readonly state: string
+}
+
+// inventory_ledger_pkey
+const endStatement = (order: "ASC" | "DESC", offset: number) => `
+  SELECT l.recorded_at::text AS at, l.sequence, ${stateAfterInSql("l")}::text AS state
+  FROM inventory_ledger l
+  WHERE l.merchant_id = $1::text AND l.stock_id = $2::text::uuid
+    AND ($3::text IS NULL OR (l.recorded_at, l.sequence) > ($3::text::timestamptz, $4::bigint))
+  ORDER BY l.recorded_at ${order}, l.sequence ${order}
+  OFFSET ${offset}
+  LIMIT 1`
+
+/** The chain of one stock, part by part: what was read stays as it is, so that parts may be read at different times. */
 export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
   const stock = range.to!
   const [begin] = yield* ask<Carry>(beginStatement, [
@@ -274,7 +328,6 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
   const checkpointed = begin?.sequence ?? 0
   let carry: Carry = begin ?? { sequence: 0, recordedAt: null, onHand: 0, reserved: 0, unallocatable: 0 }
   const found: Array<Finding> = []
-  const parts: Array<Range> = []
   for (;;) {
     const rows = yield* ask<PartRow>(partStatement, [
       parameter("text", stock.merchantId),
@@ -287,14 +340,7 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
       parameter("int8", checkpointed)
     ])
     const last = rows.at(-1)
-    if (last === undefined) return { found, parts, since: begin?.recordedAt ?? null }
-    parts.push({
-      ...range,
-      part: {
-        from: carry.recordedAt === null ? null : { recordedAt: carry.recordedAt, sequence: carry.sequence },
-        to: { recordedAt: last.at, sequence: last.sequence }
-      }
-    })
+    if (last === undefined) return found
     found.push(...rows.flatMap(ofChain))
     carry = {
       sequence: last.sequence,
@@ -303,7 +349,7 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
       reserved: last.reserved,
       unallocatable: last.unallocatable
     }
-    if (last.count < movementsPerRange) return { found, parts, since: begin?.recordedAt ?? null }
+    if (last.count < movementsPerRange) return found
   }
 })
 

@@ -26,6 +26,7 @@ const readTimeoutMs = 2_500
 const silenceMs = 2_000
 const connectTimeoutMs = 2_000
 const keepAliveMs = 5_000
+const readBufferBytes = 65_536
 /**
  * Every statement of the kernel and of readers looks keys up, each by an index. A plan made for tables that were small
  * would scan them, and is kept: a batch's reads took ten times as long on a new database until it was analyzed.
@@ -100,10 +101,26 @@ interface OpenSession extends Session {
   readonly alive: () => boolean
 }
 
+/**
+ * What arrives is read into one buffer again and again, because `PgConnection` copies it at once. A buffer of its own for
+ * each read lies outside of V8's heap and has it collected all the time: a quarter of what an audit took.
+ */
 const connectTo = (databaseUrl: Redacted.Redacted<string>): Socket => {
   const url = new URL(Redacted.value(databaseUrl))
   const host = url.hostname.replace(/^\[|\]$/g, "")
-  return connect({ host, port: Number(url.port || 5432), noDelay: true })
+  const socket: Socket = connect({
+    host,
+    port: Number(url.port || 5432),
+    noDelay: true,
+    onread: {
+      buffer: Buffer.allocUnsafe(readBufferBytes),
+      callback: (size, buffer) => {
+        socket.emit("data", buffer.subarray(0, size))
+        return true
+      }
+    }
+  })
+  return socket
 }
 
 /**

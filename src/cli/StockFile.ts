@@ -1,11 +1,12 @@
 import { Result, Schema } from "effect"
+import { parse } from "csv-parse"
 import { createHash } from "node:crypto"
 import { type ReadStream, createReadStream } from "node:fs"
+import { pipeline } from "node:stream/promises"
 import { type Column, StockFileRow, columns } from "../schema/StockFileRow.ts"
 import { timestamp } from "../schema/Time.ts"
 import { defaultLocationId } from "../services/decide/catalog.ts"
 import { badFields } from "../http/Problem.ts"
-import { type CsvRecord, CsvReader } from "./Csv.ts"
 
 /** Files of stock, as text: CSV with a header line, or JSON lines of the same names (CONTRACTS section 8). */
 
@@ -72,8 +73,8 @@ export interface Lot {
   readonly bytesRead: number
 }
 
-/** The rows of a part of the file, each with where it ends: none is made before it is asked for. */
-type Parts = AsyncGenerator<Iterable<readonly [read: Read, end: number]>>
+/** What was parsed in one go: each row with where it ends. */
+type Parts = AsyncGenerator<ReadonlyArray<readonly [read: Read, end: number]>>
 
 /** The rows of a file, in lots of at most `size`. The same file gives the same lots. */
 export async function* readRows(path: string, format: Format, size: number): AsyncGenerator<Lot> {
@@ -99,20 +100,58 @@ export async function* readRows(path: string, format: Format, size: number): Asy
   if (reads.length > 0) yield { reads, bytesRead }
 }
 
+interface Parsed {
+  readonly record: ReadonlyArray<string>
+  readonly info: { readonly lines: number; readonly bytes: number }
+}
+
 async function* csvRows(path: string, source: ReadStream): Parts {
-  const reader = new CsvReader(recordLengthMax)
-  let header: Header | undefined
-  function* rowsOf(records: Iterable<CsvRecord>): Generator<readonly [Read, number]> {
-    for (const record of records) {
-      const { end, line } = record
-      if ("complaint" in record) yield [{ line, complaint: record.complaint }, end]
-      else if (header === undefined) header = headerOf(path, record.fields)
-      else yield [csvRow(header, record.fields, line), end]
+  let reads: Array<readonly [Read, number]> = []
+  let end = 0
+  let skipped: number | undefined
+  /** A line end of two characters within quotes counts twice for the parser. */
+  let countedTwice = 0
+  const parser = parse({
+    bom: true,
+    info: true,
+    relax_column_count: true,
+    skip_empty_lines: true,
+    max_record_size: recordLengthMax,
+    skip_records_with_error: true,
+    on_skip: (error) => {
+      const { lines = 0 } = error as unknown as { readonly lines?: number }
+      // A record that is wrong in two places is skipped twice.
+      if (skipped !== lines)
+        reads.push([{ line: lines - countedTwice, complaint: `is not CSV: ${error?.message}` }, end])
+      skipped = lines
+      return undefined
     }
+  })
+  const feeding = pipeline(source, parser)
+  feeding.catch(() => undefined)
+  let header: Header | undefined
+  const take = ({ info, record }: Parsed): void => {
+    for (const cell of record) if (cell.includes("\r\n")) countedTwice += cell.split("\r\n").length - 1
+    end = info.bytes
+    if (header === undefined) header = headerOf(path, record)
+    else reads.push([csvRow(header, record, info.lines - countedTwice), end])
   }
-  for await (const part of source) yield rowsOf(reader.read(part as Buffer))
-  yield rowsOf(reader.finish())
+  try {
+    for await (const parsed of parser) {
+      take(parsed as Parsed)
+      // All that is parsed already is taken in one go: a step of an async loop costs as much as a row.
+      for (let more = parser.read() as Parsed | null; more !== null; more = parser.read() as Parsed | null) {
+        take(more)
+      }
+      yield reads
+      reads = []
+    }
+    await feeding
+  } finally {
+    parser.destroy()
+  }
   if (header === undefined) throw new FileUnreadable({ reason: `${path} is empty: it needs a header line` })
+  if (reads.length > 0) yield reads
 }
 
 type Header = ReadonlyArray<Column | undefined>

@@ -174,13 +174,31 @@ const runBucket = Effect.fnUntraced(function* (
   bucket: number,
   signal: Queue.Queue<void>
 ) {
-  const pause = Effect.timeoutOption(Queue.take(signal), pollEvery)
   const lock = [parameter("int4", bucketLocks), parameter("int4", bucket)]
   for (;;) {
     const [row] = yield* session.run("SELECT pg_try_advisory_lock($1, $2)", lock)
     if (row?.[0] === true) break
     yield* Effect.sleep(pollEvery)
   }
+  // A row that somebody has garbled stops its own bucket, whose keys it may be one of, and no other.
+  return yield* publishBucket(session, broker, bucket, signal).pipe(
+    Effect.catchDefect((defect) =>
+      Effect.andThen(
+        Effect.logError(`bucket ${bucket} of the outbox cannot be published`, defect),
+        Effect.sleep("1 second")
+      )
+    ),
+    Effect.forever
+  )
+})
+
+const publishBucket = Effect.fnUntraced(function* (
+  session: Session,
+  broker: Broker["Service"],
+  bucket: number,
+  signal: Queue.Queue<void>
+): Effect.fn.Return<never, StatementFailed | BrokerUnavailable> {
+  const pause = Effect.timeoutOption(Queue.take(signal), pollEvery)
   const which = [parameter("int4", bucket)]
   const absent = new AbsentTopics()
   for (const [topic] of yield* session.run(waitingStatement, which)) absent.add(topic as string)

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer } from "effect"
+import { Context, Effect, Fiber, Layer, Logger } from "effect"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as MemoryBroker from "../../src/layers/MemoryBroker.ts"
 import { Broker } from "../../src/services/Broker.ts"
 import { Orders } from "../../src/services/Orders.ts"
 import { Outbox } from "../../src/services/Outbox.ts"
+import { bucketOf } from "../../src/services/OutboxBuckets.ts"
 import { caller, connect, services, shopOf, until } from "../support/ledger.ts"
 import { freshDatabase } from "../support/Postgres.ts"
 
@@ -58,6 +59,40 @@ describe("an event that the broker refuses", () => {
           ["one", "order", "HELD"]
         ]
       )
+    })
+  )
+})
+
+describe("a row that is not JSON", () => {
+  it.live("stops its own bucket until it is put right, and no other", () =>
+    Effect.gen(function* () {
+      const { context, url } = yield* dispatching
+      const orders = Context.get(context, Orders)
+      const outbox = Context.get(context, Outbox)
+      const sql = yield* connect(url)
+      const asked = Effect.fnUntraced(function* (orderId: string) {
+        yield* orders.confirm(yield* caller({ merchantId: "one" }), { orderId })
+      })
+      yield* asked("a")
+      yield* sql.run(
+        "INSERT INTO outbox (bucket, recorded_at, events, event_count) VALUES ($1, now(), $2, 1)",
+        [bucketOf("a"), "no JSON"]
+      )
+      const elsewhere = ["b", "c", "d", "e"].find((orderId) => bucketOf(orderId) !== bucketOf("a"))!
+      const said: Array<string> = []
+      const recorder = Logger.layer([Logger.make(({ message }) => said.push(String(message)))])
+      yield* Effect.forkScoped(Effect.provide(outbox.dispatch, recorder))
+      yield* asked(elsewhere)
+      const unsent = sql.run<{ readonly bucket: number }>(
+        "SELECT bucket FROM outbox WHERE sent_at IS NULL ORDER BY position"
+      )
+      yield* until(Effect.map(unsent, (rows) => rows.every(({ bucket }) => bucket === bucketOf("a"))))
+      assert.strictEqual((yield* unsent).length, 2)
+      // The dispatcher itself did not die of it, which would have stopped all buckets again and again.
+      yield* until(Effect.sync(() => said.length > 0))
+      for (const message of said) assert.include(message, `bucket ${bucketOf("a")} of the outbox`)
+      yield* sql.run("UPDATE outbox SET events = '[]', event_count = 0 WHERE events = 'no JSON'")
+      yield* until(Effect.map(unsent, (rows) => rows.length === 0))
     })
   )
 })

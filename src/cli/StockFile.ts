@@ -6,7 +6,7 @@ import { pipeline } from "node:stream/promises"
 import { type Column, StockFileRow, columns } from "../schema/StockFileRow.ts"
 import { timestamp } from "../schema/Time.ts"
 import { defaultLocationId } from "../services/decide/catalog.ts"
-import { badFields } from "../http/Problem.ts"
+import { readerOf } from "../http/Problem.ts"
 
 /** Files of stock, as text: CSV with a header line, or JSON lines of the same names (CONTRACTS section 8). */
 
@@ -240,8 +240,7 @@ const jsonRow = (text: string, line: number): Read => {
   return rowOf(fields, line)
 }
 
-/** Stops at the first thing that is wrong, unless it is asked for all: most rows are right, and that is found sooner so. */
-const decodeRow = Schema.decodeUnknownResult(StockFileRow)
+const readRow = readerOf(StockFileRow)
 
 /**
  * A field that is there and empty speaks, too: of the default location, and of the unnamed lot. Where the file has no
@@ -255,10 +254,9 @@ const rowOf = (fields: Record<string, unknown>, line: number): Read => {
     else if (column === "lotNumber") fields[column] = ""
     else delete fields[column]
   }
-  const decoded = decodeRow(fields)
-  if (Result.isSuccess(decoded)) return { line, row: decoded.success }
-  const { issue } = Result.getOrThrow(Result.flip(decodeRow(fields, { errors: "all" })))
-  const complaints = badFields(issue, "").map(({ message, path }) => `${path.slice(1)} ${message}`)
+  const read = readRow(fields, "")
+  if (Result.isSuccess(read)) return { line, row: read.success }
+  const complaints = read.failure.errors.map(({ message, path }) => `${path.slice(1)} ${message}`)
   return { line, complaint: complaints.join("; ") }
 }
 

@@ -1,4 +1,4 @@
-import { Effect, Result, Schema } from "effect"
+import { Effect, Result } from "effect"
 import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
 import { timestamp } from "../schema/Time.ts"
@@ -17,7 +17,7 @@ import {
 } from "./BulkApi.ts"
 import { CurrentCaller } from "./Contract.ts"
 import { defaultExpiresIn } from "./OrdersApi.ts"
-import { type Failing, ValidationFailed, badFields, problemOf } from "./Problem.ts"
+import { type Failing, ValidationFailed, problemOf, readerOf } from "./Problem.ts"
 import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./VariantsHandlers.ts"
 
 export const BulkHandlers = routesOf(
@@ -80,9 +80,7 @@ const readRow = (
     const message = `must be one of ${operationTypes.join(", ")}`
     return Result.fail(new ValidationFailed({ errors: [{ path: `${slot}.type`, message }] }))
   }
-  return Schema.decodeUnknownResult(schema)(row, { errors: "all" }).pipe(
-    Result.mapError(({ issue }) => new ValidationFailed({ errors: badFields(issue, slot) }))
-  )
+  return readerOf(schema)(row, slot)
 }
 
 const checkLines = (rows: ReadonlyArray<Operation>) => {

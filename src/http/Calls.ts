@@ -1,10 +1,10 @@
 import { Context, Effect, type Layer, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
-import { HttpApi, type HttpApiEndpoint, type HttpApiGroup } from "effect/http-api"
+import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { Api } from "./Api.ts"
 import type { CurrentCaller } from "./Contract.ts"
 import { Surroundings } from "./EdgeLive.ts"
-import { ValidationFailed, badFields } from "./Problem.ts"
+import { ValidationFailed, readerOf } from "./Problem.ts"
 
 type Groups = (typeof Api)["groups"]
 
@@ -50,16 +50,16 @@ type Handler = (request: unknown) => Answer
 
 /** The handler with what was sent, or a refusal that names each bad field of the first part that has one. */
 const decoding = (group: HttpApiGroup.Top, endpoint: HttpApiEndpoint.Top, handler: Handler) => {
-  const readParams = endpoint.params && reader(endpoint.params, "path")
-  const readQuery = endpoint.query && reader(Schema.toCodecArrayFromSingle(endpoint.query), "query")
-  const json = endpoint.payload.get("application/json")
-  const readBody = json && reader(Schema.Union(json.schemas as ReadonlyArray<Schema.Top>), "body")
+  const readParams = endpoint.params && readerOfPart(endpoint.params)
+  const readQuery = endpoint.query && readerOfPart(Schema.toCodecArrayFromSingle(endpoint.query))
+  const payloads = endpoint.payload.get("application/json")
+  const readBody = payloads && readerOfPart(Schema.Union(payloads.schemas as ReadonlyArray<Schema.Top>))
   return (body: string, context: Context.Context<HttpRouter.Provided>): Answer => {
-    const params = readParams?.(Context.get(context, HttpRouter.RouteContext).params)
+    const params = readParams?.(Context.get(context, HttpRouter.RouteContext).params, "path")
     if (params !== undefined && Result.isFailure(params)) return Effect.fail(params.failure)
-    const query = readQuery?.(Context.get(context, HttpServerRequest.ParsedSearchParams))
+    const query = readQuery?.(Context.get(context, HttpServerRequest.ParsedSearchParams), "query")
     if (query !== undefined && Result.isFailure(query)) return Effect.fail(query.failure)
-    const payload = readBody && Result.flatMap(parse(body), readBody)
+    const payload = readBody && Result.flatMap(parse(body), (json) => readBody(json, "body"))
     if (payload !== undefined && Result.isFailure(payload)) return Effect.fail(payload.failure)
     return handler({
       request: Context.get(context, HttpServerRequest.HttpServerRequest),
@@ -81,17 +81,5 @@ const parse = (body: string): Result.Result<unknown, ValidationFailed> => {
   }
 }
 
-/**
- * Decodes one part of a request; none of the contract's schemas waits for anything. That every bad field is named is
- * asked for only where there is one: looking for the first alone takes two thirds of the time.
- */
-const reader = (given: Schema.Top, slot: string) => {
-  const schema = given as unknown as Schema.ConstraintDecoder<unknown>
-  const options = Context.getOrUndefined(Api.annotations, HttpApi.ParseOptions)
-  const decode = Schema.decodeUnknownResult(schema, { ...options, errors: "first" })
-  const explain = Schema.decodeUnknownResult(schema, options)
-  return (input: unknown): Result.Result<unknown, ValidationFailed> =>
-    Result.orElse(decode(input), () =>
-      Result.mapError(explain(input), ({ issue }) => new ValidationFailed({ errors: badFields(issue, slot) }))
-    )
-}
+/** None of the contract's schemas waits for anything. */
+const readerOfPart = (schema: Schema.Top) => readerOf(schema as unknown as Schema.ConstraintDecoder<unknown>)

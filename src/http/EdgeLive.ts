@@ -170,28 +170,18 @@ const givenTraceparent = (request: HttpServerRequest.HttpServerRequest): string 
   return given !== undefined && traceparentPattern.test(given) ? given : undefined
 }
 
-/** Metrics with their attributes, made once each: by route and status they are few. */
-const durationsOf = (route: string): ((status: number) => typeof requestSeconds) => {
-  const durations = new Map<number, typeof requestSeconds>()
-  return (status) => {
-    let metric = durations.get(status)
-    if (metric === undefined) {
-      metric = Metric.withAttributes(requestSeconds, { route, status: String(status) })
-      durations.set(status, metric)
-    }
+/** Metrics with their attributes, made once each: they are few. */
+const madeOnce = <K, M>(make: (key: K) => M): ((key: K) => M) => {
+  const made = new Map<K, M>()
+  return (key) => {
+    let metric = made.get(key)
+    if (metric === undefined) made.set(key, (metric = make(key)))
     return metric
   }
 }
-
-const refusalsOf = new Map<string, typeof refusals>()
-const countRefusal = (reason: string): Effect.Effect<void> => {
-  let metric = refusalsOf.get(reason)
-  if (metric === undefined) {
-    metric = Metric.withAttributes(refusals, { reason })
-    refusalsOf.set(reason, metric)
-  }
-  return Metric.update(metric, 1)
-}
+const durationsOf = (route: string) =>
+  madeOnce((status: number) => Metric.withAttributes(requestSeconds, { route, status: String(status) }))
+const refusalsOf = madeOnce((reason: string) => Metric.withAttributes(refusals, { reason }))
 
 /** The body, read once within its limit. It must be a JSON object; what is in it is the schema's business. */
 const bodyOf = (
@@ -270,7 +260,7 @@ export const problemResponse = (
   const response = responseOf(failure, requestId)
   // Whoever gave up is not there to be answered.
   if (Cause.hasInterruptsOnly(cause)) return Effect.succeed(response)
-  const counted = Effect.as(countRefusal(failure._tag), response)
+  const counted = Effect.as(Metric.update(refusalsOf(failure._tag), 1), response)
   return failure._tag === "InternalError"
     ? Effect.andThen(Effect.logError("a request died", cause), counted)
     : counted

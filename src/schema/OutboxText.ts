@@ -103,41 +103,36 @@ const statusText = (data: StatusChanged): string =>
 const figuresText = (data: OfItem): string =>
   `"quantity":${data.quantity},"reservedQuantity":${data.reservedQuantity},"availableQuantity":${data.availableQuantity}`
 
-/** The events of an item follow each other. */
-let named: { readonly of: Names | undefined; readonly text: string } = { of: undefined, text: "" }
-const namesText = (of: Names): string => {
-  const before = named.of
-  if (
-    before?.itemId !== of.itemId ||
-    before.productVariantId !== of.productVariantId ||
-    before.sku !== of.sku ||
-    before.merchantId !== of.merchantId
-  ) {
-    const text =
-      `"merchantId":${quoted(of.merchantId)},"itemId":"${of.itemId}",` +
-      `"productVariantId":${quoted(of.productVariantId)},"sku":${quoted(of.sku)}`
-    named = { of, text }
+/** The text of what is alike several times in a row: events of an item follow each other, and so do those of a caller. */
+const repeated = <T>(isLike: (one: T, other: T) => boolean, textOf: (of: T) => string) => {
+  let last: { readonly of: T; readonly text: string } | undefined
+  return (of: T): string => {
+    if (last === undefined || !isLike(last.of, of)) last = { of, text: textOf(of) }
+    return last.text
   }
-  return named.text
 }
 
-/** So do those of a caller. */
-let called: { readonly of: OutboxEvent | undefined; readonly text: string } = { of: undefined, text: "" }
-const callerText = (of: OutboxEvent): string => {
-  const before = called.of
-  if (
-    before?.requestId !== of.requestId ||
-    before.at !== of.at ||
-    before.merchantId !== of.merchantId ||
-    before.traceparent !== of.traceparent
-  ) {
-    const text =
-      `,"merchantId":${quoted(of.merchantId)},"at":${of.at},"requestId":${quoted(of.requestId)}` +
-      optional("traceparent", of.traceparent)
-    called = { of, text }
-  }
-  return called.text
-}
+const namesText = repeated<Names>(
+  (one, other) =>
+    one.itemId === other.itemId &&
+    one.productVariantId === other.productVariantId &&
+    one.sku === other.sku &&
+    one.merchantId === other.merchantId,
+  (of) =>
+    `"merchantId":${quoted(of.merchantId)},"itemId":"${of.itemId}",` +
+    `"productVariantId":${quoted(of.productVariantId)},"sku":${quoted(of.sku)}`
+)
+
+const callerText = repeated<OutboxEvent>(
+  (one, other) =>
+    one.requestId === other.requestId &&
+    one.at === other.at &&
+    one.merchantId === other.merchantId &&
+    one.traceparent === other.traceparent,
+  (of) =>
+    `,"merchantId":${quoted(of.merchantId)},"at":${of.at},"requestId":${quoted(of.requestId)}` +
+    optional("traceparent", of.traceparent)
+)
 
 const optional = (name: string, value: string | undefined): string =>
   value === undefined ? "" : `,"${name}":${quoted(value)}`

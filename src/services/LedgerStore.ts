@@ -233,6 +233,9 @@ export const open = Effect.fnUntraced(function* (
     if (known.has(caller.merchantId)) books.merchants.add(caller.merchantId)
   }
 
+  const wantItem = (merchantId: string, itemId: string): unknown =>
+    needs.items.set(keyOf(merchantId, itemId), [merchantId, itemId])
+
   const begin: Array<Effect.Effect<ReadonlyArray<ReadonlyArray<unknown>>, StatementFailed>> = [
     session.run("BEGIN ISOLATION LEVEL READ COMMITTED", []),
     session.run(takeLocks, [arrays.text([...needs.locks])])
@@ -269,20 +272,13 @@ export const open = Effect.fnUntraced(function* (
   }
   if (needs.variants.size + needs.skus.size > 0) {
     const names = [...columns(needs.variants.values()), ...columns(needs.skus.values())]
-    read(findItems, names, ([merchantId, itemId]) => {
-      needs.items.set(keyOf(merchantId as string, itemId as string), [merchantId as string, itemId as string])
-    })
+    read(findItems, names, ([merchantId, itemId]) => wantItem(merchantId as string, itemId as string))
   }
   if (needs.discrepancies.size > 0) {
     read(readDiscrepancies, columns(needs.discrepancies.values()), (values) => {
       const discrepancy = discrepancyOf(values)
       books.discrepancies.set(discrepancy.merchantId, discrepancy.discrepancyId, discrepancy)
-      if (discrepancy.itemId !== null) {
-        needs.items.set(keyOf(discrepancy.merchantId, discrepancy.itemId), [
-          discrepancy.merchantId,
-          discrepancy.itemId
-        ])
-      }
+      if (discrepancy.itemId !== null) wantItem(discrepancy.merchantId, discrepancy.itemId)
     })
   }
   const answers = yield* Effect.all(begin, { concurrency: "unbounded" })
@@ -291,7 +287,11 @@ export const open = Effect.fnUntraced(function* (
   const transactionId = locked![0]![1] as string
 
   // The items that the orders' documents speak of are locked with those that the postings name.
-  for (const [key, item] of itemsOfOrders(books)) needs.items.set(key, item)
+  for (const reservations of books.reservationsOfOrder.values()) {
+    for (const { lines } of reservations) {
+      for (const { itemId, merchantId } of lines) wantItem(merchantId, itemId)
+    }
+  }
   if (needs.items.size > 0) {
     const wanted = [
       arrays.text([...needs.items.values()].map(([merchantId]) => merchantId)),
@@ -372,16 +372,6 @@ const readOpen = `
   SELECT d.merchant_id, d.subject, d.kind
   FROM ${rowsOf(["merchant_id", "subject"])} AS wanted
   JOIN discrepancy d ON d.merchant_id = wanted.merchant_id AND d.subject = wanted.subject AND d.status = 'OPEN'`
-
-const itemsOfOrders = (books: Books): Needs["items"] => {
-  const items: Needs["items"] = new Map()
-  for (const reservations of books.reservationsOfOrder.values()) {
-    for (const { lines } of reservations) {
-      for (const { itemId, merchantId } of lines) items.set(keyOf(merchantId, itemId), [merchantId, itemId])
-    }
-  }
-  return items
-}
 
 // Counted, because a row to be sent and read for each lock costs as much as the lock.
 const takeLocks = `

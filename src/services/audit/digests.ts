@@ -112,10 +112,10 @@ export class Comparison {
   #sums = new Float64Array(0)
 
   /** A row of the one side (1) or of the other (-1). */
-  add({ high, low }: Digest, side: 1 | -1, cell = low & (cells - 1)): void {
+  add(digest: Digest, side: 1 | -1, cell = cellOf(digest)): void {
     this.#counts[cell]! += side
-    this.#highs[cell]! += side * high
-    this.#lows[cell]! += side * low
+    this.#highs[cell]! += side * digest.high
+    this.#lows[cell]! += side * digest.low
   }
 
   /** Gathered digests. */

@@ -3,7 +3,7 @@ import { defineConfig } from "vitest/config"
 export default defineConfig({
   test: {
     // The kernel's random histories too: `npm test` plays a fifth of them.
-    include: ["test/faults/**/*.test.ts", "test/services/decide/{properties,bulk}.test.ts"],
+    include: ["test/faults/**/*.test.ts", "test/services/kernel/{properties,bulk}.test.ts"],
     env: { HISTORIES: "all" },
     globalSetup: ["test/support/Postgres.ts", "test/support/shared.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],

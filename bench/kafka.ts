@@ -1,7 +1,7 @@
 import { Context, Effect, Layer, type Redacted } from "effect"
 import * as KafkaBroker from "../src/layers/KafkaBroker.ts"
 import { topicNames } from "../src/schema/Topic.ts"
-import { Broker } from "../src/services/Broker.ts"
+import { Broker } from "../src/services/messaging/Broker.ts"
 import { ownKafka } from "../test/support/kafka.ts"
 import { dispatcherOf, drained, fill, pacedPerSecond, pacedRun, pending, reading } from "./outbox.ts"
 import { type Options, generate, median, print } from "./reserve.ts"

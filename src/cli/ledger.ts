@@ -1,7 +1,7 @@
 import { Console, Effect, Layer, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import * as Configuration from "../layers/Configuration.ts"
-import { LedgerHistory } from "../services/LedgerHistory.ts"
+import { LedgerHistory } from "../services/books/LedgerHistory.ts"
 import { Partitions } from "../services/Partitions.ts"
 import { commandDatabase } from "./database.ts"
 import { json } from "./options.ts"

@@ -3,7 +3,7 @@ import { Command } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as Configuration from "../layers/Configuration.ts"
 import { migrate } from "../layers/Migrations.ts"
-import { DevIssuer } from "../services/Jwks.ts"
+import { DevIssuer } from "../services/identity/Jwks.ts"
 import { serviceDatabase } from "./database.ts"
 import { service } from "./service.ts"
 

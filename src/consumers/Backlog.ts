@@ -1,5 +1,5 @@
 import { Deferred } from "effect"
-import type { IncomingMessage, Position } from "../services/Broker.ts"
+import type { IncomingMessage, Position } from "../services/messaging/Broker.ts"
 
 /**
  * What a consumer was delivered of its topic and has not committed yet: what is done, what may be committed, and what

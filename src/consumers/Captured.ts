@@ -1,7 +1,7 @@
 import { Effect, Result, Schema } from "effect"
 import { RowKey } from "../schema/ChangeRecord.ts"
-import type { IncomingMessage } from "../services/Broker.ts"
-import type { Reason } from "../services/DeadLetters.ts"
+import type { IncomingMessage } from "../services/messaging/Broker.ts"
+import type { Reason } from "../services/messaging/DeadLetters.ts"
 import type { Consumer, Origin, Outcome } from "./Consumer.ts"
 import * as Reading from "./Reading.ts"
 

@@ -1,6 +1,6 @@
 import { Effect, Result } from "effect"
 import { MerchantRow } from "../schema/ChangeRecord.ts"
-import { Catalog } from "../services/Catalog.ts"
+import { Catalog } from "../services/stock/Catalog.ts"
 import { captured } from "./Captured.ts"
 
 /** A merchant has its default location from the start. One that is deleted keeps its books. */

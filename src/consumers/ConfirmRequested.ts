@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { ConfirmRequested } from "../schema/Message.ts"
-import { Orders } from "../services/Orders.ts"
+import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 
 /** Sells what is reserved. Every request is answered by an event, also a repeated one. */

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { ItemsReturned, variantOf } from "../schema/Message.ts"
-import { Orders } from "../services/Orders.ts"
+import { Orders } from "../services/orders/Orders.ts"
 import { identifiedConsumer } from "./Consumer.ts"
 
 /** What came back is restocked, once per message: two equal returns of one order are two. */

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { OrderCreated, variantOf } from "../schema/Message.ts"
-import { Orders } from "../services/Orders.ts"
+import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 
 /** As long as a reservation that is asked for over HTTP without saying how long. */

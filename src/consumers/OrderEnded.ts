@@ -1,7 +1,7 @@
 import { Effect } from "effect"
 import { OrderEnded } from "../schema/Message.ts"
 import type { CancelOrder } from "../schema/Posting.ts"
-import { Orders } from "../services/Orders.ts"
+import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 
 /** Three ways in which an order comes to nothing: what it still holds is released, once for each. */

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { PaymentSuccess } from "../schema/Message.ts"
-import { Orders } from "../services/Orders.ts"
+import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 
 /** A paid sale is a fact: it is always recorded, once per line (CONTRACTS section 5). */

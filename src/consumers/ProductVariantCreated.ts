@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { ProductVariantCreated } from "../schema/Message.ts"
-import { Catalog } from "../services/Catalog.ts"
+import { Catalog } from "../services/stock/Catalog.ts"
 import { consumer } from "./Consumer.ts"
 
 /** *ensureInventoryItem*, and its first stock once. A deletion that came before it is the later truth. */

@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { ProductVariantDeleted } from "../schema/Message.ts"
-import { Catalog } from "../services/Catalog.ts"
+import { Catalog } from "../services/stock/Catalog.ts"
 import { consumer } from "./Consumer.ts"
 
 /** Gone where nothing is in stock, discontinued where something is, remembered where it was never heard of. */

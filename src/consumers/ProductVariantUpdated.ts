@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { ProductVariantUpdated } from "../schema/Message.ts"
-import { Catalog } from "../services/Catalog.ts"
+import { Catalog } from "../services/stock/Catalog.ts"
 import { consumer } from "./Consumer.ts"
 
 /** Whether a variant may be sold. What else changed about it is no concern of the books. */

@@ -2,8 +2,8 @@ import { Result, Schema, SchemaIssue } from "effect"
 import { hash } from "node:crypto"
 import { OutsideId } from "../schema/Identifier.ts"
 import { checkJson } from "../schema/JsonLimits.ts"
-import type { IncomingMessage } from "../services/Broker.ts"
-import type { Reason } from "../services/DeadLetters.ts"
+import type { IncomingMessage } from "../services/messaging/Broker.ts"
+import type { Reason } from "../services/messaging/DeadLetters.ts"
 
 /**
  * How a message is read before anything is asked of the books (CONTRACTS section 5): its JSON, its merchant and its

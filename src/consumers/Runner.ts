@@ -24,9 +24,9 @@ import {
   type BrokerUnavailable,
   type IncomingMessage,
   type Subscription
-} from "../services/Broker.ts"
+} from "../services/messaging/Broker.ts"
 import { Db } from "../services/Db.ts"
-import { DeadLetters, type Reason, unreadableCode } from "../services/DeadLetters.ts"
+import { DeadLetters, type Reason, unreadableCode } from "../services/messaging/DeadLetters.ts"
 import { FailPoint } from "../services/FailPoint.ts"
 import { Backlog } from "./Backlog.ts"
 import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"

@@ -2,7 +2,7 @@ import { Effect, Result } from "effect"
 import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
 import { timestamp } from "../schema/Time.ts"
-import { Movements } from "../services/Movements.ts"
+import { Movements } from "../services/stock/Movements.ts"
 import { answer } from "./Answer.ts"
 import { routesOf } from "./Calls.ts"
 import {

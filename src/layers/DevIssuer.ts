@@ -10,7 +10,7 @@ import {
 } from "jose"
 import { devTokenDefaults, type DevTokenRequest } from "../schema/DevToken.ts"
 import { everyPermission } from "../schema/Principal.ts"
-import { DevIssuer, Jwks, type PublicJwks } from "../services/Jwks.ts"
+import { DevIssuer, Jwks, type PublicJwks } from "../services/identity/Jwks.ts"
 import { checkForm, checkSignature, type TokenRules } from "./JwksHttp.ts"
 
 export const devTokenRules: TokenRules = { issuer: "holdfast-dev", audience: "holdfast" }

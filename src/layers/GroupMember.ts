@@ -10,7 +10,7 @@ import {
   type TopicPartition,
   inFlightMax,
   isTopicName
-} from "../services/Broker.ts"
+} from "../services/messaging/Broker.ts"
 import { nextUuid } from "../services/Uuid.ts"
 
 /**

@@ -3,8 +3,14 @@ import { HttpClient } from "effect/http"
 import { createLocalJWKSet, errors, type JSONWebKeySet, jwtVerify } from "jose"
 import { OutsideId } from "../schema/Identifier.ts"
 import type { VerifiedClaims } from "../schema/Principal.ts"
-import { verifiedTokenAgeMsMax } from "../services/Authentication.ts"
-import { InvalidToken, Jwks, JwksUnavailable, type RefusalReason, tokenLengthMax } from "../services/Jwks.ts"
+import { verifiedTokenAgeMsMax } from "../services/identity/Authentication.ts"
+import {
+  InvalidToken,
+  Jwks,
+  JwksUnavailable,
+  type RefusalReason,
+  tokenLengthMax
+} from "../services/identity/Jwks.ts"
 
 /** What a token must say to be meant for us: compared as they are, character by character. */
 export interface TokenRules {

@@ -1,5 +1,5 @@
 import { Effect, Layer } from "effect"
-import { Broker, TopicsRefused, messageBytesMax } from "../services/Broker.ts"
+import { Broker, TopicsRefused, messageBytesMax } from "../services/messaging/Broker.ts"
 import { type GroupTimings, defaultTimings } from "./GroupMember.ts"
 import { type Client, type KafkaOptions, makeClient, offsetsTopic, unavailable } from "./kafka/Client.ts"
 import { subscribe } from "./kafka/Member.ts"

@@ -7,7 +7,7 @@ import {
   MessageRefused,
   type OutgoingMessage,
   messageBytesMax
-} from "../services/Broker.ts"
+} from "../services/messaging/Broker.ts"
 import {
   type Fetched,
   type GroupStore,

@@ -6,7 +6,7 @@ import {
   type IncomingMessage,
   type Lag,
   messageBytesMax
-} from "../services/Broker.ts"
+} from "../services/messaging/Broker.ts"
 import { Db, type Parameters, type Row, type Session, type StatementFailed } from "../services/Db.ts"
 import { arrays, parameter, types } from "../services/PostgresTypes.ts"
 import {

@@ -6,7 +6,7 @@ import {
   type Subscription,
   type TopicPartition,
   TopicsRefused
-} from "../services/Broker.ts"
+} from "../services/messaging/Broker.ts"
 
 /**
  * A broker whose topics and groups all begin with a prefix that nobody above it sees (TOPIC_PREFIX): several

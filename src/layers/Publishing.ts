@@ -1,4 +1,9 @@
-import { MessageRefused, type OutgoingMessage, TopicsRefused, isTopicName } from "../services/Broker.ts"
+import {
+  MessageRefused,
+  type OutgoingMessage,
+  TopicsRefused,
+  isTopicName
+} from "../services/messaging/Broker.ts"
 
 /** What the brokers kept in PostgreSQL and in memory do with messages that are to be published; Kafka has its own. */
 

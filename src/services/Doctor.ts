@@ -1,12 +1,12 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
 import { topicNames } from "../schema/Topic.ts"
-import { Broker } from "./Broker.ts"
-import { ConsumerGroups } from "./ConsumerGroups.ts"
+import { Broker } from "./messaging/Broker.ts"
+import { ConsumerGroups } from "./messaging/ConsumerGroups.ts"
 import { Db } from "./Db.ts"
 import { Partitions } from "./Partitions.ts"
 import { parameter } from "./PostgresTypes.ts"
-import { kernelLocksMax } from "./StockLedger.ts"
+import { kernelLocksMax } from "./kernel/StockLedger.ts"
 
 /** What was looked at, what was found, and what to do about it. `WRONG` must be mended, `WARNING` should be. */
 export interface Finding {

@@ -1,6 +1,6 @@
 import { Context, Effect, Layer } from "effect"
 import { topicNames } from "../schema/Topic.ts"
-import { Broker } from "./Broker.ts"
+import { Broker } from "./messaging/Broker.ts"
 import { Db } from "./Db.ts"
 
 /** Whether the service can do its work, by what it depends on. */

@@ -5,8 +5,8 @@ import path from "node:path"
 import { capturedMerchant } from "../../src/consumers/CapturedMerchant.ts"
 import { capturedProductVariant } from "../../src/consumers/CapturedProductVariant.ts"
 import type { Caller } from "../../src/schema/Posting.ts"
-import type { IncomingMessage } from "../../src/services/Broker.ts"
-import { Catalog, type CapturedVariant } from "../../src/services/Catalog.ts"
+import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
+import { Catalog, type CapturedVariant } from "../../src/services/stock/Catalog.ts"
 
 // Goal: what is asked of the books for each kind of record that Debezium writes, whatever the converter's settings.
 // Method: records that a real connector wrote, as text (numbers in them do not fit a double).

@@ -3,8 +3,8 @@ import { Result, Schema } from "effect"
 import { hash } from "node:crypto"
 import * as Reading from "../../src/consumers/Reading.ts"
 import { topics } from "../../src/consumers/topics.ts"
-import type { IncomingMessage } from "../../src/services/Broker.ts"
-import type { Reason } from "../../src/services/DeadLetters.ts"
+import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
+import type { Reason } from "../../src/services/messaging/DeadLetters.ts"
 
 // Goal: what CONTRACTS section 5 says of a message before anything is asked of the books: one sentence, one test.
 

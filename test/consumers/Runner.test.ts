@@ -3,7 +3,7 @@ import { Context, Deferred, Effect, Fiber, Latch, Schema } from "effect"
 import { consumer } from "../../src/consumers/Consumer.ts"
 import { DatabaseUnavailable, ItemNotFound, OperationTimedOut, Overloaded } from "../../src/schema/Failure.ts"
 import type { Caller } from "../../src/schema/Posting.ts"
-import type { OutgoingMessage } from "../../src/services/Broker.ts"
+import type { OutgoingMessage } from "../../src/services/messaging/Broker.ts"
 import { streams } from "../support/consumers.ts"
 import { eventually, fresh } from "../support/service.ts"
 

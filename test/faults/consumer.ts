@@ -2,7 +2,7 @@ import { assert } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted } from "effect"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
-import { Broker } from "../../src/services/Broker.ts"
+import { Broker } from "../../src/services/messaging/Broker.ts"
 import type { Sql } from "../support/ledger.ts"
 import { eventually, fresh } from "../support/service.ts"
 

@@ -1,5 +1,5 @@
 import { Effect, Schedule } from "effect"
-import type { OutgoingMessage } from "../../src/services/Broker.ts"
+import type { OutgoingMessage } from "../../src/services/messaging/Broker.ts"
 import type { Sql } from "../support/ledger.ts"
 
 /** Paid sales over a broker, each of one item of one merchant, and what has become of them. */

@@ -5,9 +5,9 @@ import { TestClock } from "effect/testing"
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from "node:crypto"
 import { layer, coolDownMs } from "../../src/layers/JwksHttp.ts"
 import { Unauthenticated } from "../../src/schema/Principal.ts"
-import { Authentication } from "../../src/services/Authentication.ts"
-import { Jwks, type RefusalReason } from "../../src/services/Jwks.ts"
-import { Policies } from "../../src/services/Policies.ts"
+import { Authentication } from "../../src/services/identity/Authentication.ts"
+import { Jwks, type RefusalReason } from "../../src/services/identity/Jwks.ts"
+import { Policies } from "../../src/services/identity/Policies.ts"
 
 // Goal: only a token that our issuer signed for us, and that is valid now, is ever accepted, and no token makes us ask
 // anybody but the issuer, nor the issuer more often than it can bear.

@@ -10,7 +10,7 @@ import {
   type IncomingMessage,
   type OutgoingMessage,
   type Subscription
-} from "../../src/services/Broker.ts"
+} from "../../src/services/messaging/Broker.ts"
 import { type OwnKafka, makeTopics, ownKafka, ownKafkaMissing, saslUser } from "../support/kafka.ts"
 import { listening } from "../support/listening.ts"
 import { tcpCable } from "../support/proxy.ts"

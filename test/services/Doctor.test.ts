@@ -7,8 +7,8 @@ import * as path from "node:path"
 import { start } from "../../src/layers/EmbeddedPostgres.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
-import { Broker } from "../../src/services/Broker.ts"
-import { ConsumerGroups } from "../../src/services/ConsumerGroups.ts"
+import { Broker } from "../../src/services/messaging/Broker.ts"
+import { ConsumerGroups } from "../../src/services/messaging/ConsumerGroups.ts"
 import {
   Doctor,
   type Finding,

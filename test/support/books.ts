@@ -15,9 +15,9 @@ import {
   type TrackingRow,
   keyOf,
   openKey
-} from "../../src/services/decide/Books.ts"
-import { type Verdict, decide } from "../../src/services/decide/decide.ts"
-import { idempotencyAgeMs, needsOf } from "../../src/services/LedgerStore.ts"
+} from "../../src/services/kernel/decide/Books.ts"
+import { type Verdict, decide } from "../../src/services/kernel/decide/decide.ts"
+import { idempotencyAgeMs, needsOf } from "../../src/services/kernel/LedgerStore.ts"
 
 /** The kernel without a database: tables in memory, and a desk that posts commands over them. */
 

@@ -2,7 +2,7 @@ import { Context, Effect, Layer, type Redacted } from "effect"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
 import { groupOf } from "../../src/schema/Topic.ts"
-import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/Broker.ts"
+import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/messaging/Broker.ts"
 import { connect } from "./ledger.ts"
 import { eventually, fresh } from "./service.ts"
 

@@ -9,24 +9,24 @@ const slowest: ReadonlyArray<string> = [
   "layers/KafkaBroker",
   "contract/kafka",
   "layers/Broker",
-  "services/Audit",
+  "services/books/Audit",
   "contract/messages",
-  "services/StockLedger",
+  "services/kernel/StockLedger",
   "package",
   "layers/EmbeddedPostgres",
   "contract/debezium",
   "contract/files",
-  "services/Reservations",
+  "services/stock/Reservations",
   "contract/telemetry",
-  "services/Retention",
+  "services/books/Retention",
   "contract/stockCommands",
   "contract/audit",
   "consumers/Runner",
-  "services/Orders",
+  "services/orders/Orders",
   "contract/process",
-  "services/concurrency",
+  "services/stock/concurrency",
   "cli/doctor",
-  "services/decide/properties"
+  "services/kernel/properties"
 ]
 
 export default class SlowestFirst extends BaseSequencer {

@@ -1,7 +1,7 @@
 import { Clock, Effect, Redacted, type Scope } from "effect"
 import { type Socket, connect as connectTcp, isIP } from "node:net"
 import { connect as connectTls } from "node:tls"
-import { BrokerUnavailable } from "../../services/Broker.ts"
+import { BrokerUnavailable } from "../../services/messaging/Broker.ts"
 import {
   type Api,
   type ConnectionPool,

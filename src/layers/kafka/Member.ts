@@ -9,7 +9,7 @@ import {
   type Subscription,
   type TopicPartition,
   inFlightMax
-} from "../../services/Broker.ts"
+} from "../../services/messaging/Broker.ts"
 import {
   type GroupTimings,
   Holding,

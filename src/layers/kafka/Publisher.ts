@@ -5,7 +5,7 @@ import {
   MessageRefused,
   type OutgoingMessage,
   isTopicName
-} from "../../services/Broker.ts"
+} from "../../services/messaging/Broker.ts"
 import { followsRefused } from "../Publishing.ts"
 import { type Client, type TopicView, refusedWith, requestTimeoutMs } from "./Client.ts"
 import { partitionOf } from "./Partitioner.ts"

@@ -1,0 +1,726 @@
+import { Effect } from "effect"
+import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
+import { arrays, parameter } from "../../PostgresTypes.ts"
+import {
+  type Ask,
+  type Key,
+  type Range,
+  askedTwice,
+  beginning,
+  nilUuid,
+  questionOf,
+  rangeParameters,
+  within
+} from "./Asking.ts"
+import { type Comparison, cellInSql, gatherInSql, pairDigestInSql } from "./digests.ts"
+import { type Window, boundsOf } from "./events.ts"
+import { type Finding, finding } from "./Finding.ts"
+
+/** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
+
+/** How many rows of the leading table are one question. */
+const rowsPerRange = 4_000
+
+export interface Marks {
+  /** All tracking rows recorded after this (epoch milliseconds) are still there. */
+  readonly trackingKeptSince: number | null
+  /** And all movements. */
+  readonly ledgerKeptSince: number | null
+}
+
+/** A question over ranges of one table's keys. */
+export interface Question {
+  readonly name: string
+  readonly table: string
+  readonly column: string
+  readonly type: "uuid" | "text"
+  readonly ask: (ask: Ask, range: Range) => Effect.Effect<ReadonlyArray<Finding>, DatabaseUnavailable>
+}
+
+/** The ranges of a table's keys, one after the other; the last reaches to the end. */
+export const nextRange = Effect.fnUntraced(function* (
+  ask: Ask,
+  { column, table, type }: Question,
+  from: Key,
+  merchantId: string | undefined
+) {
+  const [end] = yield* ask<{ merchant_id: string; id: string }>(
+    `
+    SELECT t.merchant_id, t.${column}::text AS id
+    FROM ${table} t
+    WHERE (t.merchant_id, t.${column}) > ($1::text, $2::text::${type})
+      AND ${merchantId === undefined ? "$4::text IS NULL" : "t.merchant_id = $4::text"}
+    ORDER BY t.merchant_id, t.${column}
+    OFFSET $3
+    LIMIT 1`,
+    [
+      parameter("text", from.merchantId),
+      parameter("text", from.id),
+      parameter("int4", rowsPerRange - 1),
+      parameter("text", merchantId ?? null)
+    ]
+  )
+  return end === undefined
+    ? { range: { from, merchantId }, next: undefined }
+    : {
+        range: { from, to: { merchantId: end.merchant_id, id: end.id }, merchantId },
+        next: { merchantId: end.merchant_id, id: end.id }
+      }
+})
+
+export const firstKey = ({ type }: Question, merchantId: string | undefined): Key =>
+  beginning(merchantId, type === "uuid" ? nilUuid : "")
+
+const question = <Row extends object>(
+  name: string,
+  key: Pick<Question, "table" | "column" | "type">,
+  statement: (range: Range) => string,
+  of: (row: Row) => ReadonlyArray<Finding>
+): Question => ({
+  name,
+  ...key,
+  ask: questionOf(statement, of)
+})
+
+const byItem = { table: "item", column: "item_id", type: "uuid" } as const
+const byReservation = { table: "reservation", column: "reservation_id", type: "uuid" } as const
+const byOrder = { table: "reservation", column: "order_id", type: "text" } as const
+const byDiscrepancy = { table: "discrepancy", column: "discrepancy_id", type: "uuid" } as const
+const byTracking = { table: "tracking", column: "tracking_key", type: "text" } as const
+
+// item_pkey, stock_merchant_id_item_id_location_id_lot_number_key. What can be sold depends on the clock where a lot
+// expires, and the status with it: it is asked for only where none does.
+const itemStatement = (range: Range) => `
+  SELECT *
+  FROM (
+    SELECT i.merchant_id, i.item_id, i.on_hand, i.reserved, i.unallocatable, i.status,
+           sums.on_hand AS stocks_on_hand, sums.reserved AS stocks_reserved, sums.unallocatable AS stocks_unallocatable,
+           CASE WHEN sums.expires THEN i.status
+                WHEN i.discontinued THEN 'DISCONTINUED'
+                WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
+                WHEN sums.available <= 0 THEN 'OUT_OF_STOCK'
+                WHEN sums.available <= i.low_stock_threshold THEN 'LOW_STOCK'
+                ELSE 'IN_STOCK' END AS status_expected
+    FROM item i
+    CROSS JOIN LATERAL (
+      SELECT COALESCE(sum(s.on_hand), 0)::bigint AS on_hand, COALESCE(sum(s.reserved), 0)::bigint AS reserved,
+             COALESCE(sum(s.unallocatable), 0)::bigint AS unallocatable,
+             COALESCE(sum(GREATEST(0, s.on_hand - s.reserved - s.unallocatable)), 0)::bigint AS available,
+             COALESCE(bool_or(s.lot_expires_at IS NOT NULL), false) AS expires
+      FROM stock s
+      WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+    ) sums
+    WHERE ${within(range, "uuid", "i", "item_id")}
+  ) stated
+  WHERE (on_hand, reserved, unallocatable) IS DISTINCT FROM (stocks_on_hand, stocks_reserved, stocks_unallocatable)
+    OR status <> status_expected`
+
+interface ItemRow {
+  readonly merchant_id: string
+  readonly item_id: string
+  readonly on_hand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly status: string
+  readonly stocks_on_hand: number
+  readonly stocks_reserved: number
+  readonly stocks_unallocatable: number
+  readonly status_expected: string
+}
+
+const ofItem = (row: ItemRow): ReadonlyArray<Finding> => {
+  const about = {
+    merchantId: row.merchant_id,
+    itemId: row.item_id,
+    subject: `item ${row.item_id}`,
+    identity: ""
+  }
+  const isSum =
+    row.on_hand === row.stocks_on_hand &&
+    row.reserved === row.stocks_reserved &&
+    row.unallocatable === row.stocks_unallocatable
+  return [
+    ...(isSum
+      ? []
+      : [
+          finding("item-is-its-stocks", {
+            ...about,
+            row: {
+              onHand: row.on_hand,
+              stocksOnHand: row.stocks_on_hand,
+              reserved: row.reserved,
+              stocksReserved: row.stocks_reserved,
+              unallocatable: row.unallocatable,
+              stocksUnallocatable: row.stocks_unallocatable
+            }
+          })
+        ]),
+    ...(row.status === row.status_expected
+      ? []
+      : [
+          finding("item-status", {
+            ...about,
+            row: { status: row.status, statusExpected: row.status_expected }
+          })
+        ])
+  ]
+}
+
+// item_pkey and merchant_pkey, from one merchant to the next: no foreign key says it (decision 0015).
+const strangersStatement = `
+  WITH RECURSIVE named AS (
+    SELECT COALESCE($1::text, (SELECT min(i.merchant_id) FROM item i)) AS merchant_id
+    UNION ALL
+    SELECT (SELECT min(i.merchant_id) FROM item i WHERE i.merchant_id > n.merchant_id)
+    FROM named n
+    WHERE n.merchant_id IS NOT NULL AND $1::text IS NULL
+  )
+  SELECT n.merchant_id
+  FROM named n
+  WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = n.merchant_id OFFSET 0)
+    AND EXISTS (SELECT FROM item i WHERE i.merchant_id = n.merchant_id OFFSET 0)`
+
+/** Items are of merchants that are there. */
+export const strangers = (ask: Ask, merchantId: string | undefined) =>
+  askedTwice(
+    Effect.map(
+      ask<{ readonly merchant_id: string }>(strangersStatement, [parameter("text", merchantId ?? null)]),
+      (rows) =>
+        rows.map((row) =>
+          finding("own-merchant", {
+            merchantId: row.merchant_id,
+            subject: `items of merchant ${row.merchant_id}`,
+            row: { hasMerchant: false }
+          })
+        )
+    )
+  )
+
+/**
+ * Reservations beside their lines, and the lines' side of the comparison with the ledger. What one line says is right for
+ * a reservation that has no other one, and what does not seem right is asked for by itself.
+ */
+// reservation_pkey, reservation_line_pkey: both in the order of their keys.
+const documentsStatement = (range: Range) => `
+  SELECT ${gatherInSql(pairDigestInSql("l"), "l.open", "l.sold", "l.returned")} FILTER (
+           WHERE l.stock_id IS NOT NULL AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
+         ) AS pairs,
+         array_agg(COALESCE(r.merchant_id, l.merchant_id)) FILTER (WHERE ${seemsAmiss}) AS merchant_ids,
+         array_agg(COALESCE(r.reservation_id, l.reservation_id)::text) FILTER (WHERE ${seemsAmiss}) AS reservation_ids
+  FROM (
+    SELECT r.merchant_id, r.reservation_id, r.status, r.request, r.scope
+    FROM reservation r
+    WHERE ${within(range, "uuid", "r", "reservation_id")}
+  ) r
+  FULL JOIN (
+    SELECT l.merchant_id, l.reservation_id, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned
+    FROM reservation_line l
+    WHERE ${within(range, "uuid", "l", "reservation_id")}
+  ) l ON l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id`
+
+/** A line without a reservation or the other way round, one that its status contradicts, or that may have sold too much. */
+const seemsAmiss = `(r.reservation_id IS NULL
+             OR l.reservation_id IS NULL AND r.status IN ('PENDING', 'CONFIRMED')
+             OR CASE r.status WHEN 'PENDING' THEN l.open = 0
+                              WHEN 'CONFIRMED' THEN l.sold = 0 OR l.open > 0
+                              ELSE l.sold > 0 OR l.open > 0 END
+             OR l.sold > 0 AND (r.scope <> '' AND r.scope = r.reservation_id::text
+               OR strpos(r.request, '["' || l.item_id || '",' || l.quantity || ',') = 0))`
+
+interface DocumentsRow {
+  readonly pairs: Uint8Array | null
+  readonly merchant_ids: ReadonlyArray<string> | null
+  readonly reservation_ids: ReadonlyArray<string> | null
+}
+
+/**
+ * Only a PENDING reservation holds, and every PENDING one does. Lines are of a reservation. And what a document has sold of
+ * an item is at most what it asked for: where its lines of the item are not one that the request names with its quantity
+ * (they are when it was taken from one stock), or where the document was mended, its order is looked at more closely.
+ */
+// reservation_pkey, reservation_line_pkey
+const reservationStatement = `
+  SELECT *
+  FROM (
+    SELECT asked.merchant_id, asked.reservation_id, d.order_id, d.status,
+           COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
+           d.order_id IS NULL AND bool_or(l.item_id IS NOT NULL) AS is_orphan,
+           (d.status = 'PENDING') <> (COALESCE(sum(l.open), 0) > 0)
+             OR (d.status = 'CONFIRMED' AND COALESCE(sum(l.sold), 0) = 0)
+             OR (d.status IN ('CANCELLED', 'EXPIRED') AND COALESCE(sum(l.sold), 0) > 0) AS is_astray,
+           bool_or(l.sold > 0 AND (d.scope = asked.reservation_id::text
+             OR strpos(d.request, '["' || l.item_id || '",' || l.quantity || ',') = 0)) AS is_closer
+    FROM (SELECT DISTINCT merchant_id, reservation_id FROM unnest($1, $2) AS each (merchant_id, reservation_id)) asked
+    LEFT JOIN LATERAL (
+      SELECT r.order_id, r.status, r.request, r.scope
+      FROM reservation r
+      WHERE r.merchant_id = asked.merchant_id AND r.reservation_id = asked.reservation_id
+      OFFSET 0
+    ) d ON true
+    LEFT JOIN LATERAL (
+      SELECT l.item_id, sum(l.quantity) AS quantity, sum(l.open) AS open, sum(l.sold) AS sold
+      FROM reservation_line l
+      WHERE l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
+      GROUP BY l.item_id
+      OFFSET 0
+    ) l ON true
+    GROUP BY asked.merchant_id, asked.reservation_id, d.order_id, d.status
+  ) stated
+  WHERE is_orphan OR is_astray OR is_closer`
+
+interface ReservationRow {
+  readonly merchant_id: string
+  readonly reservation_id: string
+  readonly order_id: string
+  readonly status: string
+  readonly open: number
+  readonly sold: number
+  readonly is_orphan: boolean
+  readonly is_astray: boolean
+  readonly is_closer: boolean
+}
+
+const ofPending = (row: ReservationRow): ReadonlyArray<Finding> => [
+  finding("pending-holds", {
+    merchantId: row.merchant_id,
+    orderId: row.order_id,
+    reservationId: row.reservation_id,
+    subject: `reservation ${row.reservation_id} of order ${row.order_id}`,
+    identity: "",
+    row: { status: row.status, open: row.open, sold: row.sold }
+  })
+]
+
+/**
+ * A line is of a reservation, an item and a stock of its merchant, and its stock has moved for it. The first movement is
+ * found where the reservation was made; a line that has none is looked for to the stock's end.
+ */
+// reservation_line_pkey, reservation_pkey, item_pkey, stock_pkey, ledger_checkpoint_pkey, inventory_ledger_pkey
+const lineStatement = `
+  SELECT *
+  FROM (
+    SELECT l.merchant_id, l.reservation_id, l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned,
+           CASE WHEN r.reservation_id IS NOT NULL THEN r.order_id
+                ELSE (
+                  SELECT m.order_id
+                  FROM inventory_ledger m
+                  WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.reservation_id = l.reservation_id
+                    -- A reservation carries its posting's id, and that its time.
+                    AND m.recorded_at >= to_timestamp(
+                      ('x' || left(replace(l.reservation_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
+                  ORDER BY m.recorded_at
+                  LIMIT 1
+                ) END AS order_id,
+           r.reservation_id IS NOT NULL AS has_reservation,
+           i.item_id IS NOT NULL AND (l.stock_id IS NULL OR s.stock_id IS NOT NULL) AS has_stock,
+           r.reservation_id IS NULL OR s.stock_id IS NULL
+             OR EXISTS (
+               SELECT FROM ledger_checkpoint c
+               WHERE c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id AND c.recorded_at >= r.created_at
+               OFFSET 0
+             )
+             OR EXISTS (
+               SELECT FROM inventory_ledger m
+               WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
+                 AND m.reservation_id = l.reservation_id
+               OFFSET 0
+             ) AS has_movement
+    FROM unnest($1, $2) AS asked (merchant_id, reservation_id)
+    CROSS JOIN LATERAL (
+      SELECT *
+      FROM reservation_line l
+      WHERE l.merchant_id = asked.merchant_id AND l.reservation_id = asked.reservation_id
+      OFFSET 0
+    ) l
+    LEFT JOIN LATERAL (
+      SELECT r.reservation_id, r.order_id, r.created_at
+      FROM reservation r
+      WHERE r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
+      OFFSET 0
+    ) r ON true
+    LEFT JOIN LATERAL (
+      SELECT i.item_id FROM item i WHERE i.merchant_id = l.merchant_id AND i.item_id = l.item_id OFFSET 0
+    ) i ON true
+    LEFT JOIN LATERAL (
+      SELECT s.stock_id
+      FROM stock s
+      WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+      OFFSET 0
+    ) s ON true
+  ) stated
+  WHERE NOT has_reservation OR NOT has_stock OR NOT has_movement`
+
+interface LineRow {
+  readonly merchant_id: string
+  readonly reservation_id: string
+  readonly line_number: number
+  readonly item_id: string
+  readonly stock_id: string | null
+  readonly quantity: number
+  readonly open: number
+  readonly sold: number
+  readonly returned: number
+  readonly order_id: string | null
+  readonly has_reservation: boolean
+  readonly has_stock: boolean
+  readonly has_movement: boolean
+}
+
+const ofLine = (row: LineRow): ReadonlyArray<Finding> => {
+  const about = {
+    merchantId: row.merchant_id,
+    itemId: row.item_id,
+    stockId: row.stock_id,
+    orderId: row.order_id,
+    reservationId: row.reservation_id,
+    identity: ""
+  }
+  const line = {
+    lineNumber: row.line_number,
+    quantity: row.quantity,
+    open: row.open,
+    sold: row.sold,
+    returned: row.returned
+  }
+  const subject = `line ${row.line_number} of reservation ${row.reservation_id}`
+  const found: Array<Finding> = []
+  if (!row.has_reservation) found.push(finding("line-of-a-reservation", { ...about, subject, row: line }))
+  if (!row.has_stock) {
+    found.push(
+      finding("own-merchant", {
+        ...about,
+        subject,
+        identity: [row.item_id, row.stock_id],
+        row: { ...line, itemId: row.item_id, stockId: row.stock_id }
+      })
+    )
+  } else if (!row.has_movement) {
+    found.push(
+      finding("line-is-its-ledger", {
+        ...about,
+        subject: `reservation ${row.reservation_id} on stock ${row.stock_id}`,
+        row: {
+          open: line.open,
+          ledgerOpen: 0,
+          sold: line.sold,
+          ledgerSold: 0,
+          returned: line.returned,
+          ledgerReturned: 0
+        }
+      })
+    )
+  }
+  return found
+}
+
+/**
+ * Orders of which more than one document of a kind may have sold the same: they followed one another for the same line. A
+ * direct sale asked for what it sold, and others of an order are of other items.
+ */
+// reservation_by_order
+const ordersStatement = (range: Range) => `
+  SELECT DISTINCT r.merchant_id, r.order_id
+  FROM reservation r
+  WHERE ${within(range, "text", "r", "order_id")}
+    AND r.kind <> 'SALE'
+  GROUP BY r.merchant_id, r.order_id, r.kind, r.scope
+  HAVING count(*) > 1`
+
+// reservation_by_order, reservation_line_pkey. Of reservations of one kind only the largest counts: they followed one
+// another for the same line.
+const soldStatement = `
+  WITH document AS MATERIALIZED (
+    SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
+    FROM (SELECT DISTINCT merchant_id, order_id FROM unnest($1, $2) AS each (merchant_id, order_id)) looked
+    CROSS JOIN LATERAL (
+      SELECT *
+      FROM reservation r
+      WHERE r.merchant_id = looked.merchant_id AND r.order_id = looked.order_id
+      OFFSET 0
+    ) r
+  ),
+  asked AS (
+    SELECT merchant_id, order_id, item_id,
+           (COALESCE(max(quantity) FILTER (WHERE kind = 'ORDER'), 0)
+             + COALESCE(max(quantity) FILTER (WHERE kind = 'VARIANT'), 0)
+             + COALESCE(sum(quantity) FILTER (WHERE kind = 'SALE'), 0))::bigint AS quantity
+    FROM (
+      SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
+             sum((line.value ->> 1)::bigint) AS quantity
+      FROM document d
+      CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
+      GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
+    ) requests
+    GROUP BY merchant_id, order_id, item_id
+  ),
+  sold AS (
+    SELECT d.merchant_id, d.order_id, l.item_id, sum(l.sold)::bigint AS quantity
+    FROM document d
+    CROSS JOIN LATERAL (
+      SELECT l.item_id, l.sold
+      FROM reservation_line l
+      WHERE l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.sold > 0
+      OFFSET 0
+    ) l
+    GROUP BY d.merchant_id, d.order_id, l.item_id
+  )
+  SELECT sold.merchant_id, sold.order_id, sold.item_id, sold.quantity AS sold, COALESCE(asked.quantity, 0) AS asked
+  FROM sold
+  LEFT JOIN asked
+    ON asked.merchant_id = sold.merchant_id AND asked.order_id = sold.order_id AND asked.item_id = sold.item_id::text
+  WHERE sold.quantity > COALESCE(asked.quantity, 0)`
+
+interface SoldRow {
+  readonly merchant_id: string
+  readonly order_id: string
+  readonly item_id: string
+  readonly sold: number
+  readonly asked: number
+}
+
+const ofSold = (row: SoldRow): ReadonlyArray<Finding> => [
+  finding("sold-once", {
+    merchantId: row.merchant_id,
+    orderId: row.order_id,
+    itemId: row.item_id,
+    subject: `item ${row.item_id} of order ${row.order_id}`,
+    row: { sold: row.sold, asked: row.asked }
+  })
+]
+
+// discrepancy_pkey, stock_pkey, item_pkey
+const discrepancyStatement = (range: Range) => `
+  SELECT *
+  FROM (
+    SELECT d.merchant_id, d.discrepancy_id, d.kind, d.subject, d.status, d.stock_id, d.item_id,
+           (d.stock_id IS NULL OR s.stock_id IS NOT NULL) AND (d.item_id IS NULL OR i.item_id IS NOT NULL) AS is_own,
+           d.status <> 'OPEN' OR d.kind NOT IN ('NEGATIVE_STOCK', 'OVERCOMMITTED') OR s.stock_id::text = d.subject
+             AS is_named
+    FROM discrepancy d
+    LEFT JOIN LATERAL (
+      SELECT s.stock_id FROM stock s WHERE s.merchant_id = d.merchant_id AND s.stock_id = d.stock_id OFFSET 0
+    ) s ON true
+    LEFT JOIN LATERAL (
+      SELECT i.item_id FROM item i WHERE i.merchant_id = d.merchant_id AND i.item_id = d.item_id OFFSET 0
+    ) i ON true
+    WHERE ${within(range, "uuid", "d", "discrepancy_id")}
+  ) stated
+  WHERE NOT is_own OR is_named IS DISTINCT FROM true`
+
+interface DiscrepancyRow {
+  readonly merchant_id: string
+  readonly discrepancy_id: string
+  readonly kind: string
+  readonly subject: string
+  readonly status: string
+  readonly stock_id: string | null
+  readonly item_id: string | null
+}
+
+const ofDiscrepancy = (row: DiscrepancyRow): ReadonlyArray<Finding> => [
+  finding("own-merchant", {
+    merchantId: row.merchant_id,
+    stockId: row.stock_id,
+    itemId: row.item_id,
+    subject: `discrepancy ${row.discrepancy_id}`,
+    row: {
+      kind: row.kind,
+      status: row.status,
+      about: row.subject,
+      stockId: row.stock_id,
+      itemId: row.item_id
+    }
+  })
+]
+
+// tracking_pkey
+const trackingStatement = (range: Range) => `
+  SELECT t.merchant_id, t.tracking_key, t.posting_id
+  FROM tracking t
+  WHERE ${within(range, "text", "t", "tracking_key")}
+    AND t.tracking_key LIKE 'POSTING|%' AND t.tracking_key <> 'POSTING|' || t.posting_id::text`
+
+interface TrackingRow {
+  readonly merchant_id: string
+  readonly tracking_key: string
+  readonly posting_id: string
+}
+
+const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
+  finding("tracking-names-its-posting", {
+    merchantId: row.merchant_id,
+    subject: `tracking ${row.tracking_key}`,
+    row: { trackingKey: row.tracking_key, postingId: row.posting_id }
+  })
+]
+
+/**
+ * A movement whose posting has left no tracking row, where one must be. A reservation carries its posting's id itself, and
+ * expiry is harmless to repeat: those two leave none. The operations of a bulk count on from its id in the last twelve
+ * digits. `since` is the parameter that says how far back tracking rows are kept.
+ */
+// tracking_pkey
+export const hasNoTracking = (row: string, since: string): string => `
+    ${row}.type IN ('RECEIPT', 'RETURN', 'ADJUSTMENT')
+    AND (${since}::timestamptz IS NULL OR ${row}.recorded_at > ${since})
+    AND NOT EXISTS (
+      SELECT FROM tracking t
+      WHERE t.merchant_id = ${row}.merchant_id
+        AND t.tracking_key >= 'POSTING|' || left(${row}.posting_id::text, 24) || '000000000000'
+        AND t.tracking_key <= 'POSTING|' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
+      OFFSET 0
+    )`
+
+// inventory_ledger_pkey, tracking_pkey
+const trackedStatement = (range: Range) => `
+  SELECT l.merchant_id, l.posting_id, min(l.type) AS type, min(l.stock_id::text) AS stock_id,
+         min(l.recorded_at) AS recorded_at
+  FROM inventory_ledger l
+  WHERE ${within(range, "uuid", "l", "stock_id")}
+    AND ${hasNoTracking("l", "$10")}
+  GROUP BY l.merchant_id, l.posting_id`
+
+interface TrackedRow {
+  readonly merchant_id: string
+  readonly posting_id: string
+  readonly type: string
+  readonly stock_id: string
+  readonly recorded_at: number
+}
+
+const ofTracked = (row: TrackedRow): ReadonlyArray<Finding> => [
+  finding("posting-is-tracked", {
+    merchantId: row.merchant_id,
+    stockId: row.stock_id,
+    subject: `posting ${row.posting_id}`,
+    identity: "",
+    row: { postingId: row.posting_id, type: row.type, recordedAt: row.recorded_at }
+  })
+]
+
+/** Postings that nothing tells of, over a range of stocks. */
+export const tracked = (ask: Ask, range: Range, marks: Marks) =>
+  askedTwice(
+    Effect.map(
+      ask<TrackedRow>(trackedStatement(range), [
+        ...rangeParameters(range),
+        parameter("timestamptz", marks.trackingKeptSince)
+      ]),
+      (rows) => rows.flatMap(ofTracked)
+    )
+  )
+
+/** Reservations with their lines, which are added to the comparison with the ledger. */
+export const reservations = (window: Window, comparison: Comparison): Question => ({
+  name: "reservations",
+  ...byReservation,
+  ask: Effect.fnUntraced(function* (ask, range) {
+    const [row] = yield* ask<DocumentsRow>(documentsStatement(range), [
+      ...rangeParameters(range),
+      ...pairParameters(window)
+    ])
+    const { merchant_ids, pairs, reservation_ids } = row!
+    comparison.addPairs(pairs, -1)
+    if (reservation_ids === null) return []
+    return yield* askedTwice(statesOf(ask, merchant_ids!, reservation_ids))
+  })
+})
+
+/** Some reservations, one by one. */
+const statesOf = Effect.fnUntraced(function* (
+  ask: Ask,
+  merchantIds: ReadonlyArray<string>,
+  reservationIds: ReadonlyArray<string>
+) {
+  const rows = yield* ask<ReservationRow>(reservationStatement, [
+    arrays.text(merchantIds),
+    arrays.uuid(reservationIds)
+  ])
+  const lines = yield* linesOf(
+    ask,
+    rows.filter(({ is_orphan }) => is_orphan)
+  )
+  const sold = yield* soldOf(
+    ask,
+    rows.filter(({ is_closer }) => is_closer)
+  )
+  return [...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending), ...lines, ...sold]
+})
+
+const orders: Question = {
+  name: "orders",
+  ...byOrder,
+  ask: (ask, range) =>
+    askedTwice(
+      Effect.flatMap(ask<OrderKey>(ordersStatement(range), rangeParameters(range)), (rows) =>
+        soldOf(ask, rows)
+      )
+    )
+}
+
+interface OrderKey {
+  readonly merchant_id: string
+  readonly order_id: string
+}
+
+/** Some orders, against what they were sold. */
+const soldOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<OrderKey>) {
+  if (some.length === 0) return []
+  const rows = yield* ask<SoldRow>(soldStatement, [
+    arrays.text(some.map(({ merchant_id }) => merchant_id)),
+    arrays.text(some.map(({ order_id }) => order_id))
+  ])
+  return rows.flatMap(ofSold)
+})
+
+interface ReservationKey {
+  readonly merchant_id: string
+  readonly reservation_id: string
+}
+
+/** Some reservations' lines, one by one. */
+const linesOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<ReservationKey>) {
+  if (some.length === 0) return []
+  const rows = yield* ask<LineRow>(lineStatement, [
+    arrays.text(some.map(({ merchant_id }) => merchant_id)),
+    arrays.uuid(some.map(({ reservation_id }) => reservation_id))
+  ])
+  return rows.flatMap(ofLine)
+})
+
+// reservation_line_pkey
+const pairsStatement = (range: Range) => `
+  SELECT DISTINCT l.merchant_id, l.reservation_id
+  FROM reservation_line l
+  WHERE ${within(range, "uuid", "l", "reservation_id")}
+    AND l.stock_id IS NOT NULL
+    AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
+    AND ${cellInSql(pairDigestInSql("l"))} = ANY ($12)`
+
+/** Reservations carry their time like postings. */
+const pairParameters = (window: Window) => {
+  const { beyond, least } = boundsOf(window)
+  return [parameter("text", least), parameter("text", beyond)]
+}
+
+/** The lines of some cells, one by one: each line's stock has moved for it. What has moved for no line, `nets` finds. */
+export const linesIn = (window: Window, cells: ReadonlyArray<number>): Question => ({
+  name: "lines of some cells",
+  ...byReservation,
+  table: "reservation_line",
+  ask: Effect.fnUntraced(function* (ask, range) {
+    const rows = yield* ask<ReservationKey>(pairsStatement(range), [
+      ...rangeParameters(range),
+      ...pairParameters(window),
+      arrays.int4(cells)
+    ])
+    return yield* askedTwice(linesOf(ask, rows))
+  })
+})
+
+export const questions: ReadonlyArray<Question> = [
+  question("items", byItem, itemStatement, ofItem),
+  orders,
+  question("discrepancies", byDiscrepancy, discrepancyStatement, ofDiscrepancy),
+  question("tracking", byTracking, trackingStatement, ofTracking)
+]

@@ -1,0 +1,44 @@
+import { Context, Effect, Layer, Schema } from "effect"
+import { everyPermission, Permission, type VerifiedClaims, withImplied } from "../../schema/Principal.ts"
+
+/** What each role of a person may do, where no identity service says otherwise. Unknown roles grant nothing. */
+export const permissionsOfRole: ReadonlyMap<string, ReadonlyArray<Permission>> = new Map<
+  string,
+  ReadonlyArray<Permission>
+>([
+  ["owner", ["admin"]],
+  ["admin", ["admin"]],
+  ["manager", [...everyPermission].filter((permission) => permission !== "admin")],
+  ["warehouse", ["inventory:read", "inventory:adjust", "wms:sync", "notifications:read"]],
+  ["kitchen", ["inventory:read", "kitchen:write", "notifications:read"]],
+  ["purchaser", ["inventory:read", "procurement:write", "notifications:read"]],
+  ["clerk", ["inventory:read", "inventory:reserve", "notifications:read"]],
+  ["viewer", ["inventory:read", "notifications:read"]]
+])
+
+const isPermission = Schema.is(Permission)
+
+/** The scopes of a service are permissions by name; those meant for other services (`openid`) grant nothing. */
+const permissionsOfScope = (scope: string): ReadonlyArray<Permission> => (isPermission(scope) ? [scope] : [])
+
+/**
+ * What the claims of a token allow. Services carry scopes, people roles; a token with both holds what either grants,
+ * because issuers add scopes of their own (`openid profile`) to the tokens of people.
+ */
+export class Policies extends Context.Service<
+  Policies,
+  {
+    readonly permissionsOf: (claims: VerifiedClaims) => Effect.Effect<ReadonlySet<Permission>>
+  }
+>()("holdfast/services/Policies") {
+  /** The table above. A look-up at `IDENTITY_URL` is another layer of the same service, and falls back to this one. */
+  static readonly layerLocal = Layer.succeed(Policies, {
+    permissionsOf: (claims) =>
+      Effect.sync(() =>
+        withImplied([
+          ...claims.scopes.flatMap(permissionsOfScope),
+          ...claims.roles.flatMap((role) => permissionsOfRole.get(role) ?? [])
+        ])
+      )
+  })
+}

@@ -1,0 +1,358 @@
+import { Clock, Context, Effect, Layer } from "effect"
+import {
+  type DatabaseUnavailable,
+  HistoryNotKept,
+  ItemNotFound,
+  MomentInFuture
+} from "../../schema/Failure.ts"
+import type { ItemStatus } from "../../schema/Posting.ts"
+import { Db } from "../Db.ts"
+import { statusOf } from "../kernel/decide/Books.ts"
+import { arrays, parameter } from "../PostgresTypes.ts"
+
+/** One stock as it is shown: what a lot past its expiry still has free is shown as unallocatable. */
+export interface StockView {
+  readonly stockId: string
+  readonly locationId: string
+  readonly lotNumber: string | null
+  readonly expiresAt: number | null
+  readonly quantity: number
+  readonly reservedQuantity: number
+  readonly unallocatableQuantity: number
+  readonly availableQuantity: number
+  readonly version: number
+}
+
+/** An item as it stands now. Times are epoch milliseconds. */
+export interface ItemView {
+  readonly itemId: string
+  readonly productVariantId: string | null
+  readonly sku: string | null
+  readonly stocked: boolean
+  readonly quantity: number
+  readonly reservedQuantity: number
+  readonly unallocatableQuantity: number
+  readonly availableQuantity: number
+  readonly status: ItemStatus
+  readonly updatedAt: number
+  /** In the order in which they are taken: by location, first-expired-first-out. */
+  readonly stocks: ReadonlyArray<StockView>
+}
+
+/**
+ * An item's balances as they were recorded at a moment. Threshold and discontinuation are not recorded over time, and so
+ * there is no status.
+ */
+export interface ItemThen extends Omit<ItemView, "status" | "updatedAt"> {
+  /** When the newest movement of then was recorded; null if none had been. */
+  readonly updatedAt: number | null
+}
+
+/** What can be sold, by the one formula of CONTRACTS section 1. Never from a cache. */
+export class Availability extends Context.Service<
+  Availability,
+  {
+    /** The items of these product variants, by variant id; an unknown one is missing. */
+    readonly ofVariants: (
+      merchantId: string,
+      variantIds: ReadonlyArray<string>
+    ) => Effect.Effect<ReadonlyMap<string, ItemView>, DatabaseUnavailable>
+    readonly ofVariant: (
+      merchantId: string,
+      variantId: string
+    ) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
+    /**
+     * The same as it was recorded at a moment (epoch milliseconds), movements of that very millisecond included, also of
+     * items that were deleted since. What had not been recorded by then is 0, and a lot's expiry is judged at that
+     * moment. Movements are recorded with the time of their request: those of the last seconds may still be on their way.
+     */
+    readonly ofVariantsAt: (
+      merchantId: string,
+      variantIds: ReadonlyArray<string>,
+      at: number
+    ) => Effect.Effect<ReadonlyMap<string, ItemThen>, HistoryNotKept | MomentInFuture | DatabaseUnavailable>
+    /** The same by our ids of the items. */
+    readonly ofItemsAt: (
+      merchantId: string,
+      itemIds: ReadonlyArray<string>,
+      at: number
+    ) => Effect.Effect<ReadonlyMap<string, ItemThen>, HistoryNotKept | MomentInFuture | DatabaseUnavailable>
+    readonly ofVariantAt: (
+      merchantId: string,
+      variantId: string,
+      at: number
+    ) => Effect.Effect<ItemThen, HistoryNotKept | ItemNotFound | MomentInFuture | DatabaseUnavailable>
+    readonly ofSku: (
+      merchantId: string,
+      sku: string
+    ) => Effect.Effect<ItemView, ItemNotFound | DatabaseUnavailable>
+  }
+>()("holdfast/services/Availability") {
+  static readonly layer = Layer.effect(
+    Availability,
+    Effect.gen(function* () {
+      const db = yield* Db
+
+      const itemsBy = Effect.fnUntraced(function* (
+        merchantId: string,
+        statement: string,
+        names: ReadonlyArray<string>
+      ) {
+        const now = yield* Clock.currentTimeMillis
+        const rows = yield* db.read<ItemStockRow>(merchantId, statement, [
+          parameter("text", merchantId),
+          arrays.text(names),
+          parameter("timestamptz", now)
+        ])
+        return [...Map.groupBy(rows, (row) => row.item_id).values()].map(itemView)
+      })
+
+      const ofVariants: Availability["Service"]["ofVariants"] = Effect.fn("Availability.ofVariants")(
+        function* (merchantId, variantIds) {
+          const items = yield* itemsBy(merchantId, byVariant, variantIds)
+          return new Map(items.map((item) => [item.productVariantId!, item]))
+        }
+      )
+      const ofVariant = Effect.fn("Availability.ofVariant")(function* (
+        merchantId: string,
+        variantId: string
+      ) {
+        const [item] = yield* itemsBy(merchantId, byVariant, [variantId])
+        return item ?? (yield* new ItemNotFound({ items: [variantId] }))
+      })
+      const ofSku = Effect.fn("Availability.ofSku")(function* (merchantId: string, sku: string) {
+        const [item] = yield* itemsBy(merchantId, bySku, [sku])
+        return item ?? (yield* new ItemNotFound({ items: [sku] }))
+      })
+
+      const itemsThen = Effect.fnUntraced(function* (
+        merchantId: string,
+        statement: string,
+        names: unknown,
+        at: number
+      ) {
+        const now = yield* Clock.currentTimeMillis
+        const moment = new Date(at).toISOString()
+        if (at > now + clocksDifferMs) return yield* new MomentInFuture({ at: moment })
+        const rows = yield* db.read<ItemStockThenRow>(merchantId, statement, [
+          parameter("text", merchantId),
+          names,
+          parameter("timestamptz", at)
+        ])
+        const lost = rows.filter((row) => row.is_lost)
+        if (lost.length > 0) {
+          return yield* new HistoryNotKept({ at: moment, stockIds: lost.map((row) => row.stock_id!) })
+        }
+        return [...Map.groupBy(rows, (row) => row.item_id).values()].map(itemThen)
+      })
+
+      const ofVariantsAt: Availability["Service"]["ofVariantsAt"] = Effect.fn("Availability.ofVariantsAt")(
+        function* (merchantId, variantIds, at) {
+          const items = yield* itemsThen(merchantId, byVariantAt, arrays.text(variantIds), at)
+          return new Map(items.map((item) => [item.productVariantId!, item]))
+        }
+      )
+      const ofItemsAt: Availability["Service"]["ofItemsAt"] = Effect.fn("Availability.ofItemsAt")(
+        function* (merchantId, itemIds, at) {
+          const items = yield* itemsThen(merchantId, byItemAt, arrays.uuid(itemIds), at)
+          return new Map(items.map((item) => [item.itemId, item]))
+        }
+      )
+      const ofVariantAt: Availability["Service"]["ofVariantAt"] = Effect.fn("Availability.ofVariantAt")(
+        function* (merchantId, variantId, at) {
+          const item = (yield* ofVariantsAt(merchantId, [variantId], at)).get(variantId)
+          return item ?? (yield* new ItemNotFound({ items: [variantId] }))
+        }
+      )
+      return Availability.of({ ofVariants, ofVariant, ofVariantsAt, ofItemsAt, ofVariantAt, ofSku })
+    })
+  )
+}
+
+/** Replicas follow one clock within milliseconds: no time that one has written is refused by another. */
+const clocksDifferMs = 1_000
+
+interface ItemStockRow extends FiguresRow {
+  readonly low_stock_threshold: number
+  readonly discontinued: boolean
+  readonly initialized: boolean
+  readonly item_updated_at: number
+}
+
+interface ItemStockThenRow extends FiguresRow {
+  readonly recorded_at: number | null
+  /** The stock was there, and what moved it has been removed by age. */
+  readonly is_lost: boolean
+}
+
+interface FiguresRow {
+  readonly item_id: string
+  readonly product_variant_id: string | null
+  readonly sku: string | null
+  readonly stocked: boolean
+  readonly stock_id: string | null
+  readonly location_id: string
+  readonly lot_number: string
+  readonly lot_expires_at: number | null
+  readonly on_hand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly sellable: number
+  readonly version: number
+}
+
+/** OFFSET 0 has each item and its stocks looked up, however small the tables seemed when the plan was made. */
+const itemsWith = (name: "product_variant_id" | "sku"): string => `
+  SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, i.low_stock_threshold, i.discontinued, i.initialized,
+         i.updated_at AS item_updated_at, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
+         s.reserved, s.unallocatable,
+         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
+         s.sequence AS version
+  FROM unnest($2) AS wanted (name)
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM item
+    WHERE item.merchant_id = $1 AND item.${name} = wanted.name AND item.deleted_at IS NULL
+    OFFSET 0
+  ) i
+  LEFT JOIN LATERAL (
+    SELECT *
+    FROM stock
+    WHERE stock.merchant_id = i.merchant_id AND stock.item_id = i.item_id
+    OFFSET 0
+  ) s ON true
+  LEFT JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id
+  ORDER BY i.item_id, l.is_default DESC, l.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
+
+// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key
+const byVariant = itemsWith("product_variant_id")
+// item_merchant_id_sku_key
+const bySku = itemsWith("sku")
+
+/**
+ * Each stock by the newest of its movements at the moment; where retention took those away, by the balance that it left
+ * (or that a person acknowledged). A stock that came later has neither, and is not shown. OFFSET 0 has the stocks of an
+ * item looked up, however small the tables seemed when the plan was made.
+ */
+const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
+  SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at,
+         s.on_hand, s.reserved, s.unallocatable,
+         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
+         s.version, s.recorded_at, COALESCE(s.is_lost, false) AS is_lost
+  FROM unnest($2) AS wanted (name)
+  CROSS JOIN LATERAL (
+    SELECT *
+    FROM item
+    WHERE item.merchant_id = $1 AND item.${name} = wanted.name
+    OFFSET 0
+  ) i
+  LEFT JOIN LATERAL (
+    SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
+           l.is_default, l.position,
+           COALESCE(recorded.on_hand, 0) AS on_hand, COALESCE(recorded.reserved, 0) AS reserved,
+           COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS version,
+           recorded.recorded_at,
+           -- Months are detached oldest first: what is not in the ledger was at most in the month that a later closing
+           -- balance ends, and how it stood inside that month is not known any more.
+           NOT COALESCE(recorded.in_ledger, false) AND stock.created_at <= $3 AND EXISTS (
+             SELECT
+             FROM ledger_checkpoint c
+             WHERE c.merchant_id = stock.merchant_id
+               AND c.stock_id = stock.stock_id
+               AND c.recorded_at > $3
+               AND date_trunc('month', c.recorded_at, 'UTC') <= $3
+           ) AS is_lost
+    FROM stock
+    JOIN location l ON l.merchant_id = stock.merchant_id AND l.location_id = stock.location_id
+    LEFT JOIN LATERAL (
+      SELECT known.*, bool_or(known.rank = 0) OVER () AS in_ledger
+      FROM (
+        (
+          SELECT m.sequence, m.recorded_at, m.on_hand, m.reserved, m.unallocatable, 0 AS rank
+          FROM inventory_ledger m
+          WHERE m.merchant_id = stock.merchant_id AND m.stock_id = stock.stock_id AND m.recorded_at <= $3
+          ORDER BY m.recorded_at DESC, m.sequence DESC
+          LIMIT 1
+        )
+        UNION ALL
+        (
+          SELECT c.sequence, c.recorded_at, c.on_hand, c.reserved, c.unallocatable, 1 AS rank
+          FROM ledger_checkpoint c
+          WHERE c.merchant_id = stock.merchant_id AND c.stock_id = stock.stock_id AND c.recorded_at <= $3
+          ORDER BY c.sequence DESC
+          LIMIT 1
+        )
+      ) known
+      ORDER BY known.sequence DESC, known.rank DESC
+      LIMIT 1
+    ) recorded ON true
+    WHERE stock.merchant_id = i.merchant_id
+      AND stock.item_id = i.item_id
+      AND (recorded.sequence IS NOT NULL OR stock.created_at <= $3)
+    OFFSET 0
+  ) s ON true
+  ORDER BY i.item_id, s.is_default DESC, s.position, s.lot_expires_at NULLS LAST, s.created_at, s.stock_id`
+
+// item_merchant_id_product_variant_id_key, stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey,
+// ledger_checkpoint_pkey
+const byVariantAt = itemsThenWith("product_variant_id")
+// item_pkey, and the same
+const byItemAt = itemsThenWith("item_id")
+
+const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
+  const item = rows[0]!
+  const figures = figuresOf(rows)
+  return {
+    ...figures,
+    status: statusOf(
+      {
+        discontinued: item.discontinued,
+        initialized: item.initialized,
+        lowStockThreshold: item.low_stock_threshold
+      },
+      figures.availableQuantity
+    ),
+    updatedAt: item.item_updated_at
+  }
+}
+
+const itemThen = (rows: ReadonlyArray<ItemStockThenRow>): ItemThen => ({
+  ...figuresOf(rows),
+  updatedAt: rows.reduce<number | null>(
+    (newest, { recorded_at: at }) => (at === null || (newest !== null && newest >= at) ? newest : at),
+    null
+  )
+})
+
+const figuresOf = (rows: ReadonlyArray<FiguresRow>): Omit<ItemView, "status" | "updatedAt"> => {
+  const item = rows[0]!
+  const stocks = rows.filter((row) => row.stock_id !== null).map(stockView)
+  const sum = (of: (stock: StockView) => number): number =>
+    stocks.reduce((total, stock) => total + of(stock), 0)
+  return {
+    itemId: item.item_id,
+    productVariantId: item.product_variant_id,
+    sku: item.sku,
+    stocked: item.stocked,
+    quantity: sum((stock) => stock.quantity),
+    reservedQuantity: sum((stock) => stock.reservedQuantity),
+    unallocatableQuantity: sum((stock) => stock.unallocatableQuantity),
+    availableQuantity: sum((stock) => stock.availableQuantity),
+    stocks
+  }
+}
+
+const stockView = (row: FiguresRow): StockView => {
+  const free = Math.max(0, row.on_hand - row.reserved - row.unallocatable)
+  return {
+    stockId: row.stock_id!,
+    locationId: row.location_id,
+    lotNumber: row.lot_number === "" ? null : row.lot_number,
+    expiresAt: row.lot_expires_at,
+    quantity: row.on_hand,
+    reservedQuantity: row.reserved,
+    unallocatableQuantity: row.unallocatable + (free - row.sellable),
+    availableQuantity: row.sellable,
+    version: row.version
+  }
+}

@@ -1,0 +1,304 @@
+import { Context, Effect, Layer } from "effect"
+import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import {
+  type InvalidCursor,
+  type Page,
+  defaultLimit,
+  pageOf,
+  pageOfLooked,
+  positionOf
+} from "../../schema/Page.ts"
+import type {
+  Caller,
+  DeleteItem,
+  EnsureItem,
+  EnsureLocation,
+  EnsureMerchant,
+  ItemAnswer,
+  ItemStatus,
+  LocationAnswer,
+  Posted,
+  PostingFailure,
+  Refusal
+} from "../../schema/Posting.ts"
+import { Clock } from "effect"
+import { Db } from "../Db.ts"
+import { parameter } from "../PostgresTypes.ts"
+import { StockLedger } from "../kernel/StockLedger.ts"
+
+export interface ItemFilter {
+  /** A part of the product variant id, the sku or the name, in any case. */
+  readonly search?: string | undefined
+  readonly status?: ItemStatus | undefined
+  /** Only those of which less is available than their safety stock, and that are meant to be stocked again. */
+  readonly belowSafetyStock?: boolean | undefined
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly limit?: number | undefined
+  readonly cursor?: string | undefined
+}
+
+/**
+ * A record of the captured table of product variants (`nx.seller.public.product_variant`). The row's id is the
+ * productVariantId. A delete carries nothing else.
+ */
+export type CapturedVariant =
+  | {
+      readonly _tag: "Written"
+      readonly rowId: string
+      readonly merchantId: string
+      readonly sku?: string | undefined
+      readonly discontinued?: boolean | undefined
+    }
+  | { readonly _tag: "Deleted"; readonly rowId: string }
+
+/** What a merchant stocks, and where. */
+export class Catalog extends Context.Service<
+  Catalog,
+  {
+    readonly ensureItem: (
+      caller: Caller,
+      command: Omit<EnsureItem, "_tag">
+    ) => Effect.Effect<Posted<EnsureItem>, Refusal<EnsureItem> | PostingFailure>
+    readonly ensureLocation: (
+      caller: Caller,
+      command: Omit<EnsureLocation, "_tag">
+    ) => Effect.Effect<Posted<EnsureLocation>, PostingFailure>
+    /** *ensureDefaultLocation*: the caller's merchant, with its default location. */
+    readonly ensureMerchant: (caller: Caller) => Effect.Effect<Posted<EnsureMerchant>, PostingFailure>
+    readonly deleteItem: (
+      caller: Caller,
+      command: Omit<DeleteItem, "_tag">
+    ) => Effect.Effect<Posted<DeleteItem>, PostingFailure>
+    /**
+     * Follows a captured row, whose records are told in their order: *ensureInventoryItem*, or the deletion of the item
+     * at the merchant that the row's earlier records named. UNKNOWN: a delete of a row that was never seen.
+     */
+    readonly followCaptured: (
+      caller: Omit<Caller, "merchantId">,
+      record: CapturedVariant
+    ) => Effect.Effect<"ENSURED" | "DELETED" | "UNKNOWN", Refusal<EnsureItem> | PostingFailure>
+    /**
+     * In the order of their creation. A page may be shorter than its limit while there are more (`nextCursor`): how many
+     * items it looks through is bounded.
+     */
+    readonly items: (
+      merchantId: string,
+      filter: ItemFilter
+    ) => Effect.Effect<Page<ItemAnswer>, InvalidCursor | DatabaseUnavailable>
+    /** The default one first, then in the order of their creation. */
+    readonly locations: (
+      merchantId: string,
+      page: { readonly limit?: number | undefined; readonly cursor?: string | undefined }
+    ) => Effect.Effect<Page<LocationAnswer>, InvalidCursor | DatabaseUnavailable>
+  }
+>()("holdfast/services/Catalog") {
+  static readonly layer = Layer.effect(
+    Catalog,
+    Effect.gen(function* () {
+      const ledger = yield* StockLedger
+      const db = yield* Db
+
+      const items: Catalog["Service"]["items"] = Effect.fn("Catalog.items")(function* (merchantId, filter) {
+        const after = yield* positionOf(filter.cursor, ["uuid"])
+        const limit = filter.limit ?? defaultLimit
+        const rows = yield* db.read<ItemRow>(merchantId, itemsStatement, [
+          parameter("text", merchantId),
+          parameter("text", filter.kind),
+          parameter("text", filter.status ?? null),
+          parameter("text", filter.search === undefined ? null : `%${likeText(filter.search)}%`),
+          parameter("uuid", after?.[0] ?? nilUuid),
+          parameter("int4", limit + 1),
+          parameter("timestamptz", yield* Clock.currentTimeMillis),
+          parameter("bool", filter.belowSafetyStock ?? false),
+          parameter("int4", lookedThroughMax)
+        ])
+        return pageOfLooked(
+          rows,
+          limit,
+          lookedThroughMax,
+          (row) => row.is_wanted,
+          itemAnswer,
+          (row) => [row.item_id]
+        )
+      })
+
+      const locations: Catalog["Service"]["locations"] = Effect.fn("Catalog.locations")(
+        function* (merchantId, page) {
+          const after = yield* positionOf(page.cursor, ["integer"])
+          const limit = page.limit ?? defaultLimit
+          const rows = yield* db.read<LocationRow>(merchantId, locationsStatement, [
+            parameter("text", merchantId),
+            parameter("int8", after?.[0] ?? -1),
+            parameter("int4", limit + 1)
+          ])
+          return pageOf(rows, limit, locationAnswer, (row) => [row.position])
+        }
+      )
+
+      const followCaptured: Catalog["Service"]["followCaptured"] = Effect.fn("Catalog.followCaptured")(
+        function* (caller, record) {
+          const { rowId } = record
+          const [known] = yield* db.maintain<{ owner_id: string }>(capturedStatement, [
+            parameter("text", rowId)
+          ])
+          const owner = known?.owner_id
+          const isGone = record._tag === "Deleted" || record.merchantId !== owner
+          // A row that has changed hands is gone for the merchant that had it.
+          if (owner !== undefined && isGone) {
+            const former = { ...caller, merchantId: owner }
+            yield* ledger.post(former, { _tag: "DeleteItem", productVariantId: rowId })
+          }
+          if (record._tag === "Deleted") return owner === undefined ? "UNKNOWN" : "DELETED"
+          yield* ledger.post(
+            { ...caller, merchantId: record.merchantId },
+            {
+              _tag: "EnsureItem",
+              kind: "PRODUCT",
+              productVariantId: rowId,
+              sku: record.sku,
+              discontinued: record.discontinued,
+              // One that comes back to a merchant was deleted there when it went.
+              keepsDeletion: owner === undefined || owner === record.merchantId,
+              capturedRow: rowId
+            }
+          )
+          return "ENSURED"
+        }
+      )
+
+      return Catalog.of({
+        ensureItem: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureItem" }),
+        ensureLocation: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureLocation" }),
+        ensureMerchant: (caller) => ledger.post(caller, { _tag: "EnsureMerchant" }),
+        deleteItem: (caller, command) => ledger.post(caller, { ...command, _tag: "DeleteItem" }),
+        followCaptured,
+        items,
+        locations
+      })
+    })
+  )
+}
+
+/** A page looks through at most so many items: what can be asked for of them is judged by the clock, or any part of a name. */
+const lookedThroughMax = 5_000
+const nilUuid = "00000000-0000-0000-0000-000000000000"
+
+const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
+
+// captured_variant_pkey. Before the merchant of the row is known, and so across all of them.
+const capturedStatement = `SELECT owner_id FROM captured_variant WHERE row_id = $1`
+
+// item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
+// (statusOf): the one that is kept with the item is that of its last event.
+const itemsStatement = `
+  SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
+         i.low_stock_threshold, i.safety_stock, i.count_tolerance, now.status, i.on_hand, i.reserved,
+         i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available,
+         i.place, wanted.is_wanted
+  FROM (
+    SELECT item.*, row_number() OVER (ORDER BY item.item_id) AS place
+    FROM item
+    WHERE item.merchant_id = $1 AND item.item_id > $5
+    ORDER BY item.item_id
+    LIMIT $9
+  ) i
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
+      AS available,
+      COALESCE(sum(
+        holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, NULL, $7)
+        - holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)
+      ), 0)::bigint AS expired
+    FROM stock s
+    WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+  ) sellable
+  CROSS JOIN LATERAL (
+    SELECT CASE
+      WHEN i.discontinued THEN 'DISCONTINUED'
+      WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
+      WHEN sellable.available <= 0 THEN 'OUT_OF_STOCK'
+      WHEN sellable.available <= i.low_stock_threshold THEN 'LOW_STOCK'
+      ELSE 'IN_STOCK'
+    END AS status
+  ) now
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(
+      i.deleted_at IS NULL
+        AND i.kind = $2
+        AND ($3 IS NULL OR now.status = $3)
+        AND ($4 IS NULL OR i.product_variant_id ILIKE $4 OR i.sku ILIKE $4 OR i.name ILIKE $4)
+        AND (NOT $8 OR (i.stocked AND NOT i.discontinued AND sellable.available < i.safety_stock)),
+      false
+    ) AS is_wanted
+  ) wanted
+  WHERE wanted.is_wanted OR i.place = $9
+  ORDER BY i.item_id
+  LIMIT $6`
+
+interface ItemRow {
+  readonly item_id: string
+  readonly kind: "PRODUCT" | "MATERIAL"
+  readonly product_variant_id: string | null
+  readonly sku: string | null
+  readonly product_id: string | null
+  readonly name: string | null
+  readonly unit: string
+  readonly stocked: boolean
+  readonly low_stock_threshold: number
+  readonly safety_stock: number
+  readonly count_tolerance: number
+  readonly status: ItemStatus
+  readonly on_hand: number
+  readonly reserved: number
+  readonly unallocatable: number
+  readonly available: number
+  readonly created_at: number
+  readonly updated_at: number
+  /** Counted from the first that the page looked at. */
+  readonly place: number
+  readonly is_wanted: boolean
+}
+
+const itemAnswer = (row: ItemRow): ItemAnswer => ({
+  itemId: row.item_id,
+  kind: row.kind,
+  productVariantId: row.product_variant_id,
+  sku: row.sku,
+  productId: row.product_id,
+  name: row.name,
+  unit: row.unit,
+  stocked: row.stocked,
+  lowStockThreshold: row.low_stock_threshold,
+  safetyStock: row.safety_stock,
+  countTolerance: row.count_tolerance,
+  status: row.status,
+  quantity: row.on_hand,
+  reservedQuantity: row.reserved,
+  unallocatableQuantity: row.unallocatable,
+  availableQuantity: row.available,
+  createdAt: row.created_at,
+  updatedAt: row.updated_at
+})
+
+// location_pkey
+const locationsStatement = `
+  SELECT location_id, name, is_default, position, created_at
+  FROM location
+  WHERE merchant_id = $1 AND position > $2
+  ORDER BY position
+  LIMIT $3`
+
+interface LocationRow {
+  readonly location_id: string
+  readonly name: string | null
+  readonly is_default: boolean
+  readonly position: number
+  readonly created_at: number
+}
+
+const locationAnswer = (row: LocationRow): LocationAnswer => ({
+  locationId: row.location_id,
+  name: row.name,
+  isDefault: row.is_default,
+  createdAt: row.created_at
+})

@@ -13,8 +13,7 @@ import {
   Option,
   Result,
   Schedule,
-  Scope,
-  Stream
+  Scope
 } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
@@ -23,7 +22,8 @@ import {
   Broker,
   type BrokerUnavailable,
   type IncomingMessage,
-  type Subscription
+  type Subscription,
+  type TopicPartition
 } from "../services/messaging/Broker.ts"
 import { Db } from "../services/Db.ts"
 import { DeadLetters, type Reason, unreadableCode } from "../services/messaging/DeadLetters.ts"
@@ -52,8 +52,11 @@ const pollMax = 512
 const backlogMax = 2_048
 /** Bytes of messages in hand, over all consumers of the process. */
 const backlogBytesMax = 32 * 1024 * 1024
-/** One attempt; what takes longer is asked again, and then says whether it happened. */
-const attemptMs = 10_000
+/**
+ * One attempt; what takes longer is asked again, and then says whether it happened. Shorter than a session of the group:
+ * an attempt on a partition has ended when the partition is another member's.
+ */
+const attemptMs = 5_000
 /** Attempts at what fails with a bug of ours, each with a database that answers, before it is a dead letter. */
 const defectsMax = 3
 /**
@@ -163,11 +166,19 @@ interface Member<E, R> {
   readonly backlog: Backlog
   /** What is worked on, by partition; in a scope of its own, which ends when the attempts that run have ended. */
   readonly workScope: Scope.Closeable
-  readonly work: Map<number, FiberSet.FiberSet<void>>
+  readonly work: Map<number, PartitionWork>
   /** Opened when there may be room for more. */
   readonly room: Latch.Latch
   /** Opened when there may be something to commit. */
   readonly stirred: Latch.Latch
+  /** Counts revocations; what was polled before a partition's last one is not begun any more. */
+  revocations: number
+  readonly revokedAt: Map<number, number>
+}
+
+/** The work on a partition's messages, until it is revoked. */
+interface PartitionWork {
+  readonly fibers: FiberSet.FiberSet<void>
   /** Open while no attempt runs. */
   readonly idle: Latch.Latch
   attempts: number
@@ -180,23 +191,26 @@ const consume = <E, R>(shared: Shared, consumer: Consumer<E, R>): Effect.Effect<
     const { topic } = consumer
     const group = groupOf(topic)
     // A topic that has to be waited for holds up no other, and not the start either.
-    const subscription = yield* waitOut(shared.broker.subscribe({ group, topics: [topic] }))
-    const member: Member<E, R> = {
+    const state = {
       shared,
       consumer,
-      subscription,
       backlog: new Backlog(),
       workScope: yield* Scope.make(),
-      work: new Map(),
+      work: new Map<number, PartitionWork>(),
       room: Latch.makeUnsafe(),
       stirred: Latch.makeUnsafe(),
-      idle: Latch.makeUnsafe(true),
-      attempts: 0,
-      stopping: false
+      revocations: 0,
+      revokedAt: new Map<number, number>()
     }
+    const onRevoked = (partitions: ReadonlyArray<TopicPartition>) =>
+      Effect.forEach(partitions, ({ partition }) => drop(state, partition), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    const subscription = yield* waitOut(shared.broker.subscribe({ group, topics: [topic], onRevoked }))
+    const member: Member<E, R> = Object.assign(state, { subscription })
     const taking = yield* Effect.forkScoped(take(member))
     const committing = yield* Effect.forkScoped(commitAsDone(member))
-    yield* Effect.forkScoped(Stream.runForEach(subscription.assignments, () => letGo(member)))
     yield* Effect.forkScoped(Effect.repeat(measure(member), Schedule.spaced(measureEveryMs)))
     // Added last and so run first, while the member is still in its group.
     yield* Effect.addFinalizer(() => farewell(member, [taking, committing]))
@@ -218,7 +232,11 @@ const take = Effect.fnUntraced(function* <E, R>(member: Member<E, R>) {
   for (;;) {
     member.room.closeUnsafe()
     if (hasRoom(member)) {
-      for (const message of yield* member.subscription.poll(pollMax)) yield* admit(member, message)
+      const [messages, polledAt] = yield* Effect.map(
+        member.subscription.poll(pollMax),
+        (polled) => [polled, member.revocations] as const
+      )
+      for (const message of messages) yield* begin(member, message, polledAt)
     } else {
       // The bytes may be another consumer's, whose room is not ours to hear of.
       yield* Effect.timeoutOption(member.room.await, "100 millis")
@@ -227,15 +245,27 @@ const take = Effect.fnUntraced(function* <E, R>(member: Member<E, R>) {
 })
 
 /** Begins the work on a message; it waits there for those that are before it. */
-const admit = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
-  Effect.suspend(() =>
-    // The partition went away and came back: what was delivered before is void, and comes again.
-    member.backlog.isRedelivery(message)
-      ? Effect.andThen(drop(member, message.partition), begin(member, message))
-      : begin(member, message)
-  )
+const begin = <E, R>(
+  member: Member<E, R>,
+  message: IncomingMessage,
+  polledAt: number
+): Effect.Effect<void, never, R> =>
+  Effect.suspend(() => {
+    if ((member.revokedAt.get(message.partition) ?? 0) > polledAt) return Effect.void
+    const present = member.work.get(message.partition)
+    if (present !== undefined) return beginIn(member, present, message)
+    return Effect.flatMap(Scope.provide(FiberSet.make<void>(), member.workScope), (fibers) => {
+      const work = { fibers, idle: Latch.makeUnsafe(true), attempts: 0, stopping: false }
+      member.work.set(message.partition, work)
+      return beginIn(member, work, message)
+    })
+  })
 
-const begin = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
+const beginIn = <E, R>(
+  member: Member<E, R>,
+  work: PartitionWork,
+  message: IncomingMessage
+): Effect.Effect<void, never, R> =>
   Effect.suspend(() => {
     const { backlog, consumer, shared } = member
     const read =
@@ -251,6 +281,7 @@ const begin = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Eff
     shared.bytes += delivery.bytes
     const task: Task<E, R> = {
       member,
+      work,
       message,
       finish: (outcome) => {
         backlog.done(delivery, keys)
@@ -259,26 +290,21 @@ const begin = <E, R>(member: Member<E, R>, message: IncomingMessage): Effect.Eff
         count(shared, consumer.topic, outcome, message)
       }
     }
-    const work = Result.isSuccess(read) ? apply(task, read.success) : bury(task, read.failure)
+    const working = Result.isSuccess(read) ? apply(task, read.success) : bury(task, read.failure)
     const inOrder =
       before.size === 0
-        ? work
+        ? working
         : Effect.andThen(
             Effect.forEach(before, ({ finished }) => Deferred.await(finished), { discard: true }),
-            work
+            working
           )
-    const fibers = member.work.get(message.partition)
-    return fibers === undefined
-      ? Effect.flatMap(Scope.provide(FiberSet.make<void>(), member.workScope), (made) => {
-          member.work.set(message.partition, made)
-          return FiberSet.run(made, inOrder)
-        })
-      : FiberSet.run(fibers, inOrder)
+    return FiberSet.run(work.fibers, inOrder)
   })
 
 /** A message that is worked on. */
 interface Task<E, R> {
   readonly member: Member<E, R>
+  readonly work: PartitionWork
   readonly message: IncomingMessage
   /** It has had its effect, or is a dead letter: to be said in the same step in which that is known. */
   readonly finish: (outcome: Outcome | "dead_letter") => void
@@ -373,20 +399,20 @@ const bury = <E, R>(task: Task<E, R>, reason: Reason): Effect.Effect<void> => {
 const retried = <A, E, R>(topic: string, attempt: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.tapError(attempt, (failure) => (isOutage(failure) ? countRetry(topic, tagOf(failure)) : Effect.void))
 
-/** An attempt that has begun may end, also when the service is told to stop; none begins after that. */
+/** An attempt that has begun may end, also when the partition is revoked or the service stops; none begins after that. */
 const counted = <A, E, R, E2, R2>(
-  { finish, member }: Task<E2, R2>,
+  { finish, work }: Task<E2, R2>,
   attempt: Effect.Effect<A, E, R>,
   outcomeOf: (answer: A) => Outcome | "dead_letter"
 ): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
-    if (member.stopping) return Effect.never
-    member.attempts += 1
-    member.idle.closeUnsafe()
+    if (work.stopping) return Effect.never
+    work.attempts += 1
+    work.idle.closeUnsafe()
     return Effect.onExit(attempt, (exit) => {
       if (Exit.isSuccess(exit)) finish(outcomeOf(exit.value))
-      member.attempts -= 1
-      if (member.attempts === 0) member.idle.openUnsafe()
+      work.attempts -= 1
+      if (work.attempts === 0) work.idle.openUnsafe()
       return Effect.void
     }) as Effect.Effect<never, E, R>
   })
@@ -410,31 +436,39 @@ const commit = Effect.fnUntraced(function* <E, R>(member: Member<E, R>) {
   forget(member, () => backlog.forgetUntil(positions))
 })
 
-const forget = <E, R>(member: Member<E, R>, change: () => void): void => {
-  const { backlog, shared } = member
+const forget = (
+  { backlog, room, shared }: Pick<Member<never, never>, "backlog" | "room" | "shared">,
+  change: () => void
+): void => {
   const before = backlog.bytes
   change()
   shared.bytes += backlog.bytes - before
-  member.room.openUnsafe()
+  room.openUnsafe()
 }
 
-/** Stops the work on partitions that are another's by now: they are delivered again, and order counts there. */
-const letGo = <E, R>(member: Member<E, R>): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    const { backlog, consumer, subscription } = member
-    const assigned = yield* subscription.assignment
-    for (const partition of backlog.partitions) {
-      const kept = assigned.some((own) => own.topic === consumer.topic && own.partition === partition)
-      if (!kept) yield* drop(member, partition)
-    }
+/** Ends the work on a partition that was revoked: its messages are delivered again, here or to another member. */
+const drop = (
+  member: Omit<Member<never, never>, "subscription" | "consumer">,
+  partition: number
+): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    member.revocations += 1
+    member.revokedAt.set(partition, member.revocations)
+    // Forgotten first: what ends from here on is not to be committed.
+    forget(member, () => member.backlog.forgetPartition(partition))
+    const work = member.work.get(partition)
+    member.work.delete(partition)
+    return work === undefined ? Effect.void : endWork(work, attemptMs)
   })
 
-/** Forgets first: what ends here is not to be committed. */
-const drop = <E, R>(member: Member<E, R>, partition: number): Effect.Effect<void> =>
+/** Lets the attempts end that run, within this time, and begins none. */
+const endWork = (work: PartitionWork, withinMs: number): Effect.Effect<void> =>
   Effect.suspend(() => {
-    forget(member, () => member.backlog.forgetPartition(partition))
-    const fibers = member.work.get(partition)
-    return fibers === undefined ? Effect.void : FiberSet.clear(fibers)
+    work.stopping = true
+    return Effect.andThen(
+      Effect.timeoutOption(Effect.interruptible(work.idle.await), withinMs),
+      FiberSet.clear(work.fibers)
+    )
   })
 
 /** Takes no more, lets the attempts that run end, and commits what is done. */
@@ -442,9 +476,12 @@ const farewell = Effect.fnUntraced(function* <E, R>(
   member: Member<E, R>,
   loops: ReadonlyArray<Fiber.Fiber<unknown, unknown>>
 ) {
-  member.stopping = true
+  for (const work of member.work.values()) work.stopping = true
   yield* Fiber.interruptAll(loops)
-  yield* Effect.timeoutOption(Effect.interruptible(member.idle.await), farewellMs)
+  yield* Effect.forEach(member.work.values(), (work) => endWork(work, farewellMs), {
+    concurrency: "unbounded",
+    discard: true
+  })
   yield* Scope.close(member.workScope, Exit.void)
   yield* Effect.timeoutOption(Effect.interruptible(commit(member)), farewellMs / 4).pipe(Effect.ignore)
 })

@@ -1,5 +1,5 @@
 import { Context, Effect, Layer, Queue, type Redacted, type Scope } from "effect"
-import type { GroupTimings } from "../../src/layers/GroupMember.ts"
+import type { GroupTimings } from "../../src/layers/Holdings.ts"
 import { makeCluster } from "../../src/layers/MemoryBroker.ts"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"

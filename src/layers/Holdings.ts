@@ -131,8 +131,9 @@ export class Holdings {
       }
     }
   }
-  /** What was taken and reached nobody is delivered again. */
+  /** What was taken and reached nobody is delivered again; what was being looked for is looked for again. */
   giveBack(taken: ReadonlyArray<IncomingMessage>): void {
+    for (const holding of this.all) holding.mayHaveMore = true
     for (const messages of Map.groupBy(taken, placeOf).values()) this.find(messages[0]!)?.giveBack(messages)
   }
   /** The last position of each partition, told apart by whether this holding was given it. */

@@ -112,11 +112,11 @@ const createTopics = Effect.fnUntraced(function* (
     else if (answer !== false) refusals.push({ topic, detail: answer.message })
   }
   if (refusals.length > 0) return yield* new TopicsRefused({ refusals })
-  // A topic that was just made takes no messages before its leaders are elected.
+  // A topic that was just made takes no messages before its leaders know that they are.
   for (const topic of topics)
-    yield* Effect.repeat(ask(wrongWith(topic)), {
-      until: (wrong) => wrong === undefined,
-      schedule: Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(createWithinMs / 100)])
-    })
+    yield* Effect.retry(
+      ask((admin) => admin.fetchTopicOffsets(topic)),
+      Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(createWithinMs / 100)])
+    )
   return made
 }, Effect.scoped)

@@ -63,7 +63,7 @@ const make = Effect.fnUntraced(function* (options: PostgresBrokerOptions) {
   const sleepers: Sleepers = new Set()
   const run = yield* heldSession(db)
   const topics = topicsOf(run)
-  const store = storeOf(run, yield* lockSession(db, timings.sessionMs), topics)
+  const store = storeOf(run, yield* lockSession(db, timings), topics)
   const notifications = yield* db.listen(channel)
   yield* Effect.forkScoped(
     Effect.forever(
@@ -308,12 +308,14 @@ const wakeUpOf = (payload: string): WakeUp =>
 // Groups
 
 /**
- * The session that has the locks of this process. PostgreSQL ends it when it has been silent for as long as a session of
- * the group lasts: a process that is frozen loses its locks.
+ * The session that has the locks of this process. PostgreSQL ends it when it has been silent for longer than a session of
+ * the group lasts, so that a process that is frozen loses its locks, after it has given them up itself.
  */
-const lockSession = (db: Db["Service"], sessionMs: number) =>
+const lockSession = (db: Db["Service"], { heartbeatMs, sessionMs }: GroupTimings) =>
   sessions(db, (session) =>
-    session.run("SELECT set_config('idle_session_timeout', $1, false)", [parameter("text", `${sessionMs}`)])
+    session.run("SELECT set_config('idle_session_timeout', $1, false)", [
+      parameter("text", String(sessionMs + heartbeatMs))
+    ])
   )
 
 const storeOf = (

@@ -1,5 +1,5 @@
 import { Effect, Layer, Schedule } from "effect"
-import { type Admin, KafkaJSAggregateError } from "kafkajs"
+import kafkajs, { type Admin } from "kafkajs"
 import { Broker, type TopicOptions, TopicsRefused, messageBytesMax } from "../services/messaging/Broker.ts"
 import { type GroupTimings, defaultTimings } from "./Holdings.ts"
 import { type KafkaOptions, connected, errorTypeOf, unknownTopic } from "./kafka/Client.ts"
@@ -100,7 +100,7 @@ const createTopics = Effect.fnUntraced(function* (
         waitForLeaders: false
       })
     } catch (error) {
-      if (!(error instanceof KafkaJSAggregateError)) throw error
+      if (!(error instanceof kafkajs.KafkaJSAggregateError)) throw error
       return new Error(error.errors.map((each) => (each as Error).message).join("; "))
     }
   }

@@ -24,7 +24,9 @@ class Server extends Context.Service<Server, OwnKafka>()("holdfast/test/Server")
 const restricted = {
   "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
   // Whoever has not logged in may do everything, and `user` what it is given: the reverse of what one would run.
-  "super.users": "User:ANONYMOUS"
+  "super.users": "User:ANONYMOUS",
+  // Compacts at once what a topic wants compacted.
+  "log.cleaner.backoff.ms": "100"
 }
 
 const serverLayer = Layer.effect(Server, ownKafka({ sasl: true, tls: true, properties: restricted }))
@@ -332,6 +334,44 @@ describe.skipIf(ownKafkaMissing !== undefined)("Kafka", () => {
         ])
         yield* broker.publish([message(topic, "5")])
         assert.deepStrictEqual((yield* collect(subscription, 1)).map(text), ["5"])
+      }))
+
+    test("passes a range of which compaction has left nothing", () =>
+      Effect.gen(function* () {
+        const { brokers } = yield* Server
+        const topic = fresh("compacted")
+        yield* makeTopics(brokers, [topic], {
+          partitions: 1,
+          configuration: {
+            "cleanup.policy": "compact",
+            "segment.ms": "100",
+            "min.cleanable.dirty.ratio": "0.001",
+            "max.compaction.lag.ms": "100"
+          }
+        })
+        const broker = yield* connect()
+        // The last batch of such a producer is kept for its number, empty, when its records are compacted away.
+        const write = (values: ReadonlyArray<string>) =>
+          Effect.promise(async () => {
+            const producer = new KafkaClient({ brokers: [brokers], logLevel: logLevel.NOTHING }).producer({
+              idempotent: true,
+              maxInFlightRequests: 1
+            })
+            await producer.connect()
+            await producer.send({ topic, messages: values.map((value) => ({ key: "k", value })) })
+            await producer.disconnect()
+          })
+        yield* write(["gone", "gone", "gone", "gone", "gone"])
+        yield* Effect.sleep("300 millis")
+        yield* broker.publish([message(topic, "kept")])
+        yield* Effect.sleep("300 millis")
+        // What is being written to is not compacted.
+        yield* broker.publish([message(topic, "last", "another key")])
+        yield* Effect.sleep("3 seconds")
+        const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
+        const came = yield* collect(subscription, 2)
+        assert.deepStrictEqual(came.map(text), ["kept", "last"])
+        yield* lagOf(subscription, 0)
       }))
 
     test("gives each installation topics and groups of its own by a prefix", () =>

@@ -1,5 +1,5 @@
 import { Effect, Redacted, type Scope } from "effect"
-import { type Admin, Kafka, type ISocketFactory, logLevel } from "kafkajs"
+import kafkajs, { type Admin, type ISocketFactory, type Kafka } from "kafkajs"
 import { type Socket, connect as connectTcp, isIP } from "node:net"
 import { connect as connectTls } from "node:tls"
 import { BrokerUnavailable } from "../../services/messaging/Broker.ts"
@@ -47,7 +47,7 @@ export const openClient = (options: KafkaOptions): Effect.Effect<Client> =>
       socket.once("close", () => sockets.delete(socket))
       return socket.setKeepAlive(true, keepAliveMs).setNoDelay(true)
     }
-    const kafka = new Kafka({
+    const kafka = new kafkajs.Kafka({
       brokers: [...options.brokers],
       clientId: "holdfast",
       connectionTimeout: boundMs,
@@ -57,7 +57,7 @@ export const openClient = (options: KafkaOptions): Effect.Effect<Client> =>
       ...(tls === undefined ? {} : { ssl: tls }),
       ...(sasl === undefined ? {} : { sasl: { ...sasl, password: Redacted.value(sasl.password) } as never }),
       socketFactory,
-      logLevel: logLevel.WARN,
+      logLevel: kafkajs.logLevel.WARN,
       // It logs each failed attempt as an error: what a failure means is logged by whoever meets it.
       logCreator:
         () =>

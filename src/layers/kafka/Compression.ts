@@ -1,4 +1,4 @@
-import { CompressionCodecs } from "kafkajs"
+import kafkajs from "kafkajs"
 import { promisify } from "node:util"
 import * as zlib from "node:zlib"
 
@@ -40,7 +40,7 @@ export const decompress = async (
 /** Has kafkajs decode what any producer may have compressed; what no codec can read becomes an unreadable record. */
 export const registerCodecs = (): void => {
   for (let codec = 1; codec <= 7; codec++)
-    (CompressionCodecs as Record<number, () => unknown>)[codec] = () => ({
+    (kafkajs.CompressionCodecs as Record<number, () => unknown>)[codec] = () => ({
       compress: ({ buffer }: { readonly buffer: Buffer }) => gzip(buffer, { level: compressionLevel }),
       decompress: (packed: Buffer) =>
         decompress(codec, packed).catch((cause: unknown) => unreadableRecords(packed, cause))

@@ -53,6 +53,8 @@ const fetchBytesMax = 2_000_000
 const partitionBytesMax = 250_000
 /** Batches of so many partitions are delivered beside each other. */
 const partitionsAtOnce = 256
+/** A partition that has stood still between two looks, so far apart, is looked into. */
+const standStillMs = 30_000
 /** Beyond the time in which members commit what they were given. */
 const rebalanceMarginMs = 5_000
 /** Attempts of kafkajs' own, within about a session; then it crashes, and is made anew. */
@@ -97,8 +99,10 @@ interface Life {
   heardAt: number
   /** When a fetch was answered, or the last batch was done. */
   fetchedAt: number
-  /** What kafkajs was told by, of which it has not been told yet. */
+  /** What a heartbeat was answered when the group changes, until it has been joined again. */
   rebalance: unknown
+  /** A partition that is looked into, and whether anything is there. */
+  probe: { readonly holding: Holding; found: boolean } | undefined
 }
 
 interface Batch {
@@ -244,6 +248,11 @@ const admit = (member: Member, life: Life, payload: EachBatchPayload): Promise<v
       reject(cause)
       return
     }
+    if (life.probe?.holding === holding) {
+      life.probe.found = true
+      resolve()
+      return
+    }
     const messages = batch.messages.flatMap((record) => incomingOf(batch, record))
     if (holding.delivered === holding.first)
       holding.first = holding.committed = holding.delivered = messages[0]!.offset
@@ -290,6 +299,10 @@ const settle = (member: Member, life: Life, holding: Holding): void => {
  * aborted. The group would lag for ever if it were not committed.
  */
 const passTo = (life: Life, holding: Holding, next: number): void => {
+  if (life.probe?.holding === holding) {
+    life.probe.found = true
+    return
+  }
   if (!life.joined || !holding.drained || next <= holding.committed) return
   if (holding.delivered === holding.first) holding.first = next
   holding.committed = holding.delivered = next
@@ -377,7 +390,8 @@ const live = Effect.fnUntraced(function* (member: Member) {
     joiningSince: now(),
     heardAt: now(),
     fetchedAt: now(),
-    rebalance: undefined
+    rebalance: undefined,
+    probe: undefined
   }
   member.life = life
   const context = yield* Effect.context<never>()
@@ -394,6 +408,7 @@ const live = Effect.fnUntraced(function* (member: Member) {
     })
     .catch((cause: unknown) => crash(life, cause))
   yield* Effect.forkScoped(keepAlive(member, life))
+  yield* Effect.forkScoped(watchHoles(member, life))
   const topicsCame = Effect.as(topicsCome(member), { reason: "topics" } as const)
   const { reason, cause } = (yield* Effect.raceFirst(
     Effect.raceFirst(Deferred.await(life.ended), topicsCame),
@@ -526,6 +541,60 @@ const watch = Effect.fnUntraced(function* (member: Member, life: Life): Effect.f
     } else if (now() - life.joiningSince >= handoverMs + rebalanceMarginMs + 2 * boundMs)
       return { reason: "silent" }
   }
+})
+
+/**
+ * Where compaction has left nothing of a range up to the end of a segment, kafkajs asks for the same again and again. A
+ * partition that stands still although there is more is looked into, and the range is passed.
+ */
+const watchHoles = Effect.fnUntraced(function* (member: Member, life: Life) {
+  const stood = new Map<Holding, number>()
+  for (;;) {
+    yield* Effect.sleep(Math.min(standStillMs, member.options.timings.heartbeatMs * 15))
+    const lags = yield* Effect.orElseSucceed(lag(member), () => [])
+    for (const { committed, end, ...place } of lags) {
+      const holding = member.holdings.find(place)
+      if (holding === undefined) continue
+      const stands =
+        committed < end && holding.drained && holding.buffer.length === 0 && !life.batches.has(holding)
+      if (stands && stood.get(holding) === committed) yield* passHole(life, holding, committed, end)
+      if (stands) stood.set(holding, committed)
+      else stood.delete(holding)
+    }
+  }
+})
+
+const passHole = Effect.fnUntraced(function* (life: Life, holding: Holding, from: number, end: number) {
+  const seek = (offset: number) => life.consumer.seek({ ...holding.place, offset: String(offset) })
+  const isAnythingAt = (offset: number) =>
+    Effect.suspend(() => {
+      const probe = (life.probe = { holding, found: false })
+      seek(offset)
+      return Effect.map(Effect.sleep(2 * fetchWaitMs), () => probe.found)
+    })
+  yield* Effect.gen(function* () {
+    let empty = from
+    let filled: number | undefined
+    for (let step = 1; filled === undefined && from + step < end; step *= 2) {
+      if (yield* isAnythingAt(from + step)) filled = from + step
+      else empty = from + step
+    }
+    while (filled !== undefined && filled - empty > 1) {
+      const middle = Math.floor((empty + filled) / 2)
+      if (yield* isAnythingAt(middle)) filled = middle
+      else empty = middle
+    }
+    // Of a transaction that was open nothing is seen either: now that there is something behind, it has ended.
+    const passed = filled !== undefined && !(yield* isAnythingAt(from))
+    life.probe = undefined
+    seek(passed ? filled! : from)
+    if (passed)
+      yield* Effect.logWarning("a range of a topic that compaction took is passed", {
+        ...holding.place,
+        from,
+        next: filled
+      })
+  }).pipe(Effect.ensuring(Effect.sync(() => (life.probe = undefined))))
 })
 
 /** Leaves the group, if the broker listens. */

@@ -1,5 +1,5 @@
 import { Clock, Effect, Result } from "effect"
-import { CompressionTypes } from "kafkajs"
+import kafkajs from "kafkajs"
 import { MessageRefused } from "../../services/messaging/Broker.ts"
 import { type Prepared, isBehindRefused, makePublisher as makeQueue, refuse } from "../Publishing.ts"
 import { type KafkaOptions, connected, errorTypeOf, requestTimeoutMs, unknownTopic } from "./Client.ts"
@@ -59,7 +59,7 @@ export const makePublisher = Effect.fnUntraced(function* (
         producer.sendBatch({
           acks: -1,
           timeout: replicasWithinMs,
-          compression: CompressionTypes.GZIP,
+          compression: kafkajs.CompressionTypes.GZIP,
           topicMessages: [...Map.groupBy(round, ({ message }) => message.topic)].map(([topic, of]) => ({
             topic,
             messages: of.map(({ key, message, value }) => ({ key, value, headers: message.headers }))

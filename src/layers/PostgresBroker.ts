@@ -336,8 +336,9 @@ const storeOf = (
         isGone(failure) ? locks.drop(held) : Effect.void
       )
     )
+  const members = new Set<Member>()
   return {
-    members: new Set(),
+    members,
     join: (member, now) =>
       answered(
         Effect.gen(function* () {
@@ -420,6 +421,8 @@ const storeOf = (
           const own = [...topics.byId.values()].filter(({ topic }) => member.topics.includes(topic))
           yield* locking(releaseLocks, [group, arrays.int4([...member.held])])
           yield* locking(takeNoPart, [group, topicIdsOf(own)])
+          // Nobody would keep it from being silent.
+          if (members.size === 1) yield* Effect.flatMap(locks.get, locks.drop)
           yield* notify(member.group)
         })
       ),

@@ -84,7 +84,7 @@ const collect = (subscription: Subscription, count: number) =>
     return messages
   }).pipe(
     Effect.timeoutOrElse({
-      duration: "40 seconds",
+      duration: "60 seconds",
       orElse: () => Effect.die(new Error(`there were not ${count} messages`))
     })
   )

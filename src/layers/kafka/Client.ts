@@ -1,5 +1,5 @@
 import { Effect, Redacted, type Scope } from "effect"
-import kafkajs, { type Admin, type ISocketFactory, type Kafka } from "kafkajs"
+import kafkajs, { type Admin, type ISocketFactory, type Kafka, type RetryOptions } from "kafkajs"
 import { type Socket, connect as connectTcp, isIP } from "node:net"
 import { connect as connectTls } from "node:tls"
 import { BrokerUnavailable } from "../../services/messaging/Broker.ts"
@@ -34,8 +34,20 @@ export interface Client {
   readonly close: () => void
 }
 
-export const openClient = (options: KafkaOptions): Effect.Effect<Client> =>
+/** kafkajs sets timers to times gone by, of which Node.js warns once in the life of a process: here, unheard. */
+const warnUnheard = (): void => {
+  const { emitWarning } = process
+  process.emitWarning = () => undefined
+  clearTimeout(setTimeout(() => undefined, -1))
+  process.emitWarning = emitWarning
+}
+
+/** Of kafkajs' own: whoever asks is told soon. */
+const attempts: RetryOptions = { initialRetryTime: 50, maxRetryTime: 500, retries: 2 }
+
+export const openClient = (options: KafkaOptions, retry = attempts): Effect.Effect<Client> =>
   Effect.map(Effect.context<never>(), (context) => {
+    warnUnheard()
     const { sasl, tls } = options
     const boundMs = options.requestTimeoutMs ?? requestTimeoutMs
     const sockets = new Set<Socket>()
@@ -53,7 +65,7 @@ export const openClient = (options: KafkaOptions): Effect.Effect<Client> =>
       connectionTimeout: boundMs,
       authenticationTimeout: boundMs,
       requestTimeout: boundMs,
-      retry: { initialRetryTime: 50, maxRetryTime: 500, retries: 2 },
+      retry,
       ...(tls === undefined ? {} : { ssl: tls }),
       ...(sasl === undefined ? {} : { sasl: { ...sasl, password: Redacted.value(sasl.password) } as never }),
       socketFactory,

@@ -61,7 +61,7 @@ const rebalanceMarginMs = 5_000
 const attempts = { initialRetryTime: 100, maxRetryTime: 1_000, retries: 8 }
 const retryPauseMs = 50
 const rebuildPauseMs = 200
-const rebuildPauseMaxMs = 2_000
+const rebuildPauseMaxMs = 1_000
 const leaveWithinMs = 2_000
 /** How often topics are looked for that are missing, or whose partitions may have become more. */
 const topicsEveryMs = 5_000
@@ -322,7 +322,8 @@ const keepConsuming = Effect.fnUntraced(function* (member: Member) {
       ),
       Effect.catchDefect((cause) => Effect.succeed({ reason: "crash", cause, joined: false } as const))
     )
-    if (lived.joined) pauseMs = rebuildPauseMs
+    // An answer, be it that the group's coordinator is still reading, is no outage.
+    if (lived.joined || errorTypeOf(lived.cause) !== undefined) pauseMs = rebuildPauseMs
     if (lived.reason !== "topics") {
       yield* Metric.update(Metric.withAttributes(rebuilds, { group, reason: lived.reason }), 1)
       // An outage is said once, when it begins.
@@ -366,7 +367,7 @@ const live = Effect.fnUntraced(function* (member: Member) {
     yield* topicsCome(member)
     return { reason: "topics", cause: undefined, joined: false } as const
   }
-  const client = yield* openClient(kafka)
+  const client = yield* openClient(kafka, attempts)
   const consumer = client.kafka.consumer({
     groupId: wanted.group,
     sessionTimeout: sessionMs,

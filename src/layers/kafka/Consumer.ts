@@ -177,6 +177,8 @@ const commit = Effect.fnUntraced(function* (member: Member, positions: ReadonlyA
   const boundMs = options.kafka.requestTimeoutMs ?? requestTimeoutMs
   const giveUpAt = now() + boundMs
   for (;;) {
+    if (now() - (member.life?.heardAt ?? now()) >= options.timings.sessionMs)
+      yield* revoke(holdings, options.subscribe, holdings.all)
     // Looked at anew each time: the group may have moved on meanwhile.
     const { due, lost } = holdings.committable(positions)
     if (due.length > 0) {

@@ -1,4 +1,4 @@
-import { Deferred, Effect, Latch, Metric, type Scope } from "effect"
+import { Deferred, Effect, Latch, Metric, Schedule, type Scope } from "effect"
 import type { Admin, Consumer, EachBatchPayload } from "kafkajs"
 import {
   type BrokerUnavailable,
@@ -615,18 +615,26 @@ const end = Effect.fnUntraced(function* (member: Member, life: Life) {
 // Lag
 
 const lag = (member: Member): Effect.Effect<ReadonlyArray<Lag>, BrokerUnavailable> =>
-  member.options.ask(async (admin) => {
-    const { options } = member
-    const present = member.topics.filter((topic) => !member.missing.includes(topic))
-    const offsets = await Promise.all(present.map((topic) => admin.fetchTopicOffsets(topic)))
-    const committed = await admin.fetchOffsets({ groupId: options.subscribe.group, topics: present })
-    return present.flatMap((topic, index) =>
-      offsets[index]!.map(({ high, low, partition }) => {
-        const of = committed.find((each) => each.topic === topic)?.partitions
-        const at = Number(of?.find((each) => each.partition === partition)?.offset ?? -1)
-        const end = Number(high)
-        const begin = at < 0 ? Number(low) : at
-        return { topic, partition, committed: begin, end, lag: Math.max(0, end - begin) }
-      }).sort((a, b) => a.partition - b.partition)
+  member.options
+    .ask(async (admin) => {
+      const { options } = member
+      const present = member.topics.filter((topic) => !member.missing.includes(topic))
+      const offsets = await Promise.all(present.map((topic) => admin.fetchTopicOffsets(topic)))
+      const committed = await admin.fetchOffsets({ groupId: options.subscribe.group, topics: present })
+      return present.flatMap((topic, index) =>
+        offsets[index]!.map(({ high, low, partition }) => {
+          const of = committed.find((each) => each.topic === topic)?.partitions
+          const at = Number(of?.find((each) => each.partition === partition)?.offset ?? -1)
+          const end = Number(high)
+          const begin = at < 0 ? Number(low) : at
+          return { topic, partition, committed: begin, end, lag: Math.max(0, end - begin) }
+        }).sort((a, b) => a.partition - b.partition)
+      )
+    })
+    .pipe(
+      // A new cluster needs a moment to make its offsets topic.
+      Effect.retry({
+        while: ({ cause }) => passing.has(errorTypeOf(cause) ?? ""),
+        schedule: Schedule.max([Schedule.spaced("100 millis"), Schedule.recurs(50)])
+      })
     )
-  })

@@ -346,31 +346,44 @@ describe.skipIf(ownKafkaMissing !== undefined)("Kafka", () => {
             "cleanup.policy": "compact",
             "segment.ms": "100",
             "min.cleanable.dirty.ratio": "0.001",
-            "max.compaction.lag.ms": "100"
+            "max.compaction.lag.ms": "100",
+            "delete.retention.ms": "0",
+            "segment.bytes": "1048576"
           }
         })
         const broker = yield* connect()
         // The last batch of such a producer is kept for its number, empty, when its records are compacted away.
-        const write = (values: ReadonlyArray<string>) =>
+        const write = (key: string, value: Buffer | null) =>
           Effect.promise(async () => {
             const producer = new KafkaClient({ brokers: [brokers], logLevel: logLevel.NOTHING }).producer({
               idempotent: true,
               maxInFlightRequests: 1
             })
             await producer.connect()
-            await producer.send({ topic, messages: values.map((value) => ({ key: "k", value })) })
+            await producer.send({ topic, messages: Array.from({ length: 5 }, () => ({ key, value })) })
             await producer.disconnect()
-          })
-        yield* write(["gone", "gone", "gone", "gone", "gone"])
-        yield* Effect.sleep("300 millis")
-        yield* broker.publish([message(topic, "kept")])
-        yield* Effect.sleep("300 millis")
-        // What is being written to is not compacted.
+          }).pipe(Effect.andThen(Effect.sleep("400 millis")))
+        yield* write("k", Buffer.from("gone"))
+        yield* write("k", null)
+        // So large that no segment takes it together with what is before it.
+        yield* Effect.promise(async () => {
+          const producer = new KafkaClient({ brokers: [brokers], logLevel: logLevel.NOTHING }).producer()
+          await producer.connect()
+          await producer.send({ topic, messages: [{ key: "large", value: Buffer.from(random(1_048_440)) }] })
+          await producer.disconnect()
+        })
+        yield* Effect.sleep("400 millis")
         yield* broker.publish([message(topic, "last", "another key")])
-        yield* Effect.sleep("3 seconds")
+        yield* Effect.sleep("4 seconds")
         const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
         const came = yield* collect(subscription, 2)
-        assert.deepStrictEqual(came.map(text), ["kept", "last"])
+        assert.deepStrictEqual(
+          came.map(({ key, offset }) => [key, offset]),
+          [
+            ["large", 10],
+            ["another key", 11]
+          ]
+        )
         yield* lagOf(subscription, 0)
       }))
 

@@ -578,9 +578,10 @@ const passHole = Effect.fnUntraced(function* (life: Life, holding: Holding, from
   yield* Effect.gen(function* () {
     let empty = from
     let filled: number | undefined
-    for (let step = 1; filled === undefined && from + step < end; step *= 2) {
-      if (yield* isAnythingAt(from + step)) filled = from + step
-      else empty = from + step
+    for (let step = 1; filled === undefined && empty < end - 1; step *= 2) {
+      const at = Math.min(from + step, end - 1)
+      if (yield* isAnythingAt(at)) filled = at
+      else empty = at
     }
     while (filled !== undefined && filled - empty > 1) {
       const middle = Math.floor((empty + filled) / 2)

@@ -4,13 +4,9 @@ import * as Configuration from "../layers/Configuration.ts"
 import * as Migrations from "../layers/Migrations.ts"
 import { OutsideId, Uuid } from "../schema/Identifier.ts"
 import { maxLimit } from "../schema/Page.ts"
-import {
-  type Caller,
-  type ItemStatus,
-  itemStatuses,
-  type MovementType,
-  movementTypes
-} from "../schema/Posting.ts"
+import type { Caller } from "../schema/Caller.ts"
+import { type ItemStatus, itemStatuses } from "../schema/Item.ts"
+import { type MovementType, movementTypes } from "../schema/Movement.ts"
 import { Quantity } from "../schema/Quantity.ts"
 import { Instant } from "../schema/Time.ts"
 import { Availability, type ItemThen, type StockView } from "../services/stock/Availability.ts"

@@ -1,5 +1,5 @@
 import { type Effect, Result, Schema } from "effect"
-import type { Caller } from "../schema/Posting.ts"
+import type { Caller } from "../schema/Caller.ts"
 import type { IncomingMessage } from "../services/messaging/Broker.ts"
 import type { Reason } from "../services/messaging/DeadLetters.ts"
 import * as Reading from "./Reading.ts"

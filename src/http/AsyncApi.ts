@@ -138,8 +138,7 @@ const received = (
 const published = (
   components: Components,
   { key }: PublishedTopic,
-  type: string,
-  { data, summary }: PublishedTopic["data"][string]
+  { data, summary, type }: PublishedTopic["events"][number]
 ): Json => ({
   name: type,
   title: type,
@@ -228,14 +227,12 @@ const make = (): Json => {
     }
   }
   for (const topic of publishedTopics) {
-    for (const [type, event] of Object.entries(topic.data)) {
-      messages[type] = published(components, topic, type, event)
-    }
+    for (const event of topic.events) messages[event.type] = published(components, topic, event)
     channels[topic.topic] = {
       address: topic.topic,
       summary: topic.summary,
       messages: Object.fromEntries(
-        Object.keys(topic.data).map((type) => [type, ref("components", "messages", type)])
+        topic.events.map(({ type }) => [type, ref("components", "messages", type)])
       )
     }
     operations[`send${nameOf(topic.topic)}`] = {

@@ -1,5 +1,7 @@
 import { Effect } from "effect"
-import type { EnsureItem, ItemAnswer, LocationAnswer, Posted } from "../schema/Posting.ts"
+import type { EnsureItem } from "../services/kernel/commands/catalog.ts"
+import type { ItemAnswer, LocationAnswer } from "../schema/Item.ts"
+import type { Posted } from "../services/kernel/commands.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
 import { Discrepancies, type Discrepancy } from "../services/stock/Discrepancies.ts"

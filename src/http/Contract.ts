@@ -1,6 +1,6 @@
 import { Context, Schema } from "effect"
 import { HttpApiMiddleware } from "effect/http-api"
-import type { Caller } from "../schema/Posting.ts"
+import type { Caller } from "../schema/Caller.ts"
 import type { Permission, Principal } from "../schema/Principal.ts"
 import { commonProblems } from "./Problem.ts"
 

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { MomentInFuture } from "../schema/Failure.ts"
-import type { AdjustStock as AdjustCommand, Answers, ChangeType } from "../schema/Posting.ts"
+import type { Answers } from "../services/kernel/commands.ts"
+import type { AdjustStock as AdjustCommand, ChangeType } from "../services/kernel/commands/stock.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Availability, type ItemThen, type ItemView, type StockView } from "../services/stock/Availability.ts"
 import { type Movement, Movements } from "../services/stock/Movements.ts"

@@ -4,7 +4,7 @@ import { readFileSync, readdirSync } from "node:fs"
 import path from "node:path"
 import { capturedMerchant } from "../../src/consumers/CapturedMerchant.ts"
 import { capturedProductVariant } from "../../src/consumers/CapturedProductVariant.ts"
-import type { Caller } from "../../src/schema/Posting.ts"
+import type { Caller } from "../../src/schema/Caller.ts"
 import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
 import { Catalog, type CapturedVariant } from "../../src/services/stock/Catalog.ts"
 

@@ -5,9 +5,9 @@ import {
   ItemNotFound,
   MomentInFuture
 } from "../../schema/Failure.ts"
-import type { ItemStatus } from "../../schema/Posting.ts"
+import type { ItemStatus } from "../../schema/Item.ts"
 import { Db } from "../Db.ts"
-import { statusOf } from "../kernel/decide/Books.ts"
+import { statusOf } from "../../schema/Item.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 
 /** One stock as it is shown: what a lot past its expiry still has free is shown as unallocatable. */

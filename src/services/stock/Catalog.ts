@@ -8,19 +8,11 @@ import {
   pageOfLooked,
   positionOf
 } from "../../schema/Page.ts"
-import type {
-  Caller,
-  DeleteItem,
-  EnsureItem,
-  EnsureLocation,
-  EnsureMerchant,
-  ItemAnswer,
-  ItemStatus,
-  LocationAnswer,
-  Posted,
-  PostingFailure,
-  Refusal
-} from "../../schema/Posting.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { DeleteItem, EnsureItem, EnsureLocation, EnsureMerchant } from "../kernel/commands/catalog.ts"
+import type { ItemAnswer, ItemStatus, LocationAnswer } from "../../schema/Item.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
 import { Clock } from "effect"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"

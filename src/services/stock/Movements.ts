@@ -2,16 +2,13 @@ import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOfLooked, positionOf } from "../../schema/Page.ts"
-import type {
-  AdjustStock,
-  Bulk,
-  Caller,
-  CountStock,
-  MovementType,
-  Posted,
-  PostingFailure,
-  Refusal
-} from "../../schema/Posting.ts"
+import type { AdjustStock } from "../kernel/commands/stock.ts"
+import type { Bulk } from "../kernel/commands/bulk.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { CountStock } from "../kernel/commands/count.ts"
+import type { MovementType } from "../../schema/Movement.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"

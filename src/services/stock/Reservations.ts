@@ -1,18 +1,12 @@
 import { Cause, Clock, Context, Effect, Layer, Metric } from "effect"
 import { type DatabaseUnavailable, ReservationNotFound } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
-import type {
-  Caller,
-  ConfirmReservation,
-  ExtendReservation,
-  Posted,
-  PostingFailure,
-  Refusal,
-  ReleaseReservation,
-  ReservationLineAnswer,
-  ReservationStatus,
-  ReserveStock
-} from "../../schema/Posting.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { ConfirmReservation } from "../kernel/commands/confirmations.ts"
+import type { ExtendReservation, ReleaseReservation, ReserveStock } from "../kernel/commands/reservations.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
+import type { ReservationLineAnswer, ReservationStatus } from "../../schema/Reservation.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"

@@ -306,7 +306,12 @@ export const snapshotOf = (unit: UnitOfWork): string =>
  * written back, as a lone posting would be. `batch` decides several over the same books.
  */
 export class Desk {
-  readonly store = new MemoryStore()
+  readonly store: MemoryStore
+
+  constructor(store = new MemoryStore()) {
+    this.store = store
+  }
+
   now = epoch
   #postings = 0
 

@@ -48,126 +48,59 @@ interface MovementKind {
   readonly isTracked: boolean
 }
 
-const fromOrder = { source: "ORDER", isTracked: false } as const
-const adjusted = { event: "InventoryAdjusted" } as const
+const kind = (
+  onHand: Signs,
+  reserved: Signs,
+  unallocatable: Signs,
+  means: Partial<MovementKind>
+): MovementKind => ({
+  onHand,
+  reserved,
+  unallocatable,
+  source: null,
+  event: "InventoryAdjusted",
+  changeType: null,
+  reservation: null,
+  isTracked: false,
+  ...means
+})
+const byKitchen = { source: "KITCHEN" } as const
+const tracked = { isTracked: true } as const
+const moved = { source: "TRANSFER", isTracked: true } as const
 
-export const movements = {
-  RECEIPT: {
-    onHand: rises,
-    reserved: stays,
-    unallocatable: rises,
-    source: null,
-    ...adjusted,
-    changeType: "RECEIPT",
-    reservation: null,
-    isTracked: true
-  },
-  ORDER_ALLOCATE: {
-    onHand: stays,
-    reserved: rises,
-    unallocatable: stays,
-    ...fromOrder,
+const kinds = {
+  RECEIPT: kind(rises, stays, rises, { changeType: "RECEIPT", ...tracked }),
+  ORDER_ALLOCATE: kind(stays, rises, stays, {
+    source: "ORDER",
     event: "InventoryAllocated",
-    changeType: null,
     reservation: "HOLDS"
-  },
-  ORDER_RELEASE: {
-    onHand: stays,
-    reserved: falls,
-    unallocatable: stays,
-    ...fromOrder,
+  }),
+  ORDER_RELEASE: kind(stays, falls, stays, {
+    source: "ORDER",
     event: "InventoryReleased",
-    changeType: null,
     reservation: "HOLDS"
-  },
-  SALE: {
-    onHand: falls,
-    reserved: falls,
-    unallocatable: stays,
-    ...fromOrder,
-    ...adjusted,
-    changeType: "SALE",
-    reservation: "SELLS"
-  },
-  RETURN: {
-    onHand: rises,
-    reserved: stays,
-    unallocatable: rises,
-    source: null,
-    ...adjusted,
-    changeType: "RETURN",
-    reservation: "RETURNS",
-    isTracked: true
-  },
-  ADJUSTMENT: {
-    onHand: either,
-    reserved: either,
-    unallocatable: either,
-    source: null,
-    ...adjusted,
-    changeType: "CORRECTION",
-    reservation: null,
-    isTracked: true
-  },
-  TRANSFER_OUT: {
-    onHand: falls,
-    reserved: stays,
-    unallocatable: falls,
-    source: "TRANSFER",
-    ...adjusted,
-    changeType: "TRANSFER_OUT",
-    reservation: null,
-    isTracked: true
-  },
-  TRANSFER_IN: {
-    onHand: rises,
-    reserved: stays,
-    unallocatable: rises,
-    source: "TRANSFER",
-    ...adjusted,
-    changeType: "TRANSFER_IN",
-    reservation: null,
-    isTracked: true
-  },
-  MATERIAL_RESERVE: {
-    onHand: stays,
-    reserved: rises,
-    unallocatable: stays,
-    source: "KITCHEN",
-    ...adjusted,
-    changeType: null,
-    reservation: "HOLDS",
-    isTracked: false
-  },
-  MATERIAL_RELEASE: {
-    onHand: stays,
-    reserved: falls,
-    unallocatable: stays,
-    source: "KITCHEN",
-    ...adjusted,
-    changeType: null,
-    reservation: "HOLDS",
-    isTracked: false
-  },
-  MATERIAL_CONSUME: {
-    onHand: falls,
-    reserved: falls,
-    unallocatable: stays,
-    source: "KITCHEN",
-    ...adjusted,
+  }),
+  SALE: kind(falls, falls, stays, { source: "ORDER", changeType: "SALE", reservation: "SELLS" }),
+  RETURN: kind(rises, stays, rises, { changeType: "RETURN", reservation: "RETURNS", ...tracked }),
+  ADJUSTMENT: kind(either, either, either, { changeType: "CORRECTION", ...tracked }),
+  TRANSFER_OUT: kind(falls, stays, falls, { changeType: "TRANSFER_OUT", ...moved }),
+  TRANSFER_IN: kind(rises, stays, rises, { changeType: "TRANSFER_IN", ...moved }),
+  MATERIAL_RESERVE: kind(stays, rises, stays, { reservation: "HOLDS", ...byKitchen }),
+  MATERIAL_RELEASE: kind(stays, falls, stays, { reservation: "HOLDS", ...byKitchen }),
+  MATERIAL_CONSUME: kind(falls, falls, stays, {
     changeType: "MATERIAL_CONSUME",
     reservation: "SELLS",
-    isTracked: false
-  }
-} as const satisfies Readonly<Record<string, MovementKind>>
+    ...byKitchen
+  })
+}
 
-export type MovementType = keyof typeof movements
-export const movementTypes = Object.keys(movements) as ReadonlyArray<MovementType>
-export const movementKind = (type: MovementType): MovementKind => movements[type]
+export type MovementType = keyof typeof kinds
+export const movementTypes = Object.keys(kinds) as ReadonlyArray<MovementType>
+export const movementKind = (type: MovementType): MovementKind => kinds[type]
 
 /** The types that a condition is true of, as a list for SQL's IN. */
 export const movementTypesInSql = (isMeant: (kind: MovementKind) => boolean): string =>
   movementTypes
-    .filter((type) => isMeant(movements[type]))
+    .filter((type) => isMeant(kinds[type]))
     .map((type) => `'${type}'`)
     .join(", ")

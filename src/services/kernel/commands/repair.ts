@@ -96,22 +96,18 @@ const rebuild = (context: PostingContext, stock: StockRow, truth: StockTruth): v
   const { unit } = context
   const { onHand, recordedAt, reserved, sequence, unallocatable } = truth
   if (sequence < stock.sequence) return
-  const isSame =
-    sequence === stock.sequence &&
-    onHand === stock.onHand &&
-    reserved === stock.reserved &&
-    unallocatable === stock.unallocatable
-  if (isSame) return
+  const figures = { onHand, reserved, unallocatable, sequence }
+  if (isSame(figures, stock)) return
   unit.stocks.update(stock, {
-    onHand,
-    reserved,
-    unallocatable,
-    sequence,
+    ...figures,
     updatedAt: Math.max(stock.updatedAt, recordedAt),
     // The flag goes with the balances in one write, which the table's check looks at.
     discrepancy: balanceDiscrepancies(truth).length > 0
   })
 }
+
+const isSame = <F extends object>(figures: F, row: F): boolean =>
+  (Object.keys(figures) as ReadonlyArray<keyof F>).every((name) => figures[name] === row[name])
 
 /** A broken ledger is acknowledged: the chain goes on from what the stock has, after all that was recorded. */
 const continueFrom = (context: PostingContext, stock: StockRow, truth: StockTruth, reason: string): void => {
@@ -150,10 +146,7 @@ const addUp = (context: PostingContext, item: ItemRow, eventsEmitted: number | u
     // A number that an event was published with may not be given to another.
     eventSequence: Math.max(item.eventSequence, eventsEmitted ?? 0)
   }
-  const isSame = (Object.keys(figures) as ReadonlyArray<keyof typeof figures>).every(
-    (name) => figures[name] === item[name]
-  )
-  if (!isSame) unit.items.update(item, figures)
+  if (!isSame<Partial<ItemRow>>(figures, item)) unit.items.update(item, figures)
 }
 
 /**

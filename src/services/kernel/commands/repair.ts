@@ -106,8 +106,8 @@ const rebuild = (context: PostingContext, stock: StockRow, truth: StockTruth): v
   })
 }
 
-const isSame = <F extends object>(figures: F, row: F): boolean =>
-  (Object.keys(figures) as ReadonlyArray<keyof F>).every((name) => figures[name] === row[name])
+const isSame = (figures: Readonly<Record<string, unknown>>, row: object): boolean =>
+  Object.entries(figures).every(([name, figure]) => Reflect.get(row, name) === figure)
 
 /** A broken ledger is acknowledged: the chain goes on from what the stock has, after all that was recorded. */
 const continueFrom = (context: PostingContext, stock: StockRow, truth: StockTruth, reason: string): void => {
@@ -146,7 +146,7 @@ const addUp = (context: PostingContext, item: ItemRow, eventsEmitted: number | u
     // A number that an event was published with may not be given to another.
     eventSequence: Math.max(item.eventSequence, eventsEmitted ?? 0)
   }
-  if (!isSame<Partial<ItemRow>>(figures, item)) unit.items.update(item, figures)
+  if (!isSame(figures, item)) unit.items.update(item, figures)
 }
 
 /**

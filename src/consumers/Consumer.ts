@@ -2,7 +2,7 @@ import { type Effect, Result, Schema } from "effect"
 import type { Caller } from "../schema/Posting.ts"
 import type { IncomingMessage } from "../services/messaging/Broker.ts"
 import type { Reason } from "../services/messaging/DeadLetters.ts"
-import * as Reading from "./Reading.ts"
+import * as Reading from "../schema/MessageDecoding.ts"
 
 /** What each topic's file says of its topic: how a message is read, and which operation it asks for. */
 

@@ -1,5 +1,5 @@
-import { capturedMerchant } from "./CapturedMerchant.ts"
-import { capturedProductVariant } from "./CapturedProductVariant.ts"
+import { capturedMerchant } from "./CdcMerchant.ts"
+import { capturedProductVariant } from "./CdcProductVariant.ts"
 import type { EnsureItem, PostingFailure, Refusal } from "../schema/Posting.ts"
 import type { Catalog } from "../services/stock/Catalog.ts"
 import type { Orders } from "../services/orders/Orders.ts"

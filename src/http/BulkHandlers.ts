@@ -3,8 +3,8 @@ import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
 import { timestamp } from "../schema/Time.ts"
 import { Movements } from "../services/stock/Movements.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
 import {
   BulkAnswer,
   type BulkResult,
@@ -14,10 +14,10 @@ import {
   maxBulkLines,
   operationTypes,
   schemaOf
-} from "./BulkApi.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { defaultExpiresIn } from "./OrdersApi.ts"
-import { type Failing, ValidationFailed, problemOf, readerOf } from "./Problem.ts"
+} from "./contract/BulkApi.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { defaultExpiresIn } from "./contract/OrdersApi.ts"
+import { type Failing, ValidationFailed, problemOf, readerOf } from "./contract/Problem.ts"
 import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./VariantsHandlers.ts"
 
 export const BulkHandlers = routesOf(

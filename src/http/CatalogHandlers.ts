@@ -5,8 +5,8 @@ import { Catalog } from "../services/stock/Catalog.ts"
 import { Discrepancies, type Discrepancy } from "../services/stock/Discrepancies.ts"
 import { Movements } from "../services/stock/Movements.ts"
 import { type Stock, Stocks } from "../services/stock/Stocks.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
 import {
   DiscrepancyList,
   type DiscrepancyView,
@@ -17,9 +17,9 @@ import {
   ResolvedDiscrepancy,
   StockList,
   StockView
-} from "./CatalogApi.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { MovementList, movementFilter } from "./VariantsApi.ts"
+} from "./contract/CatalogApi.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { MovementList, movementFilter } from "./contract/VariantsApi.ts"
 import { movementView } from "./VariantsHandlers.ts"
 
 export const CatalogHandlers = routesOf(

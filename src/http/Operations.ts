@@ -5,10 +5,10 @@ import { PrometheusMetrics } from "effect/observability"
 import { DevTokenRequest } from "../schema/DevToken.ts"
 import { DevIssuer } from "../services/identity/Jwks.ts"
 import { Health } from "../services/Health.ts"
-import { Api } from "./Api.ts"
+import { Api } from "./contract/Api.ts"
 import { asyncApi } from "./AsyncApi.ts"
-import { bodyLimitBytes, problemResponse, responseOf } from "./EdgeLive.ts"
-import { PayloadTooLarge, ValidationFailed } from "./Problem.ts"
+import { bodyLimitBytes, problemResponse, responseOf } from "./CallPipeline.ts"
+import { PayloadTooLarge, ValidationFailed } from "./contract/Problem.ts"
 import { nextUuid } from "../services/Uuid.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */

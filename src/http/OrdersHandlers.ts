@@ -3,9 +3,9 @@ import { ReservationFailed } from "../schema/Failure.ts"
 import { timestamp } from "../schema/Time.ts"
 import { Availability } from "../services/stock/Availability.ts"
 import { type Reservation, Reservations } from "../services/stock/Reservations.ts"
-import { answer, enveloped } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
-import { CurrentCaller } from "./Contract.ts"
+import { answer, enveloped } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
 import {
   AvailabilityOfItems,
   ConfirmedOrder,
@@ -15,7 +15,7 @@ import {
   ReservationView,
   ReservedOrder,
   defaultExpiresIn
-} from "./OrdersApi.ts"
+} from "./contract/OrdersApi.ts"
 
 export const OrdersHandlers = routesOf(
   "orders",

@@ -8,14 +8,14 @@ import {
   HttpServerResponse
 } from "effect/http"
 import { nextUuid } from "../services/Uuid.ts"
-import { Api } from "./Api.ts"
+import { Api } from "./contract/Api.ts"
 import { BulkHandlers } from "./BulkHandlers.ts"
 import { CatalogHandlers } from "./CatalogHandlers.ts"
 import { DrainingServer } from "./DrainingServer.ts"
-import * as EdgeLive from "./EdgeLive.ts"
+import * as EdgeLive from "./CallPipeline.ts"
 import * as Operations from "./Operations.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
-import { MethodNotAllowed, RouteNotFound } from "./Problem.ts"
+import { MethodNotAllowed, RouteNotFound } from "./contract/Problem.ts"
 import { VariantsHandlers } from "./VariantsHandlers.ts"
 import { WarehouseHandlers } from "./WarehouseHandlers.ts"
 

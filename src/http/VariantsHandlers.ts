@@ -5,11 +5,11 @@ import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Availability, type ItemThen, type ItemView, type StockView } from "../services/stock/Availability.ts"
 import { type Movement, Movements } from "../services/stock/Movements.ts"
 import { Reservations } from "../services/stock/Reservations.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { defaultExpiresIn } from "./OrdersApi.ts"
-import { ValidationFailed } from "./Problem.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { defaultExpiresIn } from "./contract/OrdersApi.ts"
+import { ValidationFailed } from "./contract/Problem.ts"
 import {
   type AdjustStock,
   AdjustedStock,
@@ -23,7 +23,7 @@ import {
   VariantThen,
   VariantView,
   movementFilter
-} from "./VariantsApi.ts"
+} from "./contract/VariantsApi.ts"
 
 export const VariantsHandlers = routesOf(
   "variants",

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
 import { hash } from "node:crypto"
-import * as Reading from "../../src/consumers/Reading.ts"
+import * as Reading from "../../src/schema/MessageDecoding.ts"
 import { topics } from "../../src/consumers/topics.ts"
 import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
 import type { Reason } from "../../src/services/messaging/DeadLetters.ts"

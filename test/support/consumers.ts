@@ -1,7 +1,7 @@
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import type { Consumer } from "../../src/consumers/Consumer.ts"
 import * as Runner from "../../src/consumers/Runner.ts"
-import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import { makeCluster } from "./MemoryBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { groupOf } from "../../src/schema/Topic.ts"
 import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/messaging/Broker.ts"

@@ -1,10 +1,10 @@
 import { Console, Effect, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import * as Configuration from "../layers/Configuration.ts"
-import { topicNames } from "../schema/Topic.ts"
-import { Broker } from "../services/messaging/Broker.ts"
-import { commandDatabase } from "./database.ts"
-import { foundation } from "./service.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import { topicNames } from "../../schema/Topic.ts"
+import { Broker } from "../../services/messaging/Broker.ts"
+import { commandDatabase } from "../database.ts"
+import { foundation } from "../service.ts"
 
 /** The topics of the broker. With Kafka nothing else makes any. */
 

@@ -1,27 +1,27 @@
 import { Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import * as Configuration from "../layers/Configuration.ts"
-import * as Migrations from "../layers/Migrations.ts"
-import { OutsideId, Uuid } from "../schema/Identifier.ts"
-import { maxLimit } from "../schema/Page.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import * as Migrations from "../../layers/Migrations.ts"
+import { OutsideId, Uuid } from "../../schema/Identifier.ts"
+import { maxLimit } from "../../schema/Page.ts"
 import {
   type Caller,
   type ItemStatus,
   itemStatuses,
   type MovementType,
   movementTypes
-} from "../schema/Posting.ts"
-import { Quantity } from "../schema/Quantity.ts"
-import { Instant } from "../schema/Time.ts"
-import { Availability, type ItemThen, type StockView } from "../services/stock/Availability.ts"
-import { Catalog } from "../services/stock/Catalog.ts"
-import { type Movement, Movements } from "../services/stock/Movements.ts"
-import { Reservations } from "../services/stock/Reservations.ts"
-import { commandCaller } from "./caller.ts"
-import { commandDatabase } from "./database.ts"
-import { json, merchant, merchantOf } from "./options.ts"
-import { foundation, operations } from "./service.ts"
-import { type Column, momentOf, printRows } from "./Table.ts"
+} from "../../schema/Posting.ts"
+import { Quantity } from "../../schema/Quantity.ts"
+import { Instant } from "../../schema/Time.ts"
+import { Availability, type ItemThen, type StockView } from "../../services/stock/Availability.ts"
+import { Catalog } from "../../services/stock/Catalog.ts"
+import { type Movement, Movements } from "../../services/stock/Movements.ts"
+import { Reservations } from "../../services/stock/Reservations.ts"
+import { commandCaller } from "../caller.ts"
+import { commandDatabase } from "../database.ts"
+import { json, merchant, merchantOf } from "../options.ts"
+import { foundation, operations } from "../service.ts"
+import { type Column, momentOf, printRows } from "../Table.ts"
 
 /** `holdfast stock`, `history`, `reserve`, `release`: looking into the books and promising from them, for a person. */
 

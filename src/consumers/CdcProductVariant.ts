@@ -2,9 +2,9 @@ import { Effect, Result } from "effect"
 import { ProductVariantRow, unavailableValue } from "../schema/ChangeRecord.ts"
 import { Catalog, type CapturedVariant } from "../services/stock/Catalog.ts"
 import type { Reason } from "../services/messaging/DeadLetters.ts"
-import { captured } from "./Captured.ts"
+import { captured } from "./CdcConsumer.ts"
 import { isDiscontinued } from "./ProductVariantUpdated.ts"
-import * as Reading from "./Reading.ts"
+import * as Reading from "../schema/MessageDecoding.ts"
 
 /** The catalogue's own table: each row is an item, named by the row's id as text. */
 export const capturedProductVariant = captured({

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { connect } from "../support/ledger.ts"
-import { freshDatabase } from "../support/Postgres.ts"
-import { eventually, merchantAt, run, startService } from "../support/service.ts"
+import { connect } from "../../support/ledger.ts"
+import { freshDatabase } from "../../support/Postgres.ts"
+import { eventually, merchantAt, run, startService } from "../../support/service.ts"
 
 /** Housekeeping as the program does it: by its role, and by the commands of an operator. */
 

@@ -19,7 +19,7 @@ import { IncomingMessage } from "node:http"
 import type { Principal } from "../schema/Principal.ts"
 import { Authentication } from "../services/identity/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
-import { CurrentCaller, RequiredPermission, maxLines } from "./Contract.ts"
+import { CurrentCaller, RequiredPermission, maxLines } from "./contract/Contract.ts"
 import { checkJson } from "../schema/JsonLimits.ts"
 import {
   type Failing,
@@ -30,7 +30,7 @@ import {
   ValidationFailed,
   isFailing,
   problemOf
-} from "./Problem.ts"
+} from "./contract/Problem.ts"
 
 export interface EdgeOptions {
   readonly requestTimeoutMs: number

@@ -3,7 +3,7 @@ import { RowKey } from "../schema/ChangeRecord.ts"
 import type { IncomingMessage } from "../services/messaging/Broker.ts"
 import type { Reason } from "../services/messaging/DeadLetters.ts"
 import type { Consumer, Origin, Outcome } from "./Consumer.ts"
-import * as Reading from "./Reading.ts"
+import * as Reading from "../schema/MessageDecoding.ts"
 
 /**
  * Topics of captured tables (Debezium): records with or without their schemas, rows that were read by a snapshot,

@@ -1,11 +1,11 @@
 import { Console, Effect, Layer, Logger, Option } from "effect"
 import { Command } from "effect/cli"
 import { HttpServer } from "effect/http"
-import * as Configuration from "../layers/Configuration.ts"
-import { migrate } from "../layers/Migrations.ts"
-import { DevIssuer } from "../services/identity/Jwks.ts"
-import { serviceDatabase } from "./database.ts"
-import { service } from "./service.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import { migrate } from "../../layers/Migrations.ts"
+import { DevIssuer } from "../../services/identity/Jwks.ts"
+import { serviceDatabase } from "../database.ts"
+import { service } from "../service.ts"
 
 /** The service, until it is told to stop. What it prints is its log. */
 export const program = Effect.gen(function* () {

@@ -1,12 +1,12 @@
 import { Console, Effect, Layer, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import * as Configuration from "../layers/Configuration.ts"
-import { LedgerHistory } from "../services/books/LedgerHistory.ts"
-import { Partitions } from "../services/Partitions.ts"
-import { commandDatabase } from "./database.ts"
-import { json } from "./options.ts"
-import { foundation } from "./service.ts"
-import { printRows } from "./Table.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import { LedgerHistory } from "../../services/books/LedgerHistory.ts"
+import { Partitions } from "../../services/Partitions.ts"
+import { commandDatabase } from "../database.ts"
+import { json } from "../options.ts"
+import { foundation } from "../service.ts"
+import { printRows } from "../Table.ts"
 
 /** How far back the ledger reaches, and what it weighs. */
 

@@ -1,9 +1,9 @@
 import { Result, Schema, SchemaIssue, SchemaTransformation } from "effect"
 import { HttpApiSchema } from "effect/http-api"
-import * as Failure from "../schema/Failure.ts"
-import { InvalidCursor } from "../schema/Page.ts"
-import { Unauthenticated } from "../schema/Principal.ts"
-import { JwksUnavailable } from "../services/identity/Jwks.ts"
+import * as Failure from "../../schema/Failure.ts"
+import { InvalidCursor } from "../../schema/Page.ts"
+import { Unauthenticated } from "../../schema/Principal.ts"
+import { JwksUnavailable } from "../../services/identity/Jwks.ts"
 
 /**
  * The one place that gives each failure its HTTP status, its code and its mend (CONTRACTS section 4). Errors travel as

@@ -1,7 +1,7 @@
 import { Context, Schema } from "effect"
 import { HttpApiMiddleware } from "effect/http-api"
-import type { Caller } from "../schema/Posting.ts"
-import type { Permission, Principal } from "../schema/Principal.ts"
+import type { Caller } from "../../schema/Posting.ts"
+import type { Permission, Principal } from "../../schema/Principal.ts"
 import { commonProblems } from "./Problem.ts"
 
 /** What all groups of the contract share. */

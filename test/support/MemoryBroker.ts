@@ -7,7 +7,7 @@ import {
   MessageRefused,
   type OutgoingMessage,
   messageBytesMax
-} from "../services/messaging/Broker.ts"
+} from "../../src/services/messaging/Broker.ts"
 import {
   type Fetched,
   type GroupStore,
@@ -18,8 +18,8 @@ import {
   defaultTimings,
   subscribe,
   wake
-} from "./GroupMember.ts"
-import { headersFrom, keyFrom, partitionsPerTopic, prepare, refusedNames } from "./Publishing.ts"
+} from "../../src/layers/GroupMember.ts"
+import { headersFrom, keyFrom, partitionsPerTopic, prepare, refusedNames } from "../../src/layers/Publishing.ts"
 
 /**
  * A broker in memory for tests, with the faults of a real one at hand. Time is Effect's clock, and nothing else decides

@@ -1,9 +1,9 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { OutsideId, Uuid } from "../schema/Identifier.ts"
-import { pageQuery } from "../schema/Page.ts"
-import { Balance, Quantity, Total } from "../schema/Quantity.ts"
-import { Timestamp } from "../schema/Time.ts"
+import { OutsideId, Uuid } from "../../schema/Identifier.ts"
+import { pageQuery } from "../../schema/Page.ts"
+import { Balance, Quantity, Total } from "../../schema/Quantity.ts"
+import { Timestamp } from "../../schema/Time.ts"
 import { RequiredPermission, envelope, maxLines } from "./Contract.ts"
 import { problem } from "./Problem.ts"
 

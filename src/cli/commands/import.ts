@@ -1,18 +1,18 @@
 import { Clock, Console, Effect, Exit, Fiber, Layer, Option, Schedule, Schema, Stream } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import path from "node:path"
-import { type Failing, isFailing, problemOf } from "../http/Problem.ts"
-import * as Configuration from "../layers/Configuration.ts"
-import { migrate } from "../layers/Migrations.ts"
-import type { StockFileRow } from "../schema/StockFileRow.ts"
-import { Partitions } from "../services/Partitions.ts"
-import { type Loaded, StockFiles } from "../services/stock/StockFiles.ts"
-import { StockLedger } from "../services/kernel/StockLedger.ts"
-import { nextUuid } from "../services/Uuid.ts"
-import { defaultLocationId } from "../services/kernel/decide/catalog.ts"
-import { commandDatabase } from "./database.ts"
-import { json, merchant, merchantOf } from "./options.ts"
-import { foundation } from "./service.ts"
+import { type Failing, isFailing, problemOf } from "../../http/contract/Problem.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import { migrate } from "../../layers/Migrations.ts"
+import type { StockFileRow } from "../../schema/StockFileRow.ts"
+import { Partitions } from "../../services/Partitions.ts"
+import { type Loaded, StockFiles } from "../../services/stock/StockFiles.ts"
+import { StockLedger } from "../../services/kernel/StockLedger.ts"
+import { nextUuid } from "../../services/Uuid.ts"
+import { defaultLocationId } from "../../services/kernel/decide/catalog.ts"
+import { commandDatabase } from "../database.ts"
+import { json, merchant, merchantOf } from "../options.ts"
+import { foundation } from "../service.ts"
 import {
   FileUnreadable,
   type Format,
@@ -22,7 +22,7 @@ import {
   identify,
   readRows,
   written
-} from "./StockFile.ts"
+} from "../StockFile.ts"
 
 /** `holdfast import` and `holdfast export`: a merchant's items and stocks as a file, and back. */
 

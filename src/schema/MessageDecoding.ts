@@ -1,7 +1,7 @@
 import { Result, Schema, SchemaIssue } from "effect"
 import { hash } from "node:crypto"
-import { OutsideId } from "../schema/Identifier.ts"
-import { checkJson } from "../schema/JsonLimits.ts"
+import { OutsideId } from "./Identifier.ts"
+import { checkJson } from "./JsonLimits.ts"
 import type { IncomingMessage } from "../services/messaging/Broker.ts"
 import type { Reason } from "../services/messaging/DeadLetters.ts"
 

@@ -1,12 +1,12 @@
 import { Clock, Console, Effect, Layer, Option, Schema } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import * as Configuration from "../layers/Configuration.ts"
-import { Uuid } from "../schema/Identifier.ts"
-import { type DeadLetter, DeadLetters } from "../services/messaging/DeadLetters.ts"
-import { commandDatabase } from "./database.ts"
-import { json } from "./options.ts"
-import { foundation } from "./service.ts"
-import { momentOf, printRows } from "./Table.ts"
+import * as Configuration from "../../layers/Configuration.ts"
+import { Uuid } from "../../schema/Identifier.ts"
+import { type DeadLetter, DeadLetters } from "../../services/messaging/DeadLetters.ts"
+import { commandDatabase } from "../database.ts"
+import { json } from "../options.ts"
+import { foundation } from "../service.ts"
+import { momentOf, printRows } from "../Table.ts"
 
 /** Messages that could not be applied: looked at, mended at their source, and published again. */
 

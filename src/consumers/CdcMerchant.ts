@@ -1,7 +1,7 @@
 import { Effect, Result } from "effect"
 import { MerchantRow } from "../schema/ChangeRecord.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
-import { captured } from "./Captured.ts"
+import { captured } from "./CdcConsumer.ts"
 
 /** A merchant has its default location from the start. One that is deleted keeps its books. */
 export const capturedMerchant = captured({

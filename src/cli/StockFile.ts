@@ -5,8 +5,8 @@ import { type ReadStream, createReadStream } from "node:fs"
 import { pipeline } from "node:stream/promises"
 import { type Column, StockFileRow, columns } from "../schema/StockFileRow.ts"
 import { timestamp } from "../schema/Time.ts"
+import { readerOf } from "../schema/Validation.ts"
 import { defaultLocationId } from "../services/kernel/decide/catalog.ts"
-import { readerOf } from "../http/contract/Problem.ts"
 
 /** Files of stock, as text: CSV with a header line, or JSON lines of the same names (CONTRACTS section 8). */
 

@@ -2,6 +2,7 @@ import { Effect, Result } from "effect"
 import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
 import { timestamp } from "../schema/Time.ts"
+import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Movements } from "../services/stock/Movements.ts"
 import { answer } from "./Responses.ts"
 import { routesOf } from "./Routes.ts"
@@ -16,9 +17,10 @@ import {
   schemaOf
 } from "./contract/BulkApi.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
-import { defaultExpiresIn } from "./contract/OrdersApi.ts"
-import { type Failing, ValidationFailed, problemOf, readerOf } from "./contract/Problem.ts"
-import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./VariantsHandlers.ts"
+import { problemOf } from "./contract/Problem.ts"
+import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./Views.ts"
+import type { Failing } from "./contract/ProblemKinds.ts"
+import { defaultExpiresIn } from "./contract/Reservation.ts"
 
 export const BulkHandlers = routesOf(
   "bulk",

@@ -17,20 +17,14 @@ import { isUtf8 } from "node:buffer"
 import { hash } from "node:crypto"
 import { IncomingMessage } from "node:http"
 import type { Principal } from "../schema/Principal.ts"
+import { ValidationFailed } from "../schema/Validation.ts"
 import { Authentication } from "../services/identity/Authentication.ts"
 import { uuidV7 } from "../services/Uuid.ts"
 import { CurrentCaller, RequiredPermission, maxLines } from "./contract/Contract.ts"
 import { checkJson } from "../schema/JsonLimits.ts"
-import {
-  type Failing,
-  Forbidden,
-  InternalError,
-  PayloadTooLarge,
-  UnsupportedMediaType,
-  ValidationFailed,
-  isFailing,
-  problemOf
-} from "./contract/Problem.ts"
+import { Forbidden, InternalError, PayloadTooLarge, UnsupportedMediaType } from "./contract/HttpFailure.ts"
+import { isFailing, problemOf } from "./contract/Problem.ts"
+import type { Failing } from "./contract/ProblemKinds.ts"
 
 export interface EdgeOptions {
   readonly requestTimeoutMs: number

@@ -19,8 +19,8 @@ import {
   StockView
 } from "./contract/CatalogApi.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
-import { MovementList, movementFilter } from "./contract/VariantsApi.ts"
-import { movementView } from "./VariantsHandlers.ts"
+import { movementView } from "./Views.ts"
+import { MovementList, movementFilter } from "./contract/Movement.ts"
 
 export const CatalogHandlers = routesOf(
   "catalog",

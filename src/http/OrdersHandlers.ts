@@ -10,12 +10,10 @@ import {
   AvailabilityOfItems,
   ConfirmedOrder,
   ExtendedOrder,
-  ReleasedOrder,
   ReservationList,
-  ReservationView,
-  ReservedOrder,
-  defaultExpiresIn
+  ReservationView
 } from "./contract/OrdersApi.ts"
+import { ReleasedOrder, ReservedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
 
 export const OrdersHandlers = routesOf(
   "orders",

@@ -1,10 +1,10 @@
 import { Context, Effect, type Layer, Result, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
+import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Api } from "./contract/Api.ts"
 import type { CurrentCaller } from "./contract/Contract.ts"
 import { Surroundings } from "./CallPipeline.ts"
-import { ValidationFailed, readerOf } from "./contract/Problem.ts"
 
 type Groups = (typeof Api)["groups"]
 

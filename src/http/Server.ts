@@ -15,9 +15,9 @@ import { DrainingServer } from "./DrainingServer.ts"
 import * as EdgeLive from "./CallPipeline.ts"
 import * as Operations from "./Operations.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
-import { MethodNotAllowed, RouteNotFound } from "./contract/Problem.ts"
 import { VariantsHandlers } from "./VariantsHandlers.ts"
 import { WarehouseHandlers } from "./WarehouseHandlers.ts"
+import { MethodNotAllowed, RouteNotFound } from "./contract/HttpFailure.ts"
 
 export interface ServerOptions {
   readonly host: string

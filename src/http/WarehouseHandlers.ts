@@ -5,7 +5,7 @@ import { Reservations } from "../services/stock/Reservations.ts"
 import { answer } from "./Responses.ts"
 import { routesOf } from "./Routes.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
-import { ReleasedOrder, defaultExpiresIn } from "./contract/OrdersApi.ts"
+import { ReleasedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
 import { AllocatedOrder, SkuView } from "./contract/WarehouseApi.ts"
 
 export const WarehouseHandlers = routesOf(

@@ -19,7 +19,13 @@ import {
   subscribe,
   wake
 } from "../../src/layers/GroupMember.ts"
-import { headersFrom, keyFrom, partitionsPerTopic, prepare, refusedNames } from "../../src/layers/Publishing.ts"
+import {
+  headersFrom,
+  keyFrom,
+  partitionsPerTopic,
+  prepare,
+  refusedNames
+} from "../../src/layers/Publishing.ts"
 
 /**
  * A broker in memory for tests, with the faults of a real one at hand. Time is Effect's clock, and nothing else decides

@@ -2,10 +2,17 @@ import { Schema, SchemaTransformation } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
+import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
 import { RequiredPermission, maxLines } from "./Contract.ts"
-import { ExpiresIn, ReleasedOrder, ReserveOrder, ReservedOrder } from "./OrdersApi.ts"
 import { problem, rowProblem } from "./Problem.ts"
-import { AdjustedStock, ReleasedVariant, ReservedVariant, adjustment, checkQuantity } from "./VariantsApi.ts"
+import {
+  ExpiresIn,
+  ReleasedOrder,
+  ReleasedVariant,
+  ReserveOrder,
+  ReservedOrder,
+  ReservedVariant
+} from "./Reservation.ts"
 
 /** The contract of many changes at once: `/api/v1/inventory/bulk` and `/count` (CONTRACTS 4.2). */
 

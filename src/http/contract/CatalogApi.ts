@@ -5,8 +5,9 @@ import { pageQuery } from "../../schema/Page.ts"
 import { Balance, Count, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
 import { RequiredPermission, listOf } from "./Contract.ts"
+import { ItemStatus } from "./ItemFigures.ts"
+import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
 import { problem } from "./Problem.ts"
-import { ItemStatus, MovementList, movementQuery, movementsDescription } from "./VariantsApi.ts"
 
 /** The contract of the point-of-sale suite: what is stocked and where, `/v1/api/inventory/…` (CONTRACTS 4.4). */
 

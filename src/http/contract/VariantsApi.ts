@@ -1,17 +1,16 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
-import { pageQuery } from "../../schema/Page.ts"
-import { itemStatuses, type MovementType, movementTypes } from "../../schema/Posting.ts"
+import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Instant, Timestamp } from "../../schema/Time.ts"
-import { RequiredPermission, listOf } from "./Contract.ts"
-import { ExpiresIn } from "./OrdersApi.ts"
+import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
+import { RequiredPermission } from "./Contract.ts"
+import { ItemStatus } from "./ItemFigures.ts"
+import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
 import { problem } from "./Problem.ts"
+import { ExpiresIn, ReleasedVariant, ReservedVariant } from "./Reservation.ts"
 
 /** The contract of a shop's product variants: `/api/v1/inventory…` (CONTRACTS 4.2). */
-
-export const ItemStatus = Schema.Literals(itemStatuses).annotate({ identifier: "ItemStatus" })
 
 export const Batch = Schema.Struct({
   stockId: Uuid,
@@ -58,101 +57,10 @@ export const VariantThen = Schema.Struct({
   })
 }).annotate({ identifier: "VariantThen", description: "The balances as they were recorded at that time" })
 
-const figures = {
-  productVariantId: Schema.NullOr(OutsideId),
-  sku: Schema.NullOr(OutsideId),
-  quantity: Balance,
-  reservedQuantity: Balance,
-  unallocatableQuantity: Balance,
-  availableQuantity: Total,
-  status: ItemStatus
-}
-
-export const ReservedVariant = Schema.Struct({
-  reservationId: Uuid,
-  orderId: OutsideId,
-  productVariantId: OutsideId,
-  quantity: Quantity,
-  status: Schema.String,
-  expiresAt: Timestamp
-})
-export const ReleasedVariant = Schema.Struct({
-  orderId: OutsideId,
-  released: Schema.Boolean,
-  releasedQuantity: Total,
-  ...figures
-})
-
-/** `quantitySold` is the name that the document gives to the quantity of a sale. */
-export const adjustment = {
-  productVariantId: OutsideId,
-  quantity: Schema.optionalKey(Count),
-  quantitySold: Schema.optionalKey(Quantity),
-  orderId: Schema.optionalKey(OutsideId),
-  locationId: Schema.optionalKey(OutsideId),
-  lotNumber: Schema.optionalKey(OutsideId),
-  expiresAt: Schema.optionalKey(Instant),
-  reason: Schema.optionalKey(Text),
-  reference: Schema.optionalKey(Text),
-  occurredAt: Schema.optionalKey(Instant),
-  expectedVersion: Schema.optionalKey(Count)
-}
-/** What is wrong with the quantity of an adjustment, if anything. */
-export const checkQuantity = (
-  { quantity, quantitySold }: { readonly quantity?: number; readonly quantitySold?: number },
-  mayBeZero: boolean
-) => {
-  const given = quantity ?? quantitySold
-  if (given === undefined) return { path: ["quantity"], issue: "quantity (or quantitySold) is required" }
-  if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
-    return { path: ["quantitySold"], issue: "must equal quantity where both are given" }
-  }
-  return given === 0 && !mayBeZero
-    ? { path: ["quantity"], issue: "must be from 1 to 1000000000000 (only a CORRECTION may count 0)" }
-    : undefined
-}
 export const AdjustStock = Schema.Struct({
   ...adjustment,
   changeType: Schema.Literals(["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"])
 }).check(Schema.makeFilter((given) => checkQuantity(given, given.changeType === "CORRECTION")))
-export const AdjustedStock = Schema.Struct({
-  applied: Schema.Boolean.annotate({ description: "false: it had been applied before, nothing changed" }),
-  ...figures,
-  stocks: Schema.Array(
-    Schema.Struct({
-      stockId: Uuid,
-      locationId: OutsideId,
-      lotNumber: Schema.NullOr(Schema.String),
-      quantity: Balance,
-      reservedQuantity: Balance,
-      unallocatableQuantity: Balance,
-      version: Count
-    })
-  )
-})
-
-export const MovementView = Schema.Struct({
-  stockId: Uuid,
-  locationId: OutsideId,
-  lotNumber: Schema.NullOr(Schema.String),
-  sequence: Count,
-  type: Schema.String,
-  onHandDelta: Balance,
-  reservedDelta: Balance,
-  unallocatableDelta: Balance,
-  onHand: Balance,
-  reserved: Balance,
-  unallocatable: Balance,
-  source: Schema.String,
-  orderId: Schema.NullOr(Schema.String),
-  reservationId: Schema.NullOr(Uuid),
-  reference: Schema.NullOr(Schema.String),
-  reason: Schema.NullOr(Schema.String),
-  actor: Schema.String,
-  occurredAt: Schema.NullOr(Timestamp),
-  recordedAt: Timestamp
-}).annotate({ identifier: "Movement" })
-
 export const VariantList = Schema.Struct({
   data: Schema.Array(VariantView),
   missing: Schema.Array(Schema.String)
@@ -161,8 +69,6 @@ export const VariantListThen = Schema.Struct({
   data: Schema.Array(VariantThen),
   missing: Schema.Array(Schema.String)
 })
-export const MovementList = listOf(MovementView)
-
 /** Balances are as they are now, or as they were recorded at a time. */
 const at = Schema.optionalKey(
   Instant.annotate({
@@ -170,39 +76,6 @@ const at = Schema.optionalKey(
       "The balances as they were recorded at this time, movements of that very millisecond included; not in the future"
   })
 )
-
-const isMovementType = Schema.is(Schema.Literals(movementTypes))
-/** `RECEIPT,RETURN` in a query. */
-const MovementTypes = Schema.String.check(
-  Schema.makeFilter((text: string) =>
-    text.split(",").every(isMovementType)
-      ? undefined
-      : `must be one or several of ${movementTypes.join(", ")}, separated by commas`
-  )
-).annotate({ description: `One or several of ${movementTypes.join(", ")}, separated by commas` })
-
-export const movementQuery = Schema.Struct({
-  ...pageQuery,
-  from: Schema.optionalKey(Instant.annotate({ description: "Recorded then or later" })),
-  to: Schema.optionalKey(Instant.annotate({ description: "Recorded before then" })),
-  type: Schema.optionalKey(MovementTypes)
-}).check(
-  Schema.makeFilter(({ from, to }) =>
-    from !== undefined && to !== undefined && to < from
-      ? { path: ["to"], issue: "must not be before from" }
-      : undefined
-  )
-)
-export const movementFilter = ({
-  type,
-  ...filter
-}: typeof movementQuery.Type): Omit<typeof movementQuery.Type, "type"> & {
-  readonly types?: ReadonlyArray<MovementType>
-} => ({ ...filter, ...(type === undefined ? {} : { types: type.split(",") as Array<MovementType> }) })
-
-/** What lists of movements have in common, for their documentation. */
-export const movementsDescription =
-  "Newest first. A page that is picked by type may be shorter than its limit, and even empty, while there are more: go on until nextCursor is null."
 
 const variantParams = { productVariantId: OutsideId }
 const maxVariants = 200

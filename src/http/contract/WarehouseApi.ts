@@ -4,8 +4,8 @@ import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
 import { RequiredPermission, maxLines } from "./Contract.ts"
-import { ExpiresIn, ReleasedOrder } from "./OrdersApi.ts"
 import { problem } from "./Problem.ts"
+import { ExpiresIn, ReleasedOrder } from "./Reservation.ts"
 
 /** The contract of a warehouse, by sku and batch: `/inventory/…` (CONTRACTS 4.3). */
 

@@ -1,10 +1,10 @@
 import { Effect, Result } from "effect"
 import { MerchantRow } from "../schema/ChangeRecord.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
-import { captured } from "./CdcConsumer.ts"
+import { cdcConsumer } from "./CdcConsumer.ts"
 
-/** A merchant has its default location from the start. One that is deleted keeps its books. */
-export const capturedMerchant = captured({
+/** A merchant gets its default location as soon as its row exists. A deleted merchant keeps its stock records. */
+export const cdcMerchant = cdcConsumer({
   topic: "nx.seller.public.merchant",
   row: MerchantRow,
   change: (change) => Result.succeed(change._tag === "Deleted" ? undefined : change.rowId),

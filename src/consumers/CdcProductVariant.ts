@@ -1,20 +1,19 @@
 import { Effect, Result } from "effect"
 import { ProductVariantRow, unavailableValue } from "../schema/ChangeRecord.ts"
+import { isDiscontinued } from "../schema/Message.ts"
+import { type Decoded, resolveMerchant } from "../schema/MessageDecoding.ts"
 import { Catalog, type CapturedVariant } from "../services/stock/Catalog.ts"
-import type { Reason } from "../services/messaging/DeadLetters.ts"
-import { captured } from "./CdcConsumer.ts"
-import { isDiscontinued } from "./ProductVariantUpdated.ts"
-import * as Reading from "../schema/MessageDecoding.ts"
+import { cdcConsumer } from "./CdcConsumer.ts"
 
-/** The catalogue's own table: each row is an item, named by the row's id as text. */
-export const capturedProductVariant = captured({
+/** The catalogue's table of product variants: each row is an item, whose id is the row's id as text. */
+export const cdcProductVariant = cdcConsumer({
   topic: "nx.seller.public.product_variant",
   row: ProductVariantRow,
-  change: (change, { headers }, defaults): Result.Result<CapturedVariant, Reason> => {
+  change: (change, { headers }, defaults): Decoded<CapturedVariant> => {
     if (change._tag === "Deleted") return Result.succeed(change)
     const { merchant_id, sku, status } = change.row
     return Result.map(
-      Reading.oneMerchant([textOf(merchant_id), headers["x-merchant-id"]], defaults),
+      resolveMerchant([textOf(merchant_id), headers["x-merchant-id"]], defaults),
       (merchantId) => ({
         _tag: "Written",
         rowId: change.rowId,
@@ -30,7 +29,7 @@ export const capturedProductVariant = captured({
     )
 })
 
-/** Undefined where the column says nothing. */
+/** Undefined for a column that is missing, null, empty or not in the record. */
 const textOf = (column: string | number | null | undefined): string | undefined =>
   column === undefined || column === null || column === "" || column === unavailableValue
     ? undefined

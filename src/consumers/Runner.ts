@@ -18,6 +18,7 @@ import {
 } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import type { DeadLetterReason } from "../schema/MessageDecoding.ts"
 import { groupOf } from "../schema/Topic.ts"
 import {
   Broker,
@@ -26,7 +27,7 @@ import {
   type Subscription
 } from "../services/messaging/Broker.ts"
 import { Db } from "../services/Db.ts"
-import { DeadLetters, type Reason, unreadableCode } from "../services/messaging/DeadLetters.ts"
+import { DeadLetters, unreadableCode } from "../services/messaging/DeadLetters.ts"
 import { FailPoint } from "../services/FailPoint.ts"
 import { Backlog } from "./Backlog.ts"
 import type { Consumer, Origin, Outcome, Work } from "./Consumer.ts"
@@ -363,7 +364,7 @@ const outageOf = (exit: Exit.Exit<unknown, unknown>) =>
     : CircuitBreaker.success
 
 /** Makes a dead letter of it: durable when this ends. */
-const bury = <E, R>(task: Task<E, R>, reason: Reason): Effect.Effect<void> => {
+const bury = <E, R>(task: Task<E, R>, reason: DeadLetterReason): Effect.Effect<void> => {
   const { member, message } = task
   const recording = counted(task, member.shared.deadLetters.record(message, reason), () => "dead_letter")
   return waitOut(retried(message.topic, recording))
@@ -487,7 +488,7 @@ const countRetry = (topic: string, cause: string) =>
 const tagOf = (failure: unknown): string => String((failure as { readonly _tag?: unknown })._tag ?? "unknown")
 
 /** A failure of the operation in the words of a dead letter: `ItemConflict` is `ITEM_CONFLICT`. */
-const refusalOf = (failure: unknown): Reason => {
+const refusalOf = (failure: unknown): DeadLetterReason => {
   const { _tag, ...fields } = failure as { readonly _tag?: string }
   const code = (_tag ?? "REFUSED").replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase()
   return { code, detail: JSON.stringify(fields) }

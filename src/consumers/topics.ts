@@ -1,5 +1,5 @@
-import { capturedMerchant } from "./CdcMerchant.ts"
-import { capturedProductVariant } from "./CdcProductVariant.ts"
+import { cdcMerchant } from "./CdcMerchant.ts"
+import { cdcProductVariant } from "./CdcProductVariant.ts"
 import type { EnsureItem, PostingFailure, Refusal } from "../schema/Posting.ts"
 import type { Catalog } from "../services/stock/Catalog.ts"
 import type { Orders } from "../services/orders/Orders.ts"
@@ -26,6 +26,6 @@ export const topics: ReadonlyArray<Consumer<Refusal<EnsureItem> | PostingFailure
   productVariantCreated,
   productVariantUpdated,
   productVariantDeleted,
-  capturedProductVariant,
-  capturedMerchant
+  cdcProductVariant,
+  cdcMerchant
 ]

@@ -4,11 +4,11 @@ import type { HttpApiEndpoint, HttpApiGroup } from "effect/http-api"
 import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Api } from "./contract/Api.ts"
 import type { CurrentCaller } from "./contract/Contract.ts"
-import { Surroundings } from "./CallPipeline.ts"
+import { CallPipeline } from "./CallPipeline.ts"
 
 type Groups = (typeof Api)["groups"]
 
-/** For each call of a group, what answers it. Answers are rendered already (see Answer.ts). */
+/** For each call of a group, what answers it. Answers are rendered already (see Responses.ts). */
 type Handlers<Endpoints extends Record<string, HttpApiEndpoint.Constraint>> = {
   readonly [Name in keyof Endpoints]: (
     request: Parameters<HttpApiEndpoint.Handler<Endpoints[Name], never, never>>[0]
@@ -20,18 +20,18 @@ type Handlers<Endpoints extends Record<string, HttpApiEndpoint.Constraint>> = {
 }
 
 /**
- * The routes of one group of the contract. They do what those of `HttpApiBuilder` do, with the edge around each: but
+ * The routes of one group of the contract. They do what those of `HttpApiBuilder` do, with the call pipeline around each: but
  * all of what a call sends is decoded in one step, its answer is not encoded once more, and its context is not merged
  * with all of the server's, which took a third of a small call's processor time (docs/performance.md).
  */
 export const routesOf = <Name extends keyof Groups, R>(
   name: Name,
   make: Effect.Effect<Handlers<Groups[Name]["endpoints"]>, never, R>
-): Layer.Layer<never, never, R | Surroundings | HttpRouter.HttpRouter> =>
+): Layer.Layer<never, never, R | CallPipeline | HttpRouter.HttpRouter> =>
   HttpRouter.use((router) =>
     Effect.gen(function* () {
       const handlers = (yield* make) as unknown as Readonly<Record<string, Handler>>
-      const { around } = yield* Surroundings
+      const { around } = yield* CallPipeline
       const group: HttpApiGroup.Top = Api.groups[name] as never
       yield* router.addAll(
         Object.values(group.endpoints as Record<string, HttpApiEndpoint.Top>).map((endpoint) =>

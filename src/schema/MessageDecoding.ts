@@ -1,29 +1,40 @@
-import { Result, Schema, SchemaIssue } from "effect"
+import { Result, Schema } from "effect"
 import { hash } from "node:crypto"
 import { OutsideId } from "./Identifier.ts"
 import { checkJson } from "./JsonLimits.ts"
-import type { IncomingMessage } from "../services/messaging/Broker.ts"
-import type { Reason } from "../services/messaging/DeadLetters.ts"
+import { formatIssues } from "./Validation.ts"
 
 /**
- * How a message is read before anything is asked of the books (CONTRACTS section 5): its JSON, its merchant and its
- * identity. What cannot be read never can: each failure is the reason of a dead letter. A reason names fields and never
- * shows what is in them.
+ * Decoding of a message before any operation is called (CONTRACTS section 5): its JSON, its merchant and its identity.
+ * Decoding the same message again fails again, so each failure is the reason of a dead letter.
  */
 
-/** A value beyond this is not looked into: every payload of the contract fits many times. */
+/** Why a message became a dead letter. `detail` is for a person: it names fields and shows no values. */
+export interface DeadLetterReason {
+  readonly code: string
+  readonly detail: string
+}
+
+/** The parts of a message that are decoded. */
+export interface EncodedMessage {
+  readonly key: string | null
+  readonly headers: Readonly<Record<string, string>>
+  /** `null` is a tombstone. */
+  readonly value: Uint8Array | null
+}
+
+/** A longer value is not parsed: every payload of the contract fits many times. */
 export const valueBytesMax = 1024 * 1024
 
 export interface Defaults {
-  /** DEFAULT_MERCHANT_ID: whose a message is that names nobody. */
+  /** DEFAULT_MERCHANT_ID: the merchant of a message that names none. */
   readonly merchantId: string | undefined
 }
 
-type Read<A> = Result.Result<A, Reason>
-type JsonObject = Readonly<Record<string, unknown>>
+export type Decoded<A> = Result.Result<A, DeadLetterReason>
+export type JsonObject = Readonly<Record<string, unknown>>
 
-const failed = (code: Reason["code"], detail: string): Result.Result<never, Reason> =>
-  Result.fail({ code, detail })
+const failed = (code: string, detail: string): Decoded<never> => Result.fail({ code, detail })
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })
 const decodeJson = Schema.decodeUnknownResult(Schema.fromJsonString(Schema.Unknown))
@@ -37,14 +48,15 @@ const decodeExactJson = Schema.decodeUnknownResult(
   })
 )
 
-/** The JSON object that a message is. */
-export const objectOf = (value: Uint8Array | null): Read<JsonObject> => objectWith(value, decodeJson)
+/** The JSON object in the value of a message. */
+export const decodeObject = (value: Uint8Array | null): Decoded<JsonObject> =>
+  decodeObjectWith(value, decodeJson)
 
-/** The same, without rounding anything: for records of captured tables, whose ids may be numbers. */
-export const exactObjectOf = (value: Uint8Array | null): Read<JsonObject> =>
-  objectWith(value, decodeExactJson)
+/** The same without rounding: for change records, whose ids may be numbers. */
+export const decodeExactObject = (value: Uint8Array | null): Decoded<JsonObject> =>
+  decodeObjectWith(value, decodeExactJson)
 
-const objectWith = (value: Uint8Array | null, decode: typeof decodeJson): Read<JsonObject> => {
+const decodeObjectWith = (value: Uint8Array | null, decode: typeof decodeJson): Decoded<JsonObject> => {
   if (value === null || value.byteLength === 0) return failed("EMPTY", "there is no value")
   if (value.byteLength > valueBytesMax) {
     return failed("TOO_LARGE", `${value.byteLength} bytes are more than ${valueBytesMax}`)
@@ -60,7 +72,7 @@ const objectWith = (value: Uint8Array | null, decode: typeof decodeJson): Read<J
   return Result.mapError(decode(text), () => ({
     code: "NOT_JSON",
     detail: "is not JSON"
-  })) as Read<JsonObject>
+  })) as Decoded<JsonObject>
 }
 
 const own = (object: JsonObject, name: string): unknown =>
@@ -69,26 +81,23 @@ export const isObject = (value: unknown): value is JsonObject =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
 /**
- * The payload: the object itself, or its `data`. A producer may use an envelope or not, and a field named `data` that we
- * know nothing of is not taken for one.
+ * The payload: the object itself, or its `data`. A producer may use an envelope or not, and an unrelated field named
+ * `data` does not count as one.
  */
 export const payloadOf = <A>(
   body: JsonObject,
   decode: (value: unknown) => Result.Result<A, Schema.SchemaError>
-): Read<A> => {
+): Decoded<A> => {
   const plain = decode(body)
   const data = own(body, "data")
-  const found = Result.isFailure(plain) && isObject(data) ? decode(data) : plain
-  return Result.mapError(found, (error) => invalid(error))
+  const decoded = Result.isFailure(plain) && isObject(data) ? decode(data) : plain
+  return Result.mapError(decoded, (error) => invalid(error))
 }
 
-const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1({
-  leafHook: (issue) => (issue._tag === "MissingKey" ? "is required" : SchemaIssue.defaultLeafHook(issue))
-})
 const issuesShownMax = 10
 
-/** Each bad field with what is wrong with it. `under` is where the fields stand. */
-export const invalid = (error: Schema.SchemaError, under?: string): Reason => {
+/** Each bad field with its defect. `under` is the path of the object that holds the fields. */
+export const invalid = (error: Schema.SchemaError, under?: string): DeadLetterReason => {
   const { issues } = formatIssues(error.issue)
   const shown = issues.slice(0, issuesShownMax).map(({ message, path }) => {
     const at = [...(under === undefined ? [] : [under]), ...(path ?? [])]
@@ -102,20 +111,21 @@ export const invalid = (error: Schema.SchemaError, under?: string): Reason => {
 
 const isMerchantId = Schema.is(OutsideId)
 
-/** `merchantId` at the top level or in `data`, or the header; two that differ are none. */
+/** `merchantId` at the top level or in `data`, or the header. Two different merchants are refused. */
 export const merchantOf = (
   body: JsonObject,
-  { headers }: IncomingMessage,
+  { headers }: EncodedMessage,
   defaults: Defaults
-): Read<string> => {
+): Decoded<string> => {
   const data = own(body, "data")
-  return oneMerchant(
+  return resolveMerchant(
     [own(body, "merchantId"), isObject(data) ? own(data, "merchantId") : undefined, headers["x-merchant-id"]],
     defaults
   )
 }
 
-export const oneMerchant = (named: ReadonlyArray<unknown>, defaults: Defaults): Read<string> => {
+/** The one merchant that is named, or the default. */
+export const resolveMerchant = (named: ReadonlyArray<unknown>, defaults: Defaults): Decoded<string> => {
   const candidates = [...new Set(named.filter((value) => value !== undefined && value !== null))]
   if (candidates.length > 1) return failed("MERCHANT_UNRESOLVED", "names merchants that differ")
   const merchantId = candidates[0] ?? defaults.merchantId
@@ -127,7 +137,7 @@ export const oneMerchant = (named: ReadonlyArray<unknown>, defaults: Defaults): 
 }
 
 /** `id`, or the header `ce_id`, or the hash of a value that carries a timestamp: the same bytes are the same message. */
-export const identityOf = (body: JsonObject, { headers, value }: IncomingMessage): Read<string> => {
+export const identityOf = (body: JsonObject, { headers, value }: EncodedMessage): Decoded<string> => {
   const data = own(body, "data")
   const given = own(body, "id") ?? headers["ce_id"]
   if (given !== undefined) {

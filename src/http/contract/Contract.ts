@@ -19,7 +19,7 @@ export class CurrentCaller extends Context.Service<
 
 /**
  * Authentication, permission, limits, idempotency, deadlines and problems: around every call of the contract. This is
- * what callers and handlers see of it; `Surroundings` in EdgeLive.ts is what does it.
+ * what callers and handlers see of it; `CallPipeline` does it.
  */
 export class Edge extends HttpApiMiddleware.Service<Edge, { provides: CurrentCaller }>()(
   "holdfast/http/Edge",

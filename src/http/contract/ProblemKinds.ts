@@ -273,7 +273,7 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "VALIDATION_FAILED",
     title: "The request is not valid",
     detail: ({ errors }) =>
-      `${errors.length === 1 ? "One field needs" : `${errors.length} fields need`} mending: see errors.`
+      `${errors.length === 1 ? "One field is" : `${errors.length} fields are`} not valid: see errors.`
   },
   VersionMismatch: {
     status: 409,

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Result } from "effect"
 import { readFileSync, readdirSync } from "node:fs"
 import path from "node:path"
-import { capturedMerchant } from "../../src/consumers/CdcMerchant.ts"
-import { capturedProductVariant } from "../../src/consumers/CdcProductVariant.ts"
+import { cdcMerchant } from "../../src/consumers/CdcMerchant.ts"
+import { cdcProductVariant } from "../../src/consumers/CdcProductVariant.ts"
 import type { Caller } from "../../src/schema/Posting.ts"
 import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
 import { Catalog, type CapturedVariant } from "../../src/services/stock/Catalog.ts"
@@ -16,7 +16,7 @@ const origin = { actor: "a", requestId: "r", deadline: 0 }
 
 /** What the catalogue is asked for by a record. */
 const asked = (message: IncomingMessage, merchantId?: string) => {
-  const consumer = message.topic.endsWith(".merchant") ? capturedMerchant : capturedProductVariant
+  const consumer = message.topic.endsWith(".merchant") ? cdcMerchant : cdcProductVariant
   const calls: Array<CapturedVariant | string> = []
   const catalog = {
     followCaptured: (_: unknown, record: CapturedVariant) =>

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
 import { hash } from "node:crypto"
-import * as Reading from "../../src/schema/MessageDecoding.ts"
+import * as MessageDecoding from "../../src/schema/MessageDecoding.ts"
 import { topics } from "../../src/consumers/topics.ts"
 import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
-import type { Reason } from "../../src/services/messaging/DeadLetters.ts"
+import type { DeadLetterReason } from "../../src/schema/MessageDecoding.ts"
 
 // Goal: what CONTRACTS section 5 says of a message before anything is asked of the books: one sentence, one test.
 
@@ -23,7 +23,7 @@ const message = (
       : Buffer.from(typeof value === "string" ? value : JSON.stringify(value)),
   publishedAt: 0
 })
-const codeOf = (read: Result.Result<unknown, Reason>): string =>
+const codeOf = (read: Result.Result<unknown, DeadLetterReason>): string =>
   Result.isFailure(read) ? read.failure.code : `read ${JSON.stringify(read.success)}`
 
 const merchantOf = (
@@ -31,12 +31,12 @@ const merchantOf = (
   headers: Record<string, string> = {},
   merchantId?: string
 ) => {
-  const read = Reading.merchantOf(body, message(body, { headers }), { merchantId })
+  const read = MessageDecoding.merchantOf(body, message(body, { headers }), { merchantId })
   return Result.isSuccess(read) ? read.success : read.failure.code
 }
 
 const identityOf = (body: Record<string, unknown>, headers: Record<string, string> = {}) => {
-  const read = Reading.identityOf(body, message(body, { headers }))
+  const read = MessageDecoding.identityOf(body, message(body, { headers }))
   return Result.isSuccess(read) ? read.success : read.failure.code
 }
 
@@ -62,13 +62,13 @@ describe("the value of a message", () => {
   ]
   for (const [what, value, code] of cases) {
     it(`is refused when it is ${what}`, () => {
-      assert.strictEqual(codeOf(Reading.objectOf(message(value).value)), code)
+      assert.strictEqual(codeOf(MessageDecoding.decodeObject(message(value).value)), code)
     })
   }
 
   it("keeps whole numbers past 2^53−1 where they may be ids", () => {
     const { value } = message(`{"id":9007199254740993,"n":12,"m":-9223372036854775808,"f":1.5e300}`)
-    assert.deepStrictEqual(Result.getOrThrow(Reading.exactObjectOf(value)), {
+    assert.deepStrictEqual(Result.getOrThrow(MessageDecoding.decodeExactObject(value)), {
       id: "9007199254740993",
       n: 12,
       m: "-9223372036854775808",
@@ -79,9 +79,9 @@ describe("the value of a message", () => {
   it("is told by its bad fields, each with its path, and without what is in them", () => {
     const Line = Schema.Struct({ variantId: Schema.NonEmptyString, quantity: Schema.Int })
     const decode = Schema.decodeUnknownResult(Schema.Struct({ items: Schema.Array(Line) }), { errors: "all" })
-    const read = Reading.payloadOf({ items: [{ quantity: "secret" }] }, decode)
+    const read = MessageDecoding.payloadOf({ items: [{ quantity: "secret" }] }, decode)
     assert.strictEqual(codeOf(read), "INVALID")
-    const { detail } = (read as Result.Failure<unknown, Reason>).failure
+    const { detail } = (read as Result.Failure<unknown, DeadLetterReason>).failure
     assert.include(detail, "items.0.variantId is required")
     assert.include(detail, "items.0.quantity")
     assert.notInclude(detail, "secret")
@@ -89,8 +89,11 @@ describe("the value of a message", () => {
 
   it("may stand in an envelope's data, or not", () => {
     const decode = Schema.decodeUnknownResult(Schema.Struct({ orderId: Schema.String }))
-    const plain = Reading.payloadOf({ orderId: "o", data: { orderId: "other" } }, decode)
-    const enveloped = Reading.payloadOf({ id: "i", type: "t", data: { orderId: "o", more: 1 } }, decode)
+    const plain = MessageDecoding.payloadOf({ orderId: "o", data: { orderId: "other" } }, decode)
+    const enveloped = MessageDecoding.payloadOf(
+      { id: "i", type: "t", data: { orderId: "o", more: 1 } },
+      decode
+    )
     assert.deepStrictEqual(Result.getOrThrow(plain), { orderId: "o" })
     assert.deepStrictEqual(Result.getOrThrow(enveloped), { orderId: "o" })
   })

@@ -23,6 +23,8 @@ type Handlers<Endpoints extends Record<string, HttpApiEndpoint.Constraint>> = {
  * The routes of one group of the contract. They do what those of `HttpApiBuilder` do, with the call pipeline around each: but
  * all of what a call sends is decoded in one step, its answer is not encoded once more, and its context is not merged
  * with all of the server's, which took a third of a small call's processor time (docs/performance.md).
+ *
+ * The argument of a group with many calls has more than 70 lines: it is a list of small functions, one for each call.
  */
 export const routesOf = <Name extends keyof Groups, R>(
   name: Name,

@@ -3,7 +3,7 @@ import { OutsideId } from "./Identifier.ts"
 import { Balance, Count, Quantity, Total } from "./Quantity.ts"
 
 /**
- * Every failure that a caller can meet. `http/Problem.ts` gives each its status, code and mend; the fields are what a
+ * Every failure that a caller can meet. `http/contract/ProblemKinds.ts` gives each its status, code and remedy; the fields are what a
  * caller needs to act.
  */
 

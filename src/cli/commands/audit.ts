@@ -13,19 +13,19 @@ import { commandDatabase } from "../database.ts"
 import { json, merchant } from "../options.ts"
 import { momentOf, paint, printRows } from "../Table.ts"
 
-/** `holdfast audit`: proves the books, and mends them, beside a running service. */
+/** `holdfast audit`: proves the books, and repairs them, beside a running service. */
 
-/** Something does not hold: the audit did its work, and its exit code says so. */
+/** An invariant does not hold: the audit ended, and its exit code says so. */
 export class BooksBroken extends Schema.TaggedError<BooksBroken>()("BooksBroken", {
   findings: Schema.Int
 }) {
   readonly exitCode = 1
   override get message(): string {
-    return `${this.findings} ${this.findings === 1 ? "finding" : "findings"}: docs/audit.md says what each means and how it is mended`
+    return `${this.findings} ${this.findings === 1 ? "finding" : "findings"}: docs/audit.md says what each means and how it is repaired`
   }
 }
 
-/** The audit could not look, or not at everything: nothing is said of the books. */
+/** The audit could not examine everything, so that it has no result. */
 export class CouldNotLook extends Schema.TaggedError<CouldNotLook>()("CouldNotLook", {
   cause: Schema.Defect()
 }) {
@@ -39,7 +39,7 @@ export class CouldNotLook extends Schema.TaggedError<CouldNotLook>()("CouldNotLo
 
 const couldNotLook = (cause: unknown): CouldNotLook => new CouldNotLook({ cause })
 
-/** What a person is shown at most; all are counted. `--json` tells every one. */
+/** Findings that are printed for a person. All are counted, and `--json` prints each. */
 const shownMax = 200
 
 const invariants: ReadonlyArray<readonly [number: number, says: string]> = [
@@ -52,11 +52,11 @@ const invariants: ReadonlyArray<readonly [number: number, says: string]> = [
   [7, "merchants are apart"]
 ]
 
-/** What one repair holds in memory and does; what is more is found and mended by the next one. */
-const mendedMax = 5_000
+/** Findings that one repair keeps in memory and works on. The next repair finds the others. */
+const repairedMax = 5_000
 
 const repair = Flag.Boolean("repair").pipe(
-  Flag.withDescription("Show what would mend the books, and do it when confirmed"),
+  Flag.withDescription("Show what would repair the books, and do it when confirmed"),
   Flag.withDefault(false)
 )
 const yes = Flag.Boolean("yes").pipe(
@@ -74,7 +74,7 @@ const reason = Flag.String("reason").pipe(
   Flag.optional
 )
 
-/** An acknowledgement says nothing without its reason. */
+/** An acknowledgement needs a reason, which is kept. */
 export class ReasonMissing extends Schema.TaggedError<ReasonMissing>()("ReasonMissing", {}) {
   readonly exitCode = 2
   override get message(): string {
@@ -89,12 +89,12 @@ export const audit = Command.make(
     Effect.gen(function* () {
       if (acknowledge.length > 0 && (!repair || Option.isNone(reason))) return yield* new ReasonMissing()
       const merchantId = Option.getOrUndefined(merchant)
-      const look = looking({ json, merchantId, keeps: repair ? mendedMax : shownMax })
+      const look = looking({ json, merchantId, keeps: repair ? repairedMax : shownMax })
       yield* withBooks(
         Effect.gen(function* () {
           const first = yield* look
           if (!repair) return yield* judge(first.report)
-          const isDone = yield* mend(first.findings, {
+          const isDone = yield* repairAll(first.findings, {
             json,
             yes,
             acknowledged: new Set(acknowledge),
@@ -113,7 +113,7 @@ export const audit = Command.make(
 const judge = (report: AuditReport) =>
   report.holds ? Effect.void : Effect.fail(new BooksBroken({ findings: countOf(report) }))
 
-/** Looks at everything and shows it; the first findings are kept. */
+/** Examines everything, prints the report, and keeps the first findings. */
 const looking = Effect.fnUntraced(function* (options: {
   readonly json: boolean
   readonly merchantId: string | undefined
@@ -135,8 +135,8 @@ const looking = Effect.fnUntraced(function* (options: {
   return { findings, report }
 })
 
-/** Shows what would be done, and does it when that is confirmed. Answers whether anything was tried. */
-const mend = Effect.fnUntraced(function* (
+/** Prints the plan of a repair and runs it once confirmed. Answers whether any step was run. */
+const repairAll = Effect.fnUntraced(function* (
   findings: ReadonlyArray<Finding>,
   options: {
     readonly json: boolean
@@ -164,9 +164,9 @@ const mend = Effect.fnUntraced(function* (
   const actor = `cli:${process.env["USER"] ?? process.env["LOGNAME"] ?? "operator"}`
   for (const step of steps) {
     yield* run(step, { actor, reason }).pipe(
-      // The others are mended all the same, and the audit that follows tells what is left.
+      // A failed step stops no other, and the audit that follows reports what is left.
       Effect.catch((failure) =>
-        Console.error(`holdfast: ${step.subject} could not be mended: ${failure._tag} ${failure.message}`)
+        Console.error(`holdfast: ${step.subject} could not be repaired: ${failure._tag} ${failure.message}`)
       )
     )
   }
@@ -210,7 +210,7 @@ const showPlan = Effect.fnUntraced(function* (
 const countOf = ({ found }: AuditReport): number =>
   Object.values(found).reduce((sum, count) => sum + count, 0)
 
-/** What an audit and a repair stand on: the database and the kernel. Neither needs a broker. */
+/** The layers of an audit and a repair: the database and the kernel. Neither needs a broker. */
 const withBooks = <A, E, R>(use: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     const settings = yield* Configuration.load

@@ -8,7 +8,7 @@ import { json } from "../options.ts"
 import { foundation } from "../service.ts"
 import { momentOf, printRows } from "../Table.ts"
 
-/** Messages that could not be applied: looked at, mended at their source, and published again. */
+/** `holdfast dlq`: messages that could not be applied. Their cause is fixed first; then they are published again. */
 
 const ids = Argument.String("id").pipe(Argument.withSchema(Uuid))
 const topic = Flag.String("topic").pipe(Flag.withDescription("Only those of this topic"), Flag.optional)

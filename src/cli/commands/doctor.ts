@@ -15,7 +15,7 @@ import { json } from "../options.ts"
 import { foundation } from "../service.ts"
 import { type Colour, paint } from "../Table.ts"
 
-/** Something that Holdfast needs is not as it must be; what, was printed. */
+/** The printed findings include some that keep Holdfast from working. */
 export class MustBeMended extends Schema.TaggedError<MustBeMended>()("MustBeMended", { count: Schema.Int }) {
   override get message(): string {
     return `${this.count} must be mended`
@@ -32,10 +32,12 @@ export const doctor = Command.make("doctor", { json }, ({ json }) =>
     if (count > 0) return yield* new MustBeMended({ count })
   })
 ).pipe(
-  Command.withDescription("Look over configuration, database, broker and clocks, and say the mend for each")
+  Command.withDescription(
+    "Look over configuration, database, broker and clocks, and name the remedy for each finding"
+  )
 )
 
-/** Each step needs the one before it: what cannot be looked at is not guessed. */
+/** Each step needs the one before it; after a failed step the later ones are left out. */
 export const diagnosis = Effect.gen(function* () {
   const findings: Array<Finding> = [
     ok("node", `Node.js ${process.version}`),
@@ -169,14 +171,14 @@ const unreachable = (
   const { hostname, pathname, port, username } = new URL(Redacted.value(url))
   const where = `${hostname}:${port || 5432}${pathname}`
   const said = causeOf(cause)
-  const mend = sqlState?.startsWith("28")
+  const remedy = sqlState?.startsWith("28")
     ? `correct user and password of DATABASE_URL (user ${username || "none"}), or pg_hba.conf`
     : sqlState === "3D000"
       ? `CREATE DATABASE ${pathname.slice(1)}`
       : sqlState === "53300"
         ? "raise max_connections, or end other clients"
         : `see whether PostgreSQL runs at ${hostname}:${port || 5432} and is reachable from here`
-  return wrong("database", `${where} cannot be reached: ${said}`, mend)
+  return wrong("database", `${where} cannot be reached: ${said}`, remedy)
 }
 
 /** The words of the innermost cause: the outer ones only say that it failed. */
@@ -229,11 +231,11 @@ const disk = (folder: string): Effect.Effect<Finding> =>
 /** A full disk stops every write: PostgreSQL ends itself when it cannot write its log. */
 export const diskFinding = (folder: string, freeBytes: number): Finding => {
   const found = `${(freeBytes / gibibyte).toFixed(1)} GiB are free in ${folder}`
-  const mend = "make room, or move HOLDFAST_DATA_DIR while the service is stopped"
+  const remedy = "make room, or move HOLDFAST_DATA_DIR while the service is stopped"
   return freeBytes < diskWrongBytes
-    ? wrong("disk", found, mend)
+    ? wrong("disk", found, remedy)
     : freeBytes < diskWarningBytes
-      ? warning("disk", found, mend)
+      ? warning("disk", found, remedy)
       : ok("disk", found)
 }
 

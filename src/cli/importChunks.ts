@@ -30,25 +30,25 @@ interface InFlight {
  * Sends the chunks in the file's order, several at once. Chunks that may name the same item are sent one after the
  * other, so that the last line wins, however often the import is interrupted.
  */
-export const loadAll = Effect.fnUntraced(function* (books: Importing, chunks: AsyncIterable<RowChunk>) {
+export const loadAll = Effect.fnUntraced(function* (importing: Importing, chunks: AsyncIterable<RowChunk>) {
   const inFlight: Array<InFlight> = []
   const awaitFirst = Effect.gen(function* () {
     const first = inFlight.shift()!
     const loaded = yield* Effect.flatten(Fiber.join(first.fiber))
-    yield* books.report.take(first.lines, loaded)
+    yield* importing.report.take(first.lines, loaded)
   })
   let number = 0
   const send = Effect.fnUntraced(function* (chunk: RowChunk) {
     number += 1
     const good = chunk.reads.filter((read) => "row" in read)
-    yield* books.report.read(chunk)
+    yield* importing.report.read(chunk)
     if (good.length === 0) return
     const rows = good.map(({ row }) => row)
     const names = namesOf(rows)
     while (inFlight.length >= chunksInFlight || inFlight.some((other) => mayShareItem(other.names, names)))
       yield* awaitFirst
-    yield* ensureLocations(books, rows)
-    const fiber = yield* Effect.forkChild(Effect.exit(loadChunk(books, number, rows)), {
+    yield* ensureLocations(importing, rows)
+    const fiber = yield* Effect.forkChild(Effect.exit(loadChunk(importing, number, rows)), {
       startImmediately: true
     })
     inFlight.push({ lines: good.map(({ line }) => line), names, fiber })

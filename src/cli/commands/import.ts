@@ -11,6 +11,7 @@ import { withFiles } from "../stockFileCommand.ts"
 
 /** Rows of one transaction: enough to make its round trips cheap, few enough that other callers hardly wait. */
 const chunkRows = 500
+
 /** Some rows of the file were not loaded. The lines before say which and why. */
 export class RowsRefused extends Schema.TaggedError<RowsRefused>()("RowsRefused", {
   refused: Schema.Int,

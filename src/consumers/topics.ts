@@ -1,5 +1,5 @@
-import { capturedMerchant } from "./CapturedMerchant.ts"
-import { capturedProductVariant } from "./CapturedProductVariant.ts"
+import { cdcMerchant } from "./CdcMerchant.ts"
+import { cdcProductVariant } from "./CdcProductVariant.ts"
 import type { EnsureItem } from "../services/kernel/commands/catalog.ts"
 import type { PostingFailure } from "../services/kernel/Posting.ts"
 import type { Refusal } from "../services/kernel/commands.ts"
@@ -28,6 +28,6 @@ export const topics: ReadonlyArray<Consumer<Refusal<EnsureItem> | PostingFailure
   productVariantCreated,
   productVariantUpdated,
   productVariantDeleted,
-  capturedProductVariant,
-  capturedMerchant
+  cdcProductVariant,
+  cdcMerchant
 ]

@@ -177,6 +177,7 @@ const envelope: Json = {
 const nameOf = (topic: string): string =>
   topic.replace(/(?:^|[._-])([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
+/** One function of more than 70 lines: a document, written in the order in which it is read. */
 const make = (): Json => {
   const components = new Components()
   const merchantField = {

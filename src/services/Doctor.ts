@@ -413,7 +413,7 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
           wrong(
             "outbox",
             `the broker refused ${failed} events for good, and ${held} wait behind them`,
-            "holdfast outbox list says why; mend it and holdfast outbox requeue, or holdfast outbox drop"
+            "holdfast outbox list says why; fix the cause and holdfast outbox requeue, or holdfast outbox drop"
           )
         ]
       : []),

@@ -1,6 +1,6 @@
 import { Context, Effect, Layer, Queue, type Redacted, type Scope } from "effect"
 import type { GroupTimings } from "../../src/layers/GroupMember.ts"
-import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import { makeCluster } from "./MemoryBroker.ts"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"

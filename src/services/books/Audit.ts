@@ -1,6 +1,7 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
-import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
+import { type Ask, type Key, type Range, askOf, beginning } from "./audit/Asking.ts"
 import { guards } from "./audit/catalog.ts"
 import { Comparison, agree } from "./audit/digests.ts"
 import {

@@ -1,5 +1,6 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { Db } from "../Db.ts"
 import { type Partition, Partitions } from "../Partitions.ts"
 import { parameter } from "../PostgresTypes.ts"
@@ -54,7 +55,7 @@ export class LedgerHistory extends Context.Service<
         for (;;) {
           const [row] = yield* db.maintain<SliceRow>(closeStatement(name), [
             parameter("text", last?.merchant_id ?? ""),
-            parameter("uuid", last?.stock_id ?? firstUuid),
+            parameter("uuid", last?.stock_id ?? nilUuid),
             parameter("int4", stocksPerSlice),
             parameter("text", actor),
             parameter("text", `${name} was detached`),
@@ -90,7 +91,6 @@ export class LedgerHistory extends Context.Service<
 }
 
 const stocksPerSlice = 500
-const firstUuid = "00000000-0000-0000-0000-000000000000"
 /** A posting that began before midnight may commit after it, and clocks may differ. */
 const settledMs = 24 * 60 * 60 * 1000
 

@@ -1,5 +1,6 @@
 import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import {
   type InvalidCursor,
   type Page,
@@ -173,7 +174,6 @@ export class Catalog extends Context.Service<
 
 /** A page looks through at most so many items: what can be asked for of them is judged by the clock, or any part of a name. */
 const lookedThroughMax = 5_000
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
 

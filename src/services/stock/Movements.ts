@@ -1,6 +1,7 @@
 import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOfLooked, positionOf } from "../../schema/Page.ts"
 import type { AdjustStock } from "../kernel/commands/stock.ts"
 import type { Bulk } from "../kernel/commands/bulk.ts"
@@ -155,7 +156,6 @@ const lookedThroughMax = 2_000
 /** What a filter without bounds begins and ends with: a comparison, and no special case, finds the index. */
 const beginningOfTime = Date.UTC(1970, 0, 1)
 const endOfTime = Date.UTC(9999, 11, 31)
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 
 // item_merchant_id_product_variant_id_key
 const itemStatement = `

@@ -1,5 +1,6 @@
 import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable, RefusalData } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import type { Bulk, BulkOperation } from "../kernel/commands/bulk.ts"
 import type { Caller } from "../../schema/Caller.ts"
 import type { ItemRef } from "../../schema/Item.ts"
@@ -130,7 +131,6 @@ const operationOf = (row: StockFileRow, reason: string): BulkOperation => {
 const ofOperation = (failure: RefusalData): RefusalData =>
   failure._tag === "RowRefused" ? (failure["failure"] as RefusalData) : failure
 
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 /** Small enough to be read in a moment, large enough that the way to the database does not count. */
 const pageItems = 1_000
 

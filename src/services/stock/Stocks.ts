@@ -1,5 +1,6 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, StockNotFound } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
@@ -102,8 +103,6 @@ export class Stocks extends Context.Service<
     })
   )
 }
-
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 
 const columns = `
   SELECT s.stock_id, s.item_id, i.product_variant_id, i.sku, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,

@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
+import { nilUuid } from "../../../schema/Identifier.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
 import {
   type Ask,
@@ -7,7 +8,6 @@ import {
   type Range,
   askedTwice,
   beginning,
-  nilUuid,
   questionOf,
   rangeParameters,
   within

@@ -1,9 +1,10 @@
 import { Effect } from "effect"
 import { hash } from "node:crypto"
 import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
+import { nilUuid } from "../../../schema/Identifier.ts"
 import { bucketOf, outboxBuckets } from "../../OutboxBuckets.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
-import { type Ask, type Key, type Range, beginning, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Ask, type Key, type Range, beginning, rangeParameters, within } from "./Asking.ts"
 import {
   type Comparison,
   type Digest,

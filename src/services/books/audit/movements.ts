@@ -1,6 +1,7 @@
 import { Effect } from "effect"
+import { nilUuid } from "../../../schema/Identifier.ts"
 import { parameter } from "../../PostgresTypes.ts"
-import { type Ask, type Range, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Ask, type Range, rangeParameters, within } from "./Asking.ts"
 import {
   type Comparison,
   digestInSql,

@@ -1,5 +1,5 @@
 import { Cause, Clock, Deferred, Effect, Exit, Queue, Random } from "effect"
-import { Overloaded } from "../../schema/Failure.ts"
+import { Overloaded, retryAfterSeconds } from "../../schema/Failure.ts"
 import { Db } from "../Db.ts"
 import { FailPoint } from "../FailPoint.ts"
 import { Partitions } from "../Partitions.ts"
@@ -13,7 +13,6 @@ import {
   failOverdue,
   type Lane,
   openGate,
-  retryAfterSeconds,
   runBatch,
   type SessionHolder
 } from "./batch.ts"

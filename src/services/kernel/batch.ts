@@ -1,5 +1,5 @@
 import { Cause, type Clock, Deferred, Effect, Exit, Schedule, Scope } from "effect"
-import { DatabaseUnavailable, OperationTimedOut } from "../../schema/Failure.ts"
+import { DatabaseUnavailable, OperationTimedOut, retryAfterSeconds } from "../../schema/Failure.ts"
 import { type Db, type Session, StatementFailed } from "../Db.ts"
 import type { FailPoint } from "../FailPoint.ts"
 import type { Partitions } from "../Partitions.ts"
@@ -21,7 +21,6 @@ export const batchWeightMax = 4_096
 const batchGrowth = 16
 /** Conflicts of one batch before it is split, and of one posting before its caller is told that the database fails. */
 const conflictsMax = 5
-export const retryAfterSeconds = 1
 
 export interface Entry {
   readonly posting: Posting

@@ -284,13 +284,9 @@ const followLines = (context: PostingContext, reservation: ReservationRow, reaso
     )
   if (isTaken && reservation.status !== "PENDING") releaseQuietly(context, reservation, reason)
   const isSold = reservation.lines.some(({ sold }) => sold > 0)
-  const status = reservation.lines.some(({ open }) => open > 0)
-    ? "PENDING"
-    : isSold
-      ? "CONFIRMED"
-      : reservation.status === "EXPIRED"
-        ? "EXPIRED"
-        : "CANCELLED"
+  const ended = reservation.status === "EXPIRED" ? "EXPIRED" : "CANCELLED"
+  const isHeld = reservation.lines.some(({ open }) => open > 0)
+  const status = isHeld ? "PENDING" : isSold ? "CONFIRMED" : ended
   if (status !== reservation.status) {
     unit.reservations.update(reservation, { status, updatedAt: at })
   }

@@ -1,3 +1,4 @@
+import type { Some } from "./Some.ts"
 import { Schema } from "effect"
 import { OutsideId, Uuid } from "./Identifier.ts"
 import { itemStatuses } from "./Item.ts"
@@ -14,7 +15,7 @@ export interface EventDefinition<Data extends object> {
   readonly type: string
   readonly topic: string
   readonly summary: string
-  readonly data: Schema.Codec<any, Data>
+  readonly data: Schema.Codec<Some, Data>
 }
 
 /** An event of an item: its names and the number of the event are filled in when it is emitted. */
@@ -188,7 +189,7 @@ export const InventoryOutOfStock = event(
 export const InventoryLowStock = event("inventory.low_stock", "InventoryLowStock", "Running low", crossing)
 
 /** Every event, in the order in which the topics describe them. */
-export const outgoingEvents: ReadonlyArray<EventDefinition<any>> = [
+export const outgoingEvents: ReadonlyArray<EventDefinition<Some>> = [
   InventoryAllocated,
   InventoryReleased,
   InventoryAdjusted,

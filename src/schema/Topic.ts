@@ -1,3 +1,4 @@
+import type { Some } from "./Some.ts"
 import type { Schema } from "effect"
 import { MerchantRow, ProductVariantRow, changeOf } from "./ChangeRecord.ts"
 import * as Message from "./Message.ts"
@@ -129,7 +130,7 @@ export interface PublishedTopic {
   /** What the key of a message is: within it the order of events is kept. */
   readonly key: string
   /** Their type stands in `type` and in the header `ce_type`. */
-  readonly events: ReadonlyArray<EventDefinition<any>>
+  readonly events: ReadonlyArray<EventDefinition<Some>>
 }
 
 const published = (topic: string, key: string, summary: string): PublishedTopic => ({

@@ -1,3 +1,4 @@
+import type { Some } from "../../src/schema/Some.ts"
 import type { OutboxEvent } from "../../src/schema/Event.ts"
 import type { Caller } from "../../src/schema/Caller.ts"
 import type { ItemRef } from "../../src/schema/Item.ts"
@@ -43,7 +44,7 @@ export type Verdict = VerdictOf<Answers[keyof Answers], AnyRefusal>
 export const decide = (unit: UnitOfWork, posting: Posting): Verdict =>
   decidePrepared(unit, preparations.get(unit)!.get(posting)!)
 
-type Stored = Record<string, any>
+type Stored = Record<string, Some>
 
 /**
  * What PostgreSQL would keep, for one merchant or several. It reads exactly the rows that the commands ask for, copies
@@ -286,7 +287,7 @@ export const snapshotOf = (unit: UnitOfWork): string =>
   JSON.stringify([
     [...unit.knownMerchants],
     unit.events,
-    [...unit.all].map((rows: Rows<any>) => [
+    [...unit.all].map((rows: Rows<Some>) => [
       rows.table.name,
       ...Object.values({ ...rows.indexes, ...rows.lists }).map((index: ByMerchant<object>) =>
         [...index]
@@ -305,7 +306,12 @@ export const snapshotOf = (unit: UnitOfWork): string =>
  * written back, as a lone posting would be. `batch` decides several over the same books.
  */
 export class Desk {
-  readonly store = new MemoryStore()
+  readonly store: MemoryStore
+
+  constructor(store = new MemoryStore()) {
+    this.store = store
+  }
+
   now = epoch
   #postings = 0
 

@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import { Schema } from "effect"
 import type { MovementSource } from "../../schema/Movement.ts"
 import type { Needs } from "./Needs.ts"
@@ -5,10 +6,14 @@ import type { Decision } from "./Posting.ts"
 import type { PostingContext } from "./PostingContext.ts"
 
 /** What is asked, answered and refused: the schemas of a command. */
-export interface CommandShape<Payload extends { readonly _tag: string } = any, Answer = any, Refusal = any> {
+export interface CommandShape<
+  Payload extends { readonly _tag: string } = Some,
+  Answer = Some,
+  Refusal = Some
+> {
   readonly tag: Payload["_tag"]
-  readonly payload: Schema.Codec<Payload, any>
-  readonly answer: Schema.Codec<Answer, any>
+  readonly payload: Schema.Codec<Payload, Some>
+  readonly answer: Schema.Codec<Answer, Some>
   /** Raised when the answer's form changes: kept answers of an older form are brought up to it by `upgrade`. */
   readonly version: number
   readonly upgrade: (kept: unknown, version: number) => unknown
@@ -23,10 +28,10 @@ export interface CommandShape<Payload extends { readonly _tag: string } = any, A
  * the bounds of a batch and how kept answers are read are derived from the list of definitions (`commands.ts`).
  */
 export interface CommandDefinition<
-  Payload extends { readonly _tag: string } = any,
-  Answer = any,
-  Refusal = any,
-  Keys = any
+  Payload extends { readonly _tag: string } = Some,
+  Answer = Some,
+  Refusal = Some,
+  Keys = Some
 > extends CommandShape<Payload, Answer, Refusal> {
   /** Where its movements come from, unless their type says it. */
   readonly source: MovementSource | null
@@ -45,7 +50,7 @@ export interface CommandDefinition<
   readonly decide: (context: PostingContext, command: Payload, keys: Keys) => Decision<Answer, Refusal>
 }
 
-type RefusalClass = abstract new (...args: any) => { readonly _tag: string }
+type RefusalClass = abstract new (...args: Some) => { readonly _tag: string }
 
 export const commandShape = <
   const Tag extends string,
@@ -55,7 +60,7 @@ export const commandShape = <
 >(shape: {
   readonly tag: Tag
   readonly payload: Fields
-  readonly answer: Schema.Codec<Answer, any>
+  readonly answer: Schema.Codec<Answer, Some>
   readonly refusals: Refusals
   readonly version?: number
   readonly upgrade?: (kept: unknown, version: number) => unknown
@@ -103,8 +108,8 @@ export const definitionOf = (definitions: Definitions, tag: string): CommandDefi
 }
 
 export type PayloadOf<S> = S extends CommandShape<infer P> ? P : never
-export type AnswerOf<S> = S extends CommandShape<any, infer A> ? A : never
-export type RefusalOf<S> = S extends CommandShape<any, any, infer R> ? R : never
+export type AnswerOf<S> = S extends CommandShape<Some, infer A> ? A : never
+export type RefusalOf<S> = S extends CommandShape<Some, Some, infer R> ? R : never
 
 /**
  * Kept answers are JSON: the posting that made them, its command, the version of their form, and the answer by its schema,
@@ -135,7 +140,7 @@ export const readAnswer = (
   definitions: Definitions,
   asked: CommandDefinition,
   text: string
-): { readonly answer: any; readonly postingId: string | null } => {
+): { readonly answer: Some; readonly postingId: string | null } => {
   const kept: unknown = JSON.parse(text)
   const { answer, command, posting, version } = isKept(kept)
     ? kept

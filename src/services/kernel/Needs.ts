@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import type { ItemRef } from "../../schema/Item.ts"
 import type { ReadBy } from "./Table.ts"
 import { locationsOfMerchant } from "./tables/catalog.ts"
@@ -49,7 +50,7 @@ export class BatchNeeds {
   readonly items = new Map<string, Pair>()
   /** What there may be an open discrepancy about that names none of the locked items. */
   readonly subjects = new Map<string, Pair>()
-  readonly later = new Map<LaterRead<any>, Array<unknown>>()
+  readonly later = new Map<LaterRead<Some>, Array<unknown>>()
   /** Merchants, and locations by `keyOf`, that are known to exist, so that nobody has to wait to create them. */
   readonly known: { has(key: string): boolean }
 

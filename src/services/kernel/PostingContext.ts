@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import type { DiscrepancyKind } from "../../schema/Discrepancy.ts"
 import { balanceDiscrepancies } from "../../schema/Discrepancy.ts"
 import { type ItemStatus, statusOf } from "../../schema/Item.ts"
@@ -54,7 +55,7 @@ export interface Touched {
   readonly statusBefore: ItemStatus
   readonly wasDiscontinuedWithStock: boolean
   readonly movements: Array<Moved>
-  readonly events: Array<{ readonly event: ItemEventDefinition<any>; readonly data: object }>
+  readonly events: Array<{ readonly event: ItemEventDefinition<Some>; readonly data: object }>
 }
 
 const isOfOrderLines = (reservation: ReservationRow): boolean => kindOf(reservation).isOfOrderLines

@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import { arrays, rowsOf } from "../PostgresTypes.ts"
 
 /**
@@ -28,7 +29,7 @@ export const timestamptz = columnOf("timestamptz")<number>
 export const jsonb = columnOf("jsonb")<Readonly<Record<string, unknown>>>
 export const orNull = <T>({ type }: Column<T>): Column<T | null> => ({ type })
 
-type Columns = Readonly<Record<string, Column<any>>>
+type Columns = Readonly<Record<string, Column<Some>>>
 type Fields<C extends Columns> = {
   -readonly [F in keyof C]: NonNullable<C[F]["holds"]> | Extract<C[F]["holds"], null>
 }
@@ -40,7 +41,7 @@ interface Index<R> {
   readonly nameOf: (row: R) => string | null
 }
 
-export interface Table<R extends object = any, Unique extends string = any, Lists extends string = any> {
+export interface Table<R extends object = Some, Unique extends string = Some, Lists extends string = Some> {
   readonly name: string
   readonly columns: Columns
   /** The fields that a row is found by. */
@@ -176,7 +177,7 @@ export const rowReader = <R extends object>(
 }
 
 /** Rows of a table by one of its fields, inside their merchants: read before the decision, under the batch's locks. */
-export interface ReadBy<R extends object = any> {
+export interface ReadBy<R extends object = Some> {
   readonly table: Table<R>
   readonly field: keyof R & string
   /** Of two arrays: merchants and values of the field. */

@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import type { OutboxEvent } from "../../schema/Event.ts"
 import type { ItemRef } from "../../schema/Item.ts"
 import type { Table } from "./Table.ts"
@@ -232,7 +233,7 @@ type RowsOf<T> = T extends Table<infer R, infer U, infer L> ? Rows<R, U, L> : ne
  */
 export class UnitOfWork {
   readonly #journal = new Journal()
-  readonly #tables: ReadonlyMap<Table, Rows<any>>
+  readonly #tables: ReadonlyMap<Table, Rows<Some>>
   /** What others are to be told, in order. */
   readonly events: Array<OutboxEvent> = []
   /** What commands have had read besides rows, by what they call it: the ledger's side of what is to be repaired. */
@@ -253,7 +254,7 @@ export class UnitOfWork {
   readonly discrepancies: RowsOf<typeof discrepancies>
 
   constructor(tables: ReadonlyArray<Table> = allTables) {
-    this.#tables = new Map(tables.map((table) => [table, new Rows<any>(table, this.#journal)]))
+    this.#tables = new Map(tables.map((table) => [table, new Rows<Some>(table, this.#journal)]))
     this.merchants = this.rows(merchants)
     this.locations = this.rows(locations)
     this.items = this.rows(items)
@@ -273,7 +274,7 @@ export class UnitOfWork {
   }
 
   /** In the order in which tables are written. */
-  get all(): Iterable<Rows<any>> {
+  get all(): Iterable<Rows<Some>> {
     return this.#tables.values()
   }
 

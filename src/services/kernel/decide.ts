@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import { IdempotencyKeyReused } from "../../schema/Failure.ts"
 import { ensureMerchant } from "./catalogue.ts"
 import { type CommandDefinition, type Definitions, definitionOf, keptAnswer, readAnswer } from "./Command.ts"
@@ -9,7 +10,7 @@ import { postingKey } from "./trackingKeys.ts"
 import type { UnitOfWork } from "./UnitOfWork.ts"
 
 /** What became of one posting of a batch. */
-export type Verdict<Answer = any, Refusal = any> =
+export type Verdict<Answer = Some, Refusal = Some> =
   | { readonly answer: Answer; readonly replayed: boolean }
   | { readonly refusal: Refusal | CommonRefusal }
 

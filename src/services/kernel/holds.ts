@@ -34,15 +34,19 @@ export const addReservation = (
     readonly lines?: Array<LineRow>
   }
 ): ReservationRow => {
-  const { asked, createdAt = context.at, lines = [], metadata = null, ...named } = given
   const reservation: ReservationRow = {
     merchantId: context.merchantId,
-    ...named,
-    request: JSON.stringify(asked),
-    metadata,
-    createdAt,
+    reservationId: given.reservationId,
+    orderId: given.orderId,
+    kind: given.kind,
+    scope: given.scope,
+    request: JSON.stringify(given.asked),
+    metadata: given.metadata ?? null,
+    createdAt: given.createdAt ?? context.at,
+    status: given.status,
+    expiresAt: given.expiresAt,
     updatedAt: context.at,
-    lines
+    lines: given.lines ?? []
   }
   context.unit.reservations.insert(reservation)
   return reservation

@@ -1,3 +1,4 @@
+import type { Some } from "../../schema/Some.ts"
 import type { OutboxEvent } from "../../schema/Event.ts"
 import { bucketOf, outboxChannel } from "../OutboxBuckets.ts"
 import { arrays, parameter, rowsOf } from "../PostgresTypes.ts"
@@ -16,7 +17,7 @@ export const statementsOf = (unit: UnitOfWork): ReadonlyArray<Statement> => {
 }
 
 /** Updates go before inserts: a name that one row gives up, or its place under a partial index, may be another's. */
-const writeRows = (rows: Rows<any>, statements: Array<Statement>): void => {
+const writeRows = (rows: Rows<Some>, statements: Array<Statement>): void => {
   const { changed, freed, inserted, removed, table } = rows
   const writes = writesOfTable(table)
   const write = ({ columns, isCounted, statement }: Write, written: ReadonlyArray<object>): void => {
@@ -35,7 +36,7 @@ const writeRows = (rows: Rows<any>, statements: Array<Statement>): void => {
 }
 
 /** The last of several: one statement writes a row once. */
-const lastOfEach = ({ inserted, table }: Rows<any>): ReadonlyArray<object> => [
+const lastOfEach = ({ inserted, table }: Rows<Some>): ReadonlyArray<object> => [
   ...new Map([...inserted].map((row) => [table.key.map((field) => row[field]).join("\u001f"), row])).values()
 ]
 

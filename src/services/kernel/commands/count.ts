@@ -13,9 +13,9 @@ import type { StockRow } from "../tables/stock.ts"
 /** Stock as it was counted (CONTRACTS 4.2, `POST count`). */
 
 const countedStock = Schema.Struct({
-  ...StockFigures.fields,
   productVariantId: Schema.NullOr(Schema.String),
   sku: Schema.NullOr(Schema.String),
+  ...StockFigures.fields,
   /** What was counted less what the books said. */
   difference: Schema.Number,
   /** Whether that is more than the item's tolerance, and so a discrepancy. */

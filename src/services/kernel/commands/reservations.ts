@@ -25,7 +25,7 @@ import {
   releaseAll,
   releaseFromLine
 } from "../holds.ts"
-import type { OrderKey } from "../Needs.ts"
+import type { ItemKey, OrderKey } from "../Needs.ts"
 import { planOf, stocksAt, type Wanted } from "../plan.ts"
 import { type Decision, answered, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
@@ -64,21 +64,7 @@ export const reserveStock = defineCommand(reserveStockShape, {
   }),
   decide: (context, command, { cancelled, items, location, order }) => {
     const { posting } = context
-    const wanted = new Map<string, Wanted>()
-    const unknown: Array<string> = []
-    for (const [index, line] of command.lines.entries()) {
-      const item = context.findItem(items[index]!)
-      if (item === undefined) {
-        unknown.push(nameOf(line.item))
-        continue
-      }
-      const stockId = line.stockId ?? null
-      const key = `${item.itemId} ${stockId ?? ""}`
-      const same = wanted.get(key)
-      if (same === undefined) wanted.set(key, { item, stockId, quantity: line.quantity })
-      else same.quantity += line.quantity
-    }
-    const lines = [...wanted.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, line]) => line)
+    const { lines, unknown } = wantedOf(context, command, items)
     const asked = lines.map(({ item, quantity, stockId }): Asked =>
       location === undefined
         ? [item.itemId, quantity, stockId]
@@ -115,6 +101,31 @@ export const reserveStock = defineCommand(reserveStockShape, {
     return hold(context, { ...command, scope, asked, lines })
   }
 })
+
+/** What is wanted of each item (and stock), lines for the same summed, in the order of their ids. */
+const wantedOf = (
+  context: PostingContext,
+  command: ReserveStock,
+  items: ReadonlyArray<ItemKey>
+): { readonly lines: ReadonlyArray<Wanted>; readonly unknown: ReadonlyArray<string> } => {
+  const wanted = new Map<string, Wanted>()
+  const unknown: Array<string> = []
+  for (let index = 0; index < items.length; index++) {
+    const line = command.lines[index]!
+    const item = context.findItem(items[index]!)
+    if (item === undefined) {
+      unknown.push(nameOf(line.item))
+      continue
+    }
+    const stockId = line.stockId ?? null
+    const key = `${item.itemId} ${stockId ?? ""}`
+    const same = wanted.get(key)
+    if (same === undefined) wanted.set(key, { item, stockId, quantity: line.quantity })
+    else same.quantity += line.quantity
+  }
+  const inOrder = [...wanted.entries()].sort(([a], [b]) => (a < b ? -1 : 1))
+  return { lines: inOrder.map(([, line]) => line), unknown }
+}
 
 /** Holds all lines under a new reservation, or none. Whatever else may stand against it has been ruled out. */
 export const hold = (

@@ -26,7 +26,7 @@ const saleLine = Schema.Struct({
 export type SaleLine = typeof saleLine.Type
 
 /** A line with what was locked and read for it. */
-interface Line {
+export interface Line {
   readonly quantity: number
   readonly productVariantId: string
   readonly item: ItemKey

@@ -35,7 +35,7 @@ import { adjustmentKey } from "../trackingKeys.ts"
 export const changeTypes = ["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"] as const
 export type ChangeType = (typeof changeTypes)[number]
 
-interface AdjustKeys {
+export interface AdjustKeys {
   readonly item: ItemKey
   readonly order: OrderKey | undefined
   readonly location: LocationKey | undefined

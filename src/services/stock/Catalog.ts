@@ -190,8 +190,8 @@ const capturedStatement = `SELECT owner_id AS "ownerId" FROM captured_variant WH
 // item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
 // (statusOf): the one that is kept with the item is that of its last event.
 const itemsStatement = `
-  SELECT ${fieldsInSql(itemTable, "i", ["itemId", "kind", "productVariantId", "sku", "productId", "name", "unit", "stocked"])},
-         ${fieldsInSql(itemTable, "i", ["lowStockThreshold", "safetyStock", "countTolerance"])}, now.status,
+  SELECT ${fieldsInSql(itemTable, "i", ["itemId", "kind", "productVariantId", "sku", "productId", "name"])},
+         ${fieldsInSql(itemTable, "i", ["unit", "stocked", "lowStockThreshold", "safetyStock", "countTolerance"])}, now.status,
          i.on_hand AS quantity, i.reserved AS "reservedQuantity",
          i.unallocatable + sellable.expired AS "unallocatableQuantity", sellable.available AS "availableQuantity",
          ${fieldsInSql(itemTable, "i", ["createdAt", "updatedAt"])}, i.place, wanted.is_wanted AS "isWanted"

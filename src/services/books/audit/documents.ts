@@ -222,7 +222,8 @@ interface DocumentsRow {
 const reservationStatement = `
   SELECT *
   FROM (
-    SELECT asked.merchant_id AS "merchantId", asked.reservation_id AS "reservationId", d.order_id AS "orderId", d.status,
+    SELECT asked.merchant_id AS "merchantId", asked.reservation_id AS "reservationId",
+           d.order_id AS "orderId", d.status,
            COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
            d.order_id IS NULL AND bool_or(l.item_id IS NOT NULL) AS "isOrphan",
            (d.status = 'PENDING') <> (COALESCE(sum(l.open), 0) > 0)

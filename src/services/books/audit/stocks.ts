@@ -357,7 +357,8 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
 
 // ledger_checkpoint_pkey
 const beginStatement = `
-  SELECT c.recorded_at::text AS "recordedAt", ${fieldsInSql(checkpoints, "c", ["sequence", "onHand", "reserved", "unallocatable"])}
+  SELECT c.recorded_at::text AS "recordedAt",
+         ${fieldsInSql(checkpoints, "c", ["sequence", "onHand", "reserved", "unallocatable"])}
   FROM ledger_checkpoint c
   WHERE c.merchant_id = $1::text AND c.stock_id = $2::text::uuid
   ORDER BY c.sequence DESC

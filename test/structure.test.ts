@@ -6,6 +6,7 @@ import path from "node:path"
 import * as MemoryBroker from "./support/MemoryBroker.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
 import { Health } from "../src/services/Health.ts"
+import { tables } from "../src/services/kernel/tables.ts"
 import { caller, connect, dawn, services, shopOf } from "./support/ledger.ts"
 import { freshDatabase } from "./support/Postgres.ts"
 import { recordedDb } from "./support/recordedDb.ts"
@@ -255,20 +256,10 @@ describe("the tables", () => {
   )
 })
 
+/** Those that others than the kernel write, and those that it writes. */
 const merchantTables = [
-  "merchant",
-  "location",
-  "item",
-  "stock",
-  "inventory_ledger",
-  "reservation",
-  "reservation_line",
-  "tracking",
-  "idempotency",
-  "discrepancy",
   "outbox_failure",
-  "ledger_checkpoint",
-  "audit_repair"
+  ...tables.filter(({ key }) => key.includes("merchantId")).map(({ name }) => name)
 ]
 
 /** Statements that see all merchants, and why they may. */

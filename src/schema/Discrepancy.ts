@@ -41,6 +41,9 @@ const negative: ReadonlyArray<DiscrepancyKind> = ["NEGATIVE_STOCK"]
 const overcommitted: ReadonlyArray<DiscrepancyKind> = ["OVERCOMMITTED"]
 const negativeAndOvercommitted: ReadonlyArray<DiscrepancyKind> = ["NEGATIVE_STOCK", "OVERCOMMITTED"]
 
+/** The kinds that balances call for, as a list for SQL's IN. */
+export const balanceDiscrepancyKindsInSql = negativeAndOvercommitted.map((kind) => `'${kind}'`).join(", ")
+
 /** The same for the row of a stock in a statement, as an array of text. A test compares the two. */
 export const balanceDiscrepanciesInSql = (stock: string): string => `array_remove(ARRAY[
       CASE WHEN ${stock}.on_hand < 0 THEN 'NEGATIVE_STOCK' END,

@@ -1,5 +1,6 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { reservationKindsInSql } from "../schema/Reservation.ts"
 import { topicNames } from "../schema/Topic.ts"
 import { Broker } from "./messaging/Broker.ts"
 import { ConsumerGroups } from "./messaging/ConsumerGroups.ts"
@@ -432,7 +433,12 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
 // reservation_due
 const overdueStatement = `
   SELECT min(expires_at) AS oldest, count(*) AS count
-  FROM (SELECT expires_at FROM reservation WHERE status = 'PENDING' AND expires_at <= $1 LIMIT 100000) AS due`
+  FROM (
+    SELECT expires_at
+    FROM reservation
+    WHERE status = 'PENDING' AND expires_at <= $1 AND kind IN (${reservationKindsInSql(({ expires }) => expires)})
+    LIMIT 100000
+  ) AS due`
 
 const sweeping = Effect.fnUntraced(function* (db: Db["Service"], now: number, limits: Limits) {
   const [row] = yield* db.maintain<{ oldest: number | null; count: number }>(overdueStatement, [

@@ -44,14 +44,7 @@ export class Outbox extends Context.Service<
       const broker = yield* Broker
 
       const held: Outbox["Service"]["held"] = Effect.map(db.maintain<HeldRow>(heldStatement, []), (rows) =>
-        rows.map((row) => ({
-          eventId: row.event_id,
-          merchantId: row.merchant_id,
-          state: row.state,
-          key: row.event_key,
-          event: JSON.parse(row.event) as OutboxEvent,
-          error: row.error
-        }))
+        rows.map((row) => ({ ...row, event: JSON.parse(row.event) as OutboxEvent }))
       )
       const count = (statement: string, parameters: ReadonlyArray<unknown>) =>
         Effect.map(db.maintain<{ count: number }>(statement, parameters), ([row]) => row?.count ?? 0)
@@ -544,17 +537,12 @@ const settleReleasedStatement = `
   FROM ${rowsOf(["merchant_id", "event_id", "state", "error"], 3)} AS kept
   WHERE f.merchant_id = kept.merchant_id AND f.event_id = kept.event_id`
 
-interface HeldRow {
-  readonly event_id: string
-  readonly merchant_id: string
-  readonly state: HeldEvent["state"]
-  readonly event_key: string
+interface HeldRow extends Omit<HeldEvent, "event"> {
   readonly event: string
-  readonly error: string | null
 }
 
 const heldStatement = `
-  SELECT event_id, merchant_id, state, event_key, event, error
+  SELECT event_id AS "eventId", merchant_id AS "merchantId", state, event_key AS "key", event, error
   FROM outbox_failure
   ORDER BY state = 'WAITING', bucket, position, ordinal
   LIMIT 1000`

@@ -85,6 +85,9 @@ const Movement = Schema.Struct({
   unallocatableDelta: Balance
 }).annotate({ identifier: "Movement" })
 
+/** In the order in which they are emitted. */
+export const movementFields: ReadonlyArray<string> = Object.keys(Movement.fields)
+
 const moved = {
   orderId: Schema.optionalKey(OutsideId),
   reservationId: Schema.optionalKey(Uuid),

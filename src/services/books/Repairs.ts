@@ -6,6 +6,7 @@ import type { PostingFailure } from "../kernel/Posting.ts"
 import type { Finding } from "./audit/Finding.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
+import { postingKey, postingKeyPrefix } from "../kernel/trackingKeys.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 import { nextUuid } from "../Uuid.ts"
 
@@ -72,7 +73,7 @@ export class Repairs extends Context.Service<
           if (act._tag === "Track") {
             yield* db.maintain(trackStatement, [
               parameter("text", merchantId),
-              parameter("text", `POSTING|${act.postingId}`),
+              parameter("text", postingKey(act.postingId)),
               parameter("uuid", act.postingId),
               parameter("timestamptz", now)
             ])
@@ -198,7 +199,8 @@ const track = (findings: ReadonlyArray<Finding>): ReadonlyArray<RepairStep> =>
     .filter(({ mend }) => mend === "TRACKING")
     .map((each) => {
       const key = each.row["trackingKey"]
-      const postingId = typeof key === "string" ? key.slice("POSTING|".length) : String(each.row["postingId"])
+      const postingId =
+        typeof key === "string" ? key.slice(postingKeyPrefix.length) : String(each.row["postingId"])
       return step([each], `posting ${postingId} is written down as applied`, { _tag: "Track", postingId })
     })
 

@@ -14,6 +14,7 @@ import {
   tracking
 } from "../../kernel/tables/documents.ts"
 import { type LineRow, type ReservationRow, reservationLines } from "../../kernel/tables/reservations.ts"
+import { postingKeyPrefix } from "../../kernel/trackingKeys.ts"
 import type { LedgerRow } from "../../kernel/tables/stock.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
 import {
@@ -491,7 +492,7 @@ const trackingStatement = (range: Range) => `
   SELECT ${fieldsInSql(tracking, "t", ["merchantId", "trackingKey", "postingId"])}
   FROM tracking t
   WHERE ${within(range, "text", "t", "tracking_key")}
-    AND t.tracking_key LIKE 'POSTING|%' AND t.tracking_key <> 'POSTING|' || t.posting_id::text`
+    AND t.tracking_key LIKE '${postingKeyPrefix}%' AND t.tracking_key <> '${postingKeyPrefix}' || t.posting_id::text`
 
 const ofTracking = ({
   merchantId,
@@ -512,8 +513,8 @@ export const hasNoTracking = (row: string, since: string): string => `
     AND NOT EXISTS (
       SELECT FROM tracking t
       WHERE t.merchant_id = ${row}.merchant_id
-        AND t.tracking_key >= 'POSTING|' || left(${row}.posting_id::text, 24) || '000000000000'
-        AND t.tracking_key <= 'POSTING|' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
+        AND t.tracking_key >= '${postingKeyPrefix}' || left(${row}.posting_id::text, 24) || '000000000000'
+        AND t.tracking_key <= '${postingKeyPrefix}' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
       OFFSET 0
     )`
 

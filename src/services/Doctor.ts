@@ -9,6 +9,8 @@ import { Partitions } from "./Partitions.ts"
 import { parameter } from "./PostgresTypes.ts"
 import { kernelLocksMax } from "./kernel/StockLedger.ts"
 
+// One file: a list of findings that do not know of each other, read from top to bottom.
+
 /** What was looked at, what was found, and what to do about it. `WRONG` must be mended, `WARNING` should be. */
 export interface Finding {
   readonly check: string

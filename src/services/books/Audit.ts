@@ -37,6 +37,8 @@ import { arrays, parameter } from "../PostgresTypes.ts"
 import { fieldsInSql } from "../kernel/Table.ts"
 import { type ReservationRow, reservations as reservationTable } from "../kernel/tables/reservations.ts"
 
+// One file: the order of the questions, their slices and their bounds are read together.
+
 /** What an audit looked at and found. Times are epoch milliseconds. */
 export interface AuditReport {
   readonly at: number

@@ -8,6 +8,8 @@ import { passFailPoint } from "../FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "../OutboxBuckets.ts"
 import { arrays, parameter, rowsOf } from "../PostgresTypes.ts"
 
+// One file: a round reads, sends, marks and holds back by one protocol, whose steps are right only together.
+
 /** An event that the broker refused, or that waits behind one or for its topic. */
 export interface HeldEvent {
   readonly eventId: string

@@ -31,6 +31,8 @@ import { type Comparison, cellInSql, gatherInSql, pairDigestInSql } from "./dige
 import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
+// One file: a question is a statement, its row and its finding, and all are alike; nothing in it is shared by half of them.
+
 /** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
 
 /** How many rows of the leading table are one question. */

@@ -20,6 +20,8 @@ import {
 import { type EventTold, type Unreadable, readEvents } from "./eventText.ts"
 import { type Finding, finding } from "./Finding.ts"
 
+// One file: the two sides of the comparison of movements and events have to agree line by line.
+
 /**
  * Invariant 4, and 7 of events: the outbox is read once, in the order of its buckets, and compared with the ledger.
  *

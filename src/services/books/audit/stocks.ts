@@ -27,6 +27,8 @@ import {
 import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
 
+// One file: the chain of a stock is followed whole or in parts by statements that must say the same.
+
 /** Invariants 1, 2 and 3 of stocks and of their ledger, over ranges of stocks. */
 
 /** A range of stocks with about so many movements is one question. */

@@ -283,10 +283,9 @@ const followLines = (context: PostingContext, reservation: ReservationRow, reaso
         other.scope === reservation.scope
     )
   if (isTaken && reservation.status !== "PENDING") releaseQuietly(context, reservation, reason)
-  const isSold = reservation.lines.some(({ sold }) => sold > 0)
   const ended = reservation.status === "EXPIRED" ? "EXPIRED" : "CANCELLED"
   const isHeld = reservation.lines.some(({ open }) => open > 0)
-  const status = isHeld ? "PENDING" : isSold ? "CONFIRMED" : ended
+  const status = isHeld ? "PENDING" : reservation.lines.some(({ sold }) => sold > 0) ? "CONFIRMED" : ended
   if (status !== reservation.status) {
     unit.reservations.update(reservation, { status, updatedAt: at })
   }

@@ -104,3 +104,8 @@ export const movementTypesInSql = (isMeant: (kind: MovementKind) => boolean): st
     .filter((type) => isMeant(kinds[type]))
     .map((type) => `'${type}'`)
     .join(", ")
+
+/** What moves for the reservation that it names, as lists for SQL's IN. */
+export const sellingTypes = movementTypesInSql(({ reservation }) => reservation === "SELLS")
+export const returningTypes = movementTypesInSql(({ reservation }) => reservation === "RETURNS")
+export const typesOfReservations = movementTypesInSql(({ reservation }) => reservation !== null)

@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import { movementTypesInSql } from "../../schema/Movement.ts"
+import { returningTypes, sellingTypes, typesOfReservations } from "../../schema/Movement.ts"
 import { arrays, rowsOf } from "../PostgresTypes.ts"
 import type { LaterRead } from "./Needs.ts"
 import { columnsOf, rowReader } from "./Table.ts"
@@ -97,10 +97,6 @@ const append = <V>(lists: ByMerchant<Array<V>>, merchantId: string, id: string, 
   if (list === undefined) lists.set(merchantId, id, [value])
   else list.push(value)
 }
-
-const sellingTypes = movementTypesInSql(({ reservation }) => reservation === "SELLS")
-const returningTypes = movementTypesInSql(({ reservation }) => reservation === "RETURNS")
-const typesOfReservations = movementTypesInSql(({ reservation }) => reservation !== null)
 
 // ledger_checkpoint_pkey, inventory_ledger_pkey, reservation_line_open
 const readStockTruths = `

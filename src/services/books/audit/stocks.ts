@@ -4,7 +4,7 @@ import {
   balanceDiscrepanciesInSql,
   balanceDiscrepancyKindsInSql
 } from "../../../schema/Discrepancy.ts"
-import { movementTypesInSql } from "../../../schema/Movement.ts"
+import { returningTypes, sellingTypes, typesOfReservations } from "../../../schema/Movement.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
 import { fieldsInSql } from "../../kernel/Table.ts"
 import { checkpoints } from "../../kernel/tables/repair.ts"
@@ -482,11 +482,8 @@ interface NetRow extends Figures, Pick<LedgerRow, "merchantId" | "stockId" | "it
   readonly lineReturned: number
 }
 
-const sellingTypes = movementTypesInSql(({ reservation }) => reservation === "SELLS")
 export const isSale = (row: string): string => `${row}.type IN (${sellingTypes})`
-const returningTypes = movementTypesInSql(({ reservation }) => reservation === "RETURNS")
 export const isReturn = (row: string): string => `${row}.type IN (${returningTypes})`
-const typesOfReservations = movementTypesInSql(({ reservation }) => reservation !== null)
 /** What moves for a reservation. */
 export const movesForReservation = (row: string): string => `${row}.type IN (${typesOfReservations})`
 

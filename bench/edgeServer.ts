@@ -3,8 +3,9 @@ import { HttpServer } from "effect/http"
 import * as http from "node:http"
 import type { AddressInfo } from "node:net"
 import * as Server from "../src/http/Server.ts"
-import * as DevIssuerLive from "../src/layers/DevIssuer.ts"
-import type { Answers, Command, Posted, ReserveStock } from "../src/schema/Posting.ts"
+import * as DevIssuerLayer from "../src/layers/DevIssuer.ts"
+import type { Answers, Command, Posted } from "../src/services/kernel/commands.ts"
+import type { ReserveStock } from "../src/services/kernel/commands/reservations.ts"
 import { Authentication } from "../src/services/identity/Authentication.ts"
 import { Availability } from "../src/services/stock/Availability.ts"
 import { Catalog } from "../src/services/stock/Catalog.ts"
@@ -103,7 +104,7 @@ const contract = () => {
     ),
     Layer.provide([operations, Layer.succeed(Health, health)]),
     Layer.provide(Authentication.layer.pipe(Layer.provide(Policies.layerLocal))),
-    Layer.provide(DevIssuerLive.layerWith(Effect.succeed)),
+    Layer.provide(DevIssuerLayer.layerWith(Effect.succeed)),
     Layer.provide(Layer.succeed(References.TracerEnabled, false))
   )
 }

@@ -104,7 +104,7 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
             "README.md",
             "bin/holdfast.js",
             "dist/main.js",
-            "dist/http/Api.d.ts",
+            "dist/http/contract/Api.d.ts",
             "migrations/0001_kernel.sql",
             "openapi.json",
             "asyncapi.json"

@@ -5,15 +5,15 @@ import { type ReadStream, createReadStream } from "node:fs"
 import { pipeline } from "node:stream/promises"
 import { type Column, StockFileRow, columns } from "../schema/StockFileRow.ts"
 import { timestamp } from "../schema/Time.ts"
-import { defaultLocationId } from "../services/kernel/decide/catalog.ts"
-import { readerOf } from "../http/Problem.ts"
+import { readerOf } from "../schema/Validation.ts"
+import { defaultLocationId } from "../services/kernel/catalogue.ts"
 
 /** Files of stock, as text: CSV with a header line, or JSON lines of the same names (CONTRACTS section 8). */
 
 export const formats = ["csv", "jsonl"] as const
 export type Format = (typeof formats)[number]
 
-/** The file cannot be read at all, or not to its end. */
+/** The file cannot be read, or not to its end. */
 export class FileUnreadable extends Schema.TaggedError<FileUnreadable>()("FileUnreadable", {
   reason: Schema.String
 }) {
@@ -22,7 +22,7 @@ export class FileUnreadable extends Schema.TaggedError<FileUnreadable>()("FileUn
   }
 }
 
-/** A row of the file, or why it is none. Lines are counted from 1, the header's included. */
+/** A row of the file, or its defect. Lines are counted from 1, the header included. */
 export type Read =
   | { readonly line: number; readonly row: StockFileRow }
   | { readonly line: number; readonly complaint: string }
@@ -30,7 +30,7 @@ export type Read =
 /** A record (a row of a CSV file, a JSON line) may be this long: what is longer is not one, and memory stays bounded. */
 const recordLengthMax = 64 * 1024
 
-/** What tells a file from any other, and how large it is. Says where it is not UTF-8. */
+/** The hash and the size of a file. Fails with the line at which the file is not UTF-8. */
 export const identify = async (path: string): Promise<{ readonly hash: string; readonly bytes: number }> => {
   const hash = createHash("sha256")
   const utf8 = new TextDecoder("utf-8", { fatal: true })
@@ -67,17 +67,17 @@ const unreadable = (path: string, cause: unknown, line: number): FileUnreadable 
   return new FileUnreadable({ reason: `${path} ${reason}` })
 }
 
-/** Rows that follow each other in the file, and where the last of them ends. */
-export interface Lot {
+/** Consecutive rows of the file, and the byte where the last of them ends. */
+export interface RowChunk {
   readonly reads: ReadonlyArray<Read>
   readonly bytesRead: number
 }
 
-/** What was parsed in one go: each row with where it ends. */
+/** Rows that were parsed together, each with the byte where it ends. */
 type Parts = AsyncGenerator<ReadonlyArray<readonly [read: Read, end: number]>>
 
-/** The rows of a file, in lots of at most `size`. The same file gives the same lots. */
-export async function* readRows(path: string, format: Format, size: number): AsyncGenerator<Lot> {
+/** The rows of a file, in chunks of at most `size`. The same file gives the same chunks. */
+export async function* readRows(path: string, format: Format, size: number): AsyncGenerator<RowChunk> {
   const source = createReadStream(path, { highWaterMark: 256 * 1024 })
   let reads: Array<Read> = []
   let bytesRead = 0

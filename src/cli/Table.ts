@@ -102,3 +102,6 @@ export const widthOf = (text: string): number => {
   }
   return width
 }
+
+/** The colour of a quantity that should not be negative. */
+export const negative = (quantity: number) => (quantity < 0 ? "red" : undefined)

@@ -1,7 +1,7 @@
 import { Clock, Effect } from "effect"
 import { userInfo } from "node:os"
 import type * as Configuration from "../layers/Configuration.ts"
-import type { Caller } from "../schema/Posting.ts"
+import type { Caller } from "../schema/Caller.ts"
 import { nextUuid } from "../services/Uuid.ts"
 
 /** Who asks at a terminal: the books tell it by the name under which they are logged in. */

@@ -1,6 +1,6 @@
 import { Cause, Option } from "effect"
 import { CliError } from "effect/cli"
-import { isFailing, problemOf } from "../http/Problem.ts"
+import { isFailing, problemOf } from "../http/contract/Problem.ts"
 import { ConfigurationInvalid } from "../layers/Configuration.ts"
 
 /** The members of a problem that its first two lines do not say already. */

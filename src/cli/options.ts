@@ -1,9 +1,10 @@
 import { Effect, Option, Schema } from "effect"
-import { Flag } from "effect/cli"
+import { Argument, Flag } from "effect/cli"
 import type * as Configuration from "../layers/Configuration.ts"
 import { OutsideId } from "../schema/Identifier.ts"
+import { Instant } from "../schema/Time.ts"
 
-/** Flags that commands share. */
+/** Arguments and flags that commands share. */
 
 export const json = Flag.Boolean("json").pipe(
   Flag.withDescription("Print JSON, one value a line"),
@@ -23,7 +24,7 @@ export class MerchantMissing extends Schema.TaggedError<MerchantMissing>()("Merc
   }
 }
 
-/** The merchant that a command is about: the one it names, else the default one. */
+/** The merchant of a command: the named one, else the default one. */
 export const merchantOf = (
   given: Option.Option<string>,
   settings: Configuration.Settings
@@ -32,3 +33,14 @@ export const merchantOf = (
     Option.orElse(given, () => settings.defaultMerchantId),
     { onNone: () => Effect.fail(new MerchantMissing()), onSome: Effect.succeed }
   )
+
+export const productVariantId = Argument.String("product-variant-id").pipe(Argument.withSchema(OutsideId))
+export const orderId = Argument.String("order-id").pipe(Argument.withSchema(OutsideId))
+export const limit = (fallback: number) =>
+  Flag.Int("limit").pipe(
+    Flag.withDescription(`At most so many (${fallback})`),
+    Flag.withSchema(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
+    Flag.withDefault(fallback)
+  )
+export const moment = (name: string, description: string) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.withSchema(Instant), Flag.optional)

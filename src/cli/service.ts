@@ -7,7 +7,7 @@ import * as Operations from "../http/Operations.ts"
 import * as Server from "../http/Server.ts"
 import type * as Configuration from "../layers/Configuration.ts"
 import * as DatabaseClock from "../layers/DatabaseClock.ts"
-import * as DevIssuerLive from "../layers/DevIssuer.ts"
+import * as DevIssuer from "../layers/DevIssuer.ts"
 import * as KafkaBroker from "../layers/KafkaBroker.ts"
 import * as JwksHttp from "../layers/JwksHttp.ts"
 import * as Postgres from "../layers/Postgres.ts"
@@ -19,7 +19,7 @@ import { Authentication } from "../services/identity/Authentication.ts"
 import { Availability } from "../services/stock/Availability.ts"
 import { Broker, BrokerUnavailable } from "../services/messaging/Broker.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
-import { Db } from "../services/Db.ts"
+import type { Db } from "../services/Db.ts"
 import { DeadLetters } from "../services/messaging/DeadLetters.ts"
 import { Discrepancies } from "../services/stock/Discrepancies.ts"
 import { Health } from "../services/Health.ts"
@@ -28,7 +28,6 @@ import { Orders } from "../services/orders/Orders.ts"
 import { Outbox } from "../services/messaging/Outbox.ts"
 import { Partitions } from "../services/Partitions.ts"
 import { Policies } from "../services/identity/Policies.ts"
-import { parameter } from "../services/PostgresTypes.ts"
 import { Reservations } from "../services/stock/Reservations.ts"
 import { Retention } from "../services/books/Retention.ts"
 import { Stocks } from "../services/stock/Stocks.ts"
@@ -121,26 +120,6 @@ const brokerAtStart = (settings: Configuration.Settings) =>
     })
   )
 
-/** The dev issuer keeps its key in the database, so that all processes of one database agree on it. */
-export const devIssuer = Layer.unwrap(
-  Effect.map(Db, (db) =>
-    DevIssuerLive.layerWith((candidate) =>
-      Effect.gen(function* () {
-        yield* db.maintain(offerKeyStatement, [parameter("text", JSON.stringify(candidate))])
-        const [row] = yield* db.maintain<{ private_jwk: typeof candidate }>(keyStatement, [])
-        return row!.private_jwk
-      })
-    )
-  )
-)
-
-const offerKeyStatement = `
-  INSERT INTO dev_issuer_key (id, private_jwk, created_at)
-  VALUES (1, $1::text::jsonb, clock_timestamp())
-  ON CONFLICT DO NOTHING`
-
-const keyStatement = `SELECT private_jwk FROM dev_issuer_key WHERE id = 1`
-
 /** What Holdfast does, over the foundation. */
 export const operations = Layer.mergeAll(
   Availability.layer,
@@ -195,7 +174,7 @@ export const service = <E, R>(
   onListening: Effect.Effect<void, E, R>
 ) => {
   const jwks = Option.match(settings.jwks, {
-    onNone: () => devIssuer,
+    onNone: () => DevIssuer.layer,
     onSome: (config) => JwksHttp.layer(config).pipe(Layer.provide(NodeHttpClient.layerUndici))
   })
   const authentication = Authentication.layer.pipe(

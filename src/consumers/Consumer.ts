@@ -1,35 +1,41 @@
 import { type Effect, Result, Schema } from "effect"
-import type { Caller } from "../schema/Posting.ts"
+import {
+  type Decoded,
+  type Defaults,
+  decodeObject,
+  identityOf,
+  merchantOf,
+  payloadOf
+} from "../schema/MessageDecoding.ts"
+import type { Caller } from "../schema/Caller.ts"
 import type { IncomingMessage } from "../services/messaging/Broker.ts"
-import type { Reason } from "../services/messaging/DeadLetters.ts"
-import * as Reading from "./Reading.ts"
 
-/** What each topic's file says of its topic: how a message is read, and which operation it asks for. */
+/** The description of one topic: how its messages are decoded, and which operation each of them calls. */
 
-/** `repeated`: it had been applied before; `ignored`: it asks for nothing. */
+/** `repeated`: the message had been applied before; `ignored`: it calls no operation. */
 export type Outcome = "applied" | "repeated" | "ignored"
 
-/** The part of the caller that the message itself decides, and until when this attempt may take. */
+/** The part of the caller that does not depend on the payload, with the deadline of this attempt. */
 export type Origin = Omit<Caller, "merchantId" | "idempotency">
 
-/** What is to be done for a message that could be read. */
+/** The work for a message that could be decoded. */
 export interface Work<E, R> {
-  /** Two messages of one partition that name the same keep their order, as those of one key do. */
+  /** Messages of one partition with the same aggregate keep their order, as messages of one key do. */
   readonly aggregate: string | undefined
-  /** Effects, tracking and events are one transaction: asking again is harmless, and tells whether it was applied. */
+  /** Effects, tracking and events are one transaction: running again is harmless and answers `repeated`. */
   readonly run: (origin: Origin) => Effect.Effect<Outcome, E, R>
 }
 
 export interface Consumer<E, R> {
   readonly topic: string
-  readonly read: (message: IncomingMessage, defaults: Reading.Defaults) => Result.Result<Work<E, R>, Reason>
+  readonly read: (message: IncomingMessage, defaults: Defaults) => Decoded<Work<E, R>>
 }
 
 /** A consumer of a topic whose payload is JSON of our own contract. */
 export const consumer = <A, I, E, R>(definition: {
   readonly topic: string
   readonly payload: Schema.Codec<A, I>
-  /** What the payload is about; the merchant is put before it. */
+  /** The id of the payload's subject; the consumer puts the merchant before it. */
   readonly aggregate: (payload: A) => string
   readonly handle: (caller: Caller, payload: A) => Effect.Effect<Outcome, E, R>
 }): Consumer<E, R> =>
@@ -39,7 +45,7 @@ export const consumer = <A, I, E, R>(definition: {
     handle: (caller, payload) => definition.handle(caller, payload)
   })
 
-/** One whose message has no natural key, and is told apart by its identity. */
+/** A consumer whose messages have no natural key: the message's identity makes it idempotent. */
 export const identifiedConsumer = <A, I, E, R>(definition: {
   readonly topic: string
   readonly payload: Schema.Codec<A, I>
@@ -52,10 +58,10 @@ export const identifiedConsumer = <A, I, E, R>(definition: {
     topic: definition.topic,
     read: (message, defaults) =>
       Result.gen(function* () {
-        const body = yield* Reading.objectOf(message.value)
-        const payload = yield* Reading.payloadOf(body, decode)
-        const merchantId = yield* Reading.merchantOf(body, message, defaults)
-        const messageId = definition.identified === false ? "" : yield* Reading.identityOf(body, message)
+        const body = yield* decodeObject(message.value)
+        const payload = yield* payloadOf(body, decode)
+        const merchantId = yield* merchantOf(body, message, defaults)
+        const messageId = definition.identified === false ? "" : yield* identityOf(body, message)
         return {
           aggregate: `${merchantId} ${definition.aggregate(payload)}`,
           run: (origin) => definition.handle({ ...origin, merchantId }, payload, messageId)

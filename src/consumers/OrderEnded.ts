@@ -1,6 +1,6 @@
 import { Effect } from "effect"
 import { OrderEnded } from "../schema/Message.ts"
-import type { CancelOrder } from "../schema/Posting.ts"
+import type { CancelOrder } from "../services/kernel/commands/orders.ts"
 import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 

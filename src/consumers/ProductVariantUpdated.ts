@@ -1,9 +1,9 @@
 import { Effect } from "effect"
-import { ProductVariantUpdated } from "../schema/Message.ts"
+import { ProductVariantUpdated, isDiscontinued } from "../schema/Message.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
 import { consumer } from "./Consumer.ts"
 
-/** Whether a variant may be sold. What else changed about it is no concern of the books. */
+/** Whether a variant may be sold. Other changes of a variant do not concern stock. */
 export const productVariantUpdated = consumer({
   topic: "product-variant.updated",
   payload: ProductVariantUpdated,
@@ -18,12 +18,3 @@ export const productVariantUpdated = consumer({
       })
     ).pipe(Effect.as("applied" as const))
 })
-
-/** The words by which catalogues say that a variant is not sold any more. */
-const endings: ReadonlySet<string> = new Set(["ARCHIVED", "DELETED", "DISCONTINUED", "RETIRED"])
-
-/** Undefined where the message says nothing about it. A variant that may not be ordered may not be reserved either. */
-export const isDiscontinued = (status?: string, isOrderable?: boolean): boolean | undefined =>
-  status === undefined && isOrderable === undefined
-    ? undefined
-    : isOrderable === false || (status !== undefined && endings.has(status.trim().toUpperCase()))

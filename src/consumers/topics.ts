@@ -1,6 +1,8 @@
-import { capturedMerchant } from "./CapturedMerchant.ts"
-import { capturedProductVariant } from "./CapturedProductVariant.ts"
-import type { EnsureItem, PostingFailure, Refusal } from "../schema/Posting.ts"
+import { cdcMerchant } from "./CdcMerchant.ts"
+import { cdcProductVariant } from "./CdcProductVariant.ts"
+import type { EnsureItem } from "../services/kernel/commands/catalog.ts"
+import type { PostingFailure } from "../services/kernel/Posting.ts"
+import type { Refusal } from "../services/kernel/commands.ts"
 import type { Catalog } from "../services/stock/Catalog.ts"
 import type { Orders } from "../services/orders/Orders.ts"
 import { confirmRequested } from "./ConfirmRequested.ts"
@@ -26,6 +28,6 @@ export const topics: ReadonlyArray<Consumer<Refusal<EnsureItem> | PostingFailure
   productVariantCreated,
   productVariantUpdated,
   productVariantDeleted,
-  capturedProductVariant,
-  capturedMerchant
+  cdcProductVariant,
+  cdcMerchant
 ]

@@ -138,8 +138,7 @@ const received = (
 const published = (
   components: Components,
   { key }: PublishedTopic,
-  type: string,
-  { data, summary }: PublishedTopic["data"][string]
+  { data, summary, type }: PublishedTopic["events"][number]
 ): Json => ({
   name: type,
   title: type,
@@ -178,6 +177,7 @@ const envelope: Json = {
 const nameOf = (topic: string): string =>
   topic.replace(/(?:^|[._-])([a-z])/g, (_, letter: string) => letter.toUpperCase())
 
+/** One function of more than 70 lines: a document, written in the order in which it is read. */
 const make = (): Json => {
   const components = new Components()
   const merchantField = {
@@ -228,14 +228,12 @@ const make = (): Json => {
     }
   }
   for (const topic of publishedTopics) {
-    for (const [type, event] of Object.entries(topic.data)) {
-      messages[type] = published(components, topic, type, event)
-    }
+    for (const event of topic.events) messages[event.type] = published(components, topic, event)
     channels[topic.topic] = {
       address: topic.topic,
       summary: topic.summary,
       messages: Object.fromEntries(
-        Object.keys(topic.data).map((type) => [type, ref("components", "messages", type)])
+        topic.events.map(({ type }) => [type, ref("components", "messages", type)])
       )
     }
     operations[`send${nameOf(topic.topic)}`] = {

@@ -1,10 +1,13 @@
 import { Effect, Result } from "effect"
 import { ReservationFailed } from "../schema/Failure.ts"
-import type { Answers, BulkOperation, BulkRow, ChangeType } from "../schema/Posting.ts"
+import type { Answers } from "../services/kernel/commands.ts"
+import type { BulkOperation, BulkRow } from "../services/kernel/commands/bulk.ts"
+import type { ChangeType } from "../services/kernel/commands/stock.ts"
 import { timestamp } from "../schema/Time.ts"
+import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Movements } from "../services/stock/Movements.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
 import {
   BulkAnswer,
   type BulkResult,
@@ -14,11 +17,12 @@ import {
   maxBulkLines,
   operationTypes,
   schemaOf
-} from "./BulkApi.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { defaultExpiresIn } from "./OrdersApi.ts"
-import { type Failing, ValidationFailed, problemOf, readerOf } from "./Problem.ts"
-import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./VariantsHandlers.ts"
+} from "./contract/BulkApi.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { problemOf } from "./contract/Problem.ts"
+import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./Views.ts"
+import type { Failing } from "./contract/ProblemKinds.ts"
+import { defaultExpiresIn } from "./contract/Reservation.ts"
 
 export const BulkHandlers = routesOf(
   "bulk",

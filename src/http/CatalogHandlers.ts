@@ -1,12 +1,14 @@
 import { Effect } from "effect"
-import type { EnsureItem, ItemAnswer, LocationAnswer, Posted } from "../schema/Posting.ts"
+import type { EnsureItem } from "../services/kernel/commands/catalog.ts"
+import type { ItemAnswer, LocationAnswer } from "../schema/Item.ts"
+import type { Posted } from "../services/kernel/commands.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Catalog } from "../services/stock/Catalog.ts"
 import { Discrepancies, type Discrepancy } from "../services/stock/Discrepancies.ts"
 import { Movements } from "../services/stock/Movements.ts"
 import { type Stock, Stocks } from "../services/stock/Stocks.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
 import {
   DiscrepancyList,
   type DiscrepancyView,
@@ -17,10 +19,10 @@ import {
   ResolvedDiscrepancy,
   StockList,
   StockView
-} from "./CatalogApi.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { MovementList, movementFilter } from "./VariantsApi.ts"
-import { movementView } from "./VariantsHandlers.ts"
+} from "./contract/CatalogApi.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { movementView } from "./Views.ts"
+import { MovementList, movementFilter } from "./contract/Movement.ts"
 
 export const CatalogHandlers = routesOf(
   "catalog",

@@ -3,13 +3,15 @@ import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiScalar, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { DevTokenRequest } from "../schema/DevToken.ts"
+import { ValidationFailed } from "../schema/Validation.ts"
 import { DevIssuer } from "../services/identity/Jwks.ts"
 import { Health } from "../services/Health.ts"
-import { Api } from "./Api.ts"
+import { Api } from "./contract/Api.ts"
 import { asyncApi } from "./AsyncApi.ts"
-import { bodyLimitBytes, problemResponse, responseOf } from "./EdgeLive.ts"
-import { PayloadTooLarge, ValidationFailed } from "./Problem.ts"
+import { bodyLimitBytes } from "./RequestBody.ts"
+import { problemResponse, responseOf } from "./Responses.ts"
 import { nextUuid } from "../services/Uuid.ts"
+import { PayloadTooLarge } from "./contract/HttpFailure.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
 

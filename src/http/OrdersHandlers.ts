@@ -1,21 +1,20 @@
 import { Clock, Effect } from "effect"
 import { ReservationFailed } from "../schema/Failure.ts"
 import { timestamp } from "../schema/Time.ts"
-import { Availability } from "../services/stock/Availability.ts"
+import { Availability, type ItemView } from "../services/stock/Availability.ts"
 import { type Reservation, Reservations } from "../services/stock/Reservations.ts"
-import { answer, enveloped } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
-import { CurrentCaller } from "./Contract.ts"
+import { answer, enveloped } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
 import {
   AvailabilityOfItems,
   ConfirmedOrder,
   ExtendedOrder,
-  ReleasedOrder,
   ReservationList,
   ReservationView,
-  ReservedOrder,
-  defaultExpiresIn
-} from "./OrdersApi.ts"
+  type CheckAvailability
+} from "./contract/OrdersApi.ts"
+import { ReleasedOrder, ReservedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
 
 export const OrdersHandlers = routesOf(
   "orders",
@@ -29,27 +28,7 @@ export const OrdersHandlers = routesOf(
         const items = yield* availability.ofVariants(merchantId, [
           ...new Set(payload.items.map(({ variantId }) => variantId))
         ])
-        const asked = new Map<string, number>()
-        for (const { quantity, variantId } of payload.items) {
-          asked.set(variantId, (asked.get(variantId) ?? 0) + quantity)
-        }
-        const lines = payload.items.map((line) => {
-          const item = items.get(line.variantId)
-          const sold = item !== undefined && item.status !== "DISCONTINUED"
-          const availableQuantity = !sold
-            ? 0
-            : item.stocked
-              ? item.availableQuantity
-              : asked.get(line.variantId)!
-          return {
-            ...(line.productId === undefined ? {} : { productId: line.productId }),
-            variantId: line.variantId,
-            // Lines of the same variant are answered together, as they are reserved.
-            available: availableQuantity >= asked.get(line.variantId)!,
-            requestedQuantity: line.quantity,
-            availableQuantity
-          }
-        })
+        const lines = availabilityOf(payload.items, items)
         return enveloped(
           AvailabilityOfItems,
           { available: lines.every(({ available }) => available), items: lines },
@@ -137,6 +116,29 @@ export const OrdersHandlers = routesOf(
     }
   })
 )
+
+/** Lines of the same variant are answered together, as they are reserved. */
+const availabilityOf = (
+  lines: (typeof CheckAvailability.Type)["items"],
+  items: ReadonlyMap<string, ItemView>
+): (typeof AvailabilityOfItems.Encoded)["items"] => {
+  const requested = new Map<string, number>()
+  for (const { quantity, variantId } of lines) {
+    requested.set(variantId, (requested.get(variantId) ?? 0) + quantity)
+  }
+  return lines.map(({ productId, quantity, variantId }) => {
+    const item = items.get(variantId)
+    const isSold = item !== undefined && item.status !== "DISCONTINUED"
+    const availableQuantity = !isSold ? 0 : item.stocked ? item.availableQuantity : requested.get(variantId)!
+    return {
+      ...(productId === undefined ? {} : { productId }),
+      variantId,
+      available: availableQuantity >= requested.get(variantId)!,
+      requestedQuantity: quantity,
+      availableQuantity
+    }
+  })
+}
 
 const view = (reservation: Reservation): typeof ReservationView.Encoded => ({
   reservationId: reservation.reservationId,

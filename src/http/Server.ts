@@ -7,17 +7,20 @@ import {
   type HttpServerRequest,
   HttpServerResponse
 } from "effect/http"
+import { requestIdOf } from "../schema/RequestHeaders.ts"
 import { nextUuid } from "../services/Uuid.ts"
-import { Api } from "./Api.ts"
+import { bodyLimitBytes } from "./RequestBody.ts"
+import { responseOf } from "./Responses.ts"
+import { Api } from "./contract/Api.ts"
 import { BulkHandlers } from "./BulkHandlers.ts"
 import { CatalogHandlers } from "./CatalogHandlers.ts"
 import { DrainingServer } from "./DrainingServer.ts"
-import * as EdgeLive from "./EdgeLive.ts"
+import * as CallPipeline from "./CallPipeline.ts"
 import * as Operations from "./Operations.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
-import { MethodNotAllowed, RouteNotFound } from "./Problem.ts"
 import { VariantsHandlers } from "./VariantsHandlers.ts"
 import { WarehouseHandlers } from "./WarehouseHandlers.ts"
+import { MethodNotAllowed, RouteNotFound } from "./contract/HttpFailure.ts"
 
 export interface ServerOptions {
   readonly host: string
@@ -50,7 +53,7 @@ const calls = Layer.mergeAll(
 )
 
 const contractOf = (options: ServerOptions) => {
-  const contract = calls.pipe(Layer.provide(EdgeLive.layer(options)))
+  const contract = calls.pipe(Layer.provide(CallPipeline.layer(options)))
   return options.contract ? contract : (Layer.empty as typeof contract)
 }
 
@@ -64,7 +67,7 @@ export const layer = (
     // As written: an id is another one in another case, and so is a route.
     routerConfig: { maxParamLength, caseSensitive: true }
   }).pipe(
-    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(EdgeLive.bodyLimitBytes))),
+    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bodyLimitBytes))),
     Layer.provideMerge(
       NodeHttpServer.layer(
         () =>
@@ -96,13 +99,13 @@ const nothingHere = HttpRouter.use((router) =>
 type Response = HttpServerResponse.HttpServerResponse
 
 const notFound = (request: HttpServerRequest.HttpServerRequest, madeId: string): Response => {
-  const requestId = EdgeLive.givenRequestId(request) ?? madeId
+  const requestId = requestIdOf(request.headers) ?? madeId
   const allow = methodsOf(request.url.split("?", 1)[0]!)
   const failure =
     allow.length === 0 || allow.includes(request.method)
       ? new RouteNotFound()
       : new MethodNotAllowed({ allow })
-  return HttpServerResponse.setHeader(EdgeLive.responseOf(failure, requestId), "x-request-id", requestId)
+  return HttpServerResponse.setHeader(responseOf(failure, requestId), "x-request-id", requestId)
 }
 
 const isRouteNotFound = (error: unknown): error is HttpServerError.HttpServerError =>

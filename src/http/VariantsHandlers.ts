@@ -1,29 +1,18 @@
 import { Effect } from "effect"
 import { MomentInFuture } from "../schema/Failure.ts"
-import type { AdjustStock as AdjustCommand, Answers, ChangeType } from "../schema/Posting.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
+import { ValidationFailed } from "../schema/Validation.ts"
 import { Availability, type ItemThen, type ItemView, type StockView } from "../services/stock/Availability.ts"
-import { type Movement, Movements } from "../services/stock/Movements.ts"
+import { Movements } from "../services/stock/Movements.ts"
 import { Reservations } from "../services/stock/Reservations.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { defaultExpiresIn } from "./OrdersApi.ts"
-import { ValidationFailed } from "./Problem.ts"
-import {
-  type AdjustStock,
-  AdjustedStock,
-  type Batch,
-  MovementList,
-  type MovementView,
-  ReleasedVariant,
-  ReservedVariant,
-  VariantList,
-  VariantListThen,
-  VariantThen,
-  VariantView,
-  movementFilter
-} from "./VariantsApi.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
+import { adjustedStock, adjustmentOf, movementView, releasedVariant, reservedVariant } from "./Views.ts"
+import { AdjustedStock } from "./contract/Adjustment.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { MovementList, movementFilter } from "./contract/Movement.ts"
+import { defaultExpiresIn, ReleasedVariant, ReservedVariant } from "./contract/Reservation.ts"
+import { type Batch, VariantList, VariantListThen, VariantThen, VariantView } from "./contract/VariantsApi.ts"
 
 export const VariantsHandlers = routesOf(
   "variants",
@@ -111,52 +100,6 @@ const notAhead = <A, E, R>(effect: Effect.Effect<A, E | MomentInFuture, R>) =>
       })
   )
 
-/* What a single call asks and answers, and its row in a bulk. */
-
-export const adjustmentOf = (
-  given: Omit<typeof AdjustStock.Type, "changeType">,
-  changeType: ChangeType
-): Omit<AdjustCommand, "_tag"> => ({
-  changeType,
-  item: { variantId: given.productVariantId },
-  quantity: given.quantity ?? given.quantitySold!,
-  orderId: given.orderId,
-  locationId: given.locationId,
-  lotNumber: given.lotNumber,
-  lotExpiresAt: given.expiresAt,
-  reason: given.reason,
-  reference: given.reference,
-  occurredAt: given.occurredAt,
-  expectedVersion: given.expectedVersion
-})
-
-export const adjustedStock = ({
-  applied,
-  item: { itemId: _, ...figures },
-  stocks
-}: Answers["AdjustStock"]): typeof AdjustedStock.Encoded => ({ applied, ...figures, stocks })
-
-export const reservedVariant = (
-  { reservation }: Answers["ReserveStock"],
-  productVariantId: string,
-  quantity: number
-): typeof ReservedVariant.Encoded => ({
-  reservationId: reservation.reservationId,
-  orderId: reservation.orderId,
-  productVariantId,
-  quantity,
-  status: reservation.status,
-  expiresAt: timestamp(reservation.expiresAt)
-})
-
-export const releasedVariant = (
-  { item, quantity, released }: Answers["ReleaseReservation"],
-  orderId: string
-): typeof ReleasedVariant.Encoded => {
-  const { itemId: _, ...figures } = item!
-  return { orderId, released, releasedQuantity: quantity, ...figures }
-}
-
 const view = (item: ItemView): typeof VariantView.Encoded => ({
   ...figuresView(item),
   status: item.status,
@@ -192,10 +135,4 @@ const figuresView = (item: Omit<ItemView, "status" | "updatedAt">) => ({
 const batch = ({ expiresAt, locationId: _, ...stock }: StockView): typeof Batch.Encoded => ({
   ...stock,
   expiresAt: timestampOrNull(expiresAt)
-})
-
-export const movementView = (movement: Movement): typeof MovementView.Encoded => ({
-  ...movement,
-  occurredAt: timestampOrNull(movement.occurredAt),
-  recordedAt: timestamp(movement.recordedAt)
 })

@@ -2,11 +2,11 @@ import { Effect } from "effect"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import { Availability } from "../services/stock/Availability.ts"
 import { Reservations } from "../services/stock/Reservations.ts"
-import { answer } from "./Answer.ts"
-import { routesOf } from "./Calls.ts"
-import { CurrentCaller } from "./Contract.ts"
-import { ReleasedOrder, defaultExpiresIn } from "./OrdersApi.ts"
-import { AllocatedOrder, SkuView } from "./WarehouseApi.ts"
+import { answer } from "./Responses.ts"
+import { routesOf } from "./Routes.ts"
+import { CurrentCaller } from "./contract/Contract.ts"
+import { ReleasedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
+import { AllocatedOrder, SkuView } from "./contract/WarehouseApi.ts"
 
 export const WarehouseHandlers = routesOf(
   "warehouse",

@@ -1,5 +1,4 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
-import { SqlClient, SqlSchema } from "effect/sql"
 import {
   calculateJwkThumbprint,
   createLocalJWKSet,
@@ -10,6 +9,8 @@ import {
 } from "jose"
 import { devTokenDefaults, type DevTokenRequest } from "../schema/DevToken.ts"
 import { everyPermission } from "../schema/Principal.ts"
+import { Db } from "../services/Db.ts"
+import { parameter } from "../services/PostgresTypes.ts"
 import { DevIssuer, Jwks, type PublicJwks } from "../services/identity/Jwks.ts"
 import { checkForm, checkSignature, type TokenRules } from "./JwksHttp.ts"
 
@@ -69,36 +70,25 @@ export const layerWith = <E>(storedKey: KeyStore<E>): Layer.Layer<DevIssuer | Jw
     })
   )
 
-/** The issuer whose key is kept in the table `dev_issuer_key`, so that all processes on a database agree. */
+/** The issuer whose key is stored in the table `dev_issuer_key`, so that all processes of one database agree on it. */
 export const layer = Layer.unwrap(
-  Effect.map(SqlClient.SqlClient, (sql) => {
-    const offer = SqlSchema.void({
-      Request: Schema.Struct({ privateJwk: Schema.fromJsonString(PrivateJwk), createdAt: Schema.Date }),
-      execute: ({ createdAt, privateJwk }) => sql`
-        INSERT INTO dev_issuer_key (id, private_jwk, created_at)
-        VALUES (1, ${privateJwk}::text::jsonb, ${createdAt})
-        ON CONFLICT (id) DO NOTHING`
-    })
-    // As text, so that no setting of the client renames the members.
-    const stored = SqlSchema.findOne({
-      Request: Schema.Void,
-      Result: Schema.Struct({ jwk: Schema.fromJsonString(PrivateJwk) }),
-      execute: () => sql`
-        SELECT private_jwk::text AS jwk
-        FROM dev_issuer_key
-        WHERE id = 1`
-    })
-    return layerWith((candidate) =>
+  Effect.map(Db, (db) =>
+    layerWith((candidate) =>
       Effect.gen(function* () {
-        yield* offer({ privateJwk: candidate, createdAt: new Date(yield* Clock.currentTimeMillis) })
-        return (yield* stored(undefined)).jwk
-      }).pipe(
-        // The row is ours alone: that it is missing or unreadable right after the insert is our own bug.
-        Effect.catchTags({ NoSuchElementError: Effect.die, SchemaError: Effect.die })
-      )
+        yield* db.maintain(offerKeyStatement, [parameter("text", JSON.stringify(candidate))])
+        const [row] = yield* db.maintain<{ private_jwk: PrivateJwk }>(keyStatement, [])
+        return row!.private_jwk
+      })
     )
-  })
+  )
 )
+
+const offerKeyStatement = `
+  INSERT INTO dev_issuer_key (id, private_jwk, created_at)
+  VALUES (1, $1::text::jsonb, clock_timestamp())
+  ON CONFLICT DO NOTHING`
+
+const keyStatement = `SELECT private_jwk FROM dev_issuer_key WHERE id = 1`
 
 const makeCandidate: Effect.Effect<PrivateJwk> = Effect.promise(async () => {
   const { privateKey } = await generateKeyPair(algorithm, { extractable: true })

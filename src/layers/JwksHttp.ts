@@ -1,16 +1,11 @@
 import { Cause, Clock, Deferred, Effect, Exit, Layer, Metric, Schema, type Scope, Stream } from "effect"
 import { HttpClient } from "effect/http"
 import { createLocalJWKSet, errors, type JSONWebKeySet, jwtVerify } from "jose"
+import { JwksUnavailable } from "../schema/Failure.ts"
 import { OutsideId } from "../schema/Identifier.ts"
 import type { VerifiedClaims } from "../schema/Principal.ts"
 import { verifiedTokenAgeMsMax } from "../services/identity/Authentication.ts"
-import {
-  InvalidToken,
-  Jwks,
-  JwksUnavailable,
-  type RefusalReason,
-  tokenLengthMax
-} from "../services/identity/Jwks.ts"
+import { InvalidToken, Jwks, type RefusalReason, tokenLengthMax } from "../services/identity/Jwks.ts"
 
 /** What a token must say to be meant for us: compared as they are, character by character. */
 export interface TokenRules {

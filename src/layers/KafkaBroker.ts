@@ -9,7 +9,7 @@ import { makePublisher } from "./kafka/Publisher.ts"
 import { partitionsPerTopic, refusedNames } from "./Publishing.ts"
 
 /**
- * Topics in Kafka, by the clients of kafkajs, which are watched from outside (docs/decisions/0018). Nothing is made but
+ * Topics in Kafka, by the clients of kafkajs, which are watched from outside (docs/decisions/0019). Nothing is made but
  * by `createTopics`. An outage is waited out by whoever is subscribed and told to whoever publishes; afterwards
  * everything goes on by itself, within about a heartbeat.
  */

@@ -2,7 +2,7 @@ import { PgConnection } from "@effect/sql-pg"
 import { Effect, Layer, Metric, Pool, Queue, Redacted, type Scope } from "effect"
 import type { SqlError } from "effect/sql"
 import { connect, type Socket } from "node:net"
-import { DatabaseUnavailable } from "../schema/Failure.ts"
+import { DatabaseUnavailable, retryAfterSeconds } from "../schema/Failure.ts"
 import { Db, type Parameters, type Row, type Session, StatementFailed } from "../services/Db.ts"
 import { parameter, types } from "../services/PostgresTypes.ts"
 
@@ -62,8 +62,6 @@ const plansByRange = {
 /** Notifications that nobody has taken yet, and how soon a lost connection for them is opened again. */
 const listenBacklogMax = 4_096
 const listenAgainMs = 500
-/** What a client is told to wait when the database does not answer. */
-const retryAfterSeconds = 1
 
 const conflicts = new Set(["25P02", "40001", "40P01", "23505", "55P03", "57014", "HF001"])
 /** Connection, resources, operator intervention, system errors, a read-only or recovering server. */

@@ -3,7 +3,7 @@ import { OutsideId } from "./Identifier.ts"
 import { Balance, Count, Quantity, Total } from "./Quantity.ts"
 
 /**
- * Every failure that a caller can meet. `http/Problem.ts` gives each its status, code and mend; the fields are what a
+ * Every failure that a caller can meet. `http/contract/ProblemKinds.ts` gives each its status, code and remedy; the fields are what a
  * caller needs to act.
  */
 
@@ -169,8 +169,16 @@ export class IdempotencyKeyReused extends Schema.TaggedError<IdempotencyKeyReuse
   idempotencyKey: Schema.String
 }) {}
 
+/** Retry-After of a refusal whose cause is expected to pass soon. */
+export const retryAfterSeconds = 1
+
 /** The database does not answer: nothing was changed, ask again. */
 export class DatabaseUnavailable extends Schema.TaggedError<DatabaseUnavailable>()("DatabaseUnavailable", {
+  retryAfterSeconds: Schema.Int
+}) {}
+
+/** The token issuer's keys cannot be fetched and none are cached, so that no token can be judged: ask again. */
+export class JwksUnavailable extends Schema.TaggedError<JwksUnavailable>()("JwksUnavailable", {
   retryAfterSeconds: Schema.Int
 }) {}
 

@@ -38,6 +38,9 @@ export const Uuid = Schema.String.annotate({ message: "must be a UUID in lower c
   )
   .annotate({ identifier: "Uuid", description: "A UUID in lower case" })
 
+/** The least of all UUIDs: a page that begins after it begins with the first row. */
+export const nilUuid = "00000000-0000-0000-0000-000000000000"
+
 /** Path segments under `/api/v1/inventory` and `/inventory` that win over ids, and are refused as ids. */
 export const reservedWords: ReadonlySet<string> = new Set([
   "adjust-stock",

@@ -141,3 +141,12 @@ export const variantOf = (line: {
   readonly variantId?: string | null
   readonly productVariantId?: string | null
 }): string => line.variantId ?? line.productVariantId!
+
+/** Status words of catalogues for a variant that is not sold any more. */
+const discontinuedStatuses: ReadonlySet<string> = new Set(["ARCHIVED", "DELETED", "DISCONTINUED", "RETIRED"])
+
+/** Undefined where neither field is given. A variant that may not be ordered may not be reserved either. */
+export const isDiscontinued = (status?: string, isOrderable?: boolean): boolean | undefined =>
+  status === undefined && isOrderable === undefined
+    ? undefined
+    : isOrderable === false || (status !== undefined && discontinuedStatuses.has(status.trim().toUpperCase()))

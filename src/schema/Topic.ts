@@ -1,7 +1,8 @@
+import type { Some } from "./Some.ts"
 import type { Schema } from "effect"
 import { MerchantRow, ProductVariantRow, changeOf } from "./ChangeRecord.ts"
 import * as Message from "./Message.ts"
-import * as Event from "./OutgoingEvent.ts"
+import { type EventDefinition, outgoingEvents } from "./OutgoingEvent.ts"
 
 /**
  * The contract of messages: every topic that is received and published, with the schemas that decode what comes in and
@@ -128,60 +129,31 @@ export interface PublishedTopic {
   readonly summary: string
   /** What the key of a message is: within it the order of events is kept. */
   readonly key: string
-  /** By the type of the event, as it stands in `type` and in the header `ce_type`. */
-  readonly data: Readonly<Record<string, { readonly summary: string; readonly data: Schema.Constraint }>>
+  /** Their type stands in `type` and in the header `ce_type`. */
+  readonly events: ReadonlyArray<EventDefinition<Some>>
 }
 
+const published = (topic: string, key: string, summary: string): PublishedTopic => ({
+  topic,
+  summary,
+  key,
+  events: outgoingEvents.filter((event) => event.topic === topic)
+})
+
 export const publishedTopics: ReadonlyArray<PublishedTopic> = [
-  {
-    topic: "inventory.events",
-    summary: "Everything that happens to an item's stock",
-    key: "itemId",
-    data: {
-      InventoryAllocated: { summary: "Stock was promised to an order", data: Event.InventoryAllocated },
-      InventoryReleased: { summary: "A promise ended without a sale", data: Event.InventoryReleased },
-      InventoryAdjusted: {
-        summary: "Stock moved otherwise: received, sold, returned, counted, damaged",
-        data: Event.InventoryAdjusted
-      },
-      StockLevelChanged: { summary: "The item's total changed", data: Event.StockLevelChanged },
-      StockStatusChanged: { summary: "The item's status changed", data: Event.StockStatusChanged },
-      ReservationExpired: { summary: "A reservation reached its end", data: Event.ReservationExpired },
-      DiscrepancyOpened: { summary: "A fact contradicts the books", data: Event.DiscrepancyOpened },
-      DiscrepancyClosed: { summary: "A contradiction ended, or was resolved", data: Event.DiscrepancyClosed }
-    }
-  },
-  {
-    topic: "inventory.confirmed",
-    summary: "What an order asked to confirm is sold",
-    key: "orderId",
-    data: {
-      "inventory.confirmed": { summary: "The order's stock is deducted", data: Event.InventoryConfirmed }
-    }
-  },
-  {
-    topic: "inventory.confirmation_failed",
-    summary: "What an order asked for could not be held or sold",
-    key: "orderId",
-    data: {
-      "inventory.confirmation_failed": {
-        summary: "Why, and what is short",
-        data: Event.InventoryConfirmationFailed
-      }
-    }
-  },
-  {
-    topic: "inventory.out_of_stock",
-    summary: "Nothing of an item can be sold any more: once per crossing of its total",
-    key: "itemId",
-    data: { "inventory.out_of_stock": { summary: "Sold out", data: Event.InventoryOutOfStock } }
-  },
-  {
-    topic: "inventory.low_stock",
-    summary: "An item has come down to its threshold: once per crossing of its total",
-    key: "itemId",
-    data: { "inventory.low_stock": { summary: "Running low", data: Event.InventoryLowStock } }
-  }
+  published("inventory.events", "itemId", "Everything that happens to an item's stock"),
+  published("inventory.confirmed", "orderId", "What an order asked to confirm is sold"),
+  published("inventory.confirmation_failed", "orderId", "What an order asked for could not be held or sold"),
+  published(
+    "inventory.out_of_stock",
+    "itemId",
+    "Nothing of an item can be sold any more: once per crossing of its total"
+  ),
+  published(
+    "inventory.low_stock",
+    "itemId",
+    "An item has come down to its threshold: once per crossing of its total"
+  )
 ]
 
 /** Every topic that must be there for all messages to flow; dead letters have `<topic>.dlq` beside theirs. */

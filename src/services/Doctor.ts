@@ -1,5 +1,6 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../schema/Failure.ts"
+import { reservationKindsInSql } from "../schema/Reservation.ts"
 import { topicNames } from "../schema/Topic.ts"
 import { Broker } from "./messaging/Broker.ts"
 import { ConsumerGroups } from "./messaging/ConsumerGroups.ts"
@@ -7,6 +8,8 @@ import { Db } from "./Db.ts"
 import { Partitions } from "./Partitions.ts"
 import { parameter } from "./PostgresTypes.ts"
 import { kernelLocksMax } from "./kernel/StockLedger.ts"
+
+// One file: a list of findings that do not know of each other, read from top to bottom.
 
 /** What was looked at, what was found, and what to do about it. `WRONG` must be mended, `WARNING` should be. */
 export interface Finding {
@@ -413,7 +416,7 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
           wrong(
             "outbox",
             `the broker refused ${failed} events for good, and ${held} wait behind them`,
-            "holdfast outbox list says why; mend it and holdfast outbox requeue, or holdfast outbox drop"
+            "holdfast outbox list says why; fix the cause and holdfast outbox requeue, or holdfast outbox drop"
           )
         ]
       : []),
@@ -432,7 +435,12 @@ const outbox = Effect.fnUntraced(function* (db: Db["Service"], now: number, limi
 // reservation_due
 const overdueStatement = `
   SELECT min(expires_at) AS oldest, count(*) AS count
-  FROM (SELECT expires_at FROM reservation WHERE status = 'PENDING' AND expires_at <= $1 LIMIT 100000) AS due`
+  FROM (
+    SELECT expires_at
+    FROM reservation
+    WHERE status = 'PENDING' AND expires_at <= $1 AND kind IN (${reservationKindsInSql(({ expires }) => expires)})
+    LIMIT 100000
+  ) AS due`
 
 const sweeping = Effect.fnUntraced(function* (db: Db["Service"], now: number, limits: Limits) {
   const [row] = yield* db.maintain<{ oldest: number | null; count: number }>(overdueStatement, [

@@ -1,5 +1,5 @@
 import { Clock, Context, Effect, Layer, Schedule } from "effect"
-import { DatabaseUnavailable } from "../schema/Failure.ts"
+import { DatabaseUnavailable, retryAfterSeconds } from "../schema/Failure.ts"
 import { Db, StatementFailed } from "./Db.ts"
 import { arrays, parameter } from "./PostgresTypes.ts"
 
@@ -137,7 +137,6 @@ const stateStatement = `
 
 /** A service that prepares nothing for this long is still not in need of it. */
 export const monthsAhead = 3
-const retryAfterSeconds = 1
 /** How long before a month begins its partitions are made. */
 const aheadMs = 7 * 24 * 60 * 60 * 1000
 

@@ -1,6 +1,6 @@
 import { assert, layer } from "@effect/vitest"
 import { Effect } from "effect"
-import { Api } from "../../src/http/Api.ts"
+import { Api } from "../../src/http/contract/Api.ts"
 import { everyPermission } from "../../src/schema/Principal.ts"
 import { type Answer, Service, eventually, fresh, merchant, merchantAt } from "../support/service.ts"
 import {

@@ -171,10 +171,10 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("docs/mess
 
 const assertOnlyDescribed = (received: ReadonlyArray<IncomingMessage>) => {
   const described = new Map(
-    publishedTopics.flatMap(({ data, topic }) =>
-      Object.entries(data).map(([type, event]) => [
+    publishedTopics.flatMap(({ events, topic }) =>
+      events.map(({ data, type }) => [
         `${topic} ${type}`,
-        Schema.decodeUnknownResult(event.data as Schema.Codec<unknown>, {
+        Schema.decodeUnknownResult(data as Schema.Codec<unknown>, {
           errors: "all",
           onExcessProperty: "error"
         })
@@ -513,7 +513,7 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("messages"
         yield* reserve("o-5", [["cup", 1]])
         yield* tell("inventory.confirm_requested", { data: { orderId: "o-5", reservationId: "x" } })
         const wanted = publishedTopics
-          .flatMap(({ data }) => Object.keys(data))
+          .flatMap(({ events }) => events.map(({ type }) => type))
           .filter((type) => type !== "inventory.confirmed")
         yield* eventually(
           Effect.sync(() => new Set(of(told, merchantId).map(({ type }) => type))),

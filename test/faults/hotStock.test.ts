@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
-import type { BulkOperation } from "../../src/schema/Posting.ts"
+import type { BulkOperation } from "../../src/services/kernel/commands/bulk.ts"
 import { Audit } from "../../src/services/books/Audit.ts"
 import type { Check, Finding } from "../../src/services/books/audit/Finding.ts"
 import { StockLedger } from "../../src/services/kernel/StockLedger.ts"

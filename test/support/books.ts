@@ -1,23 +1,34 @@
+import type { Some } from "../../src/schema/Some.ts"
 import type { OutboxEvent } from "../../src/schema/Event.ts"
-import { outboxPieces } from "../../src/schema/OutboxText.ts"
-import type { AnyRefusal, Answer, Caller, Command, ItemRef, Posting } from "../../src/schema/Posting.ts"
+import type { Caller } from "../../src/schema/Caller.ts"
+import type { ItemRef } from "../../src/schema/Item.ts"
+import { type CommandDefinition, definitionsOf } from "../../src/services/kernel/Command.ts"
+import type { Answers, AnyRefusal, Answer, Command, Posting } from "../../src/services/kernel/commands.ts"
+import { commands } from "../../src/services/kernel/commands.ts"
 import {
-  Books,
-  ByMerchant,
-  type DiscrepancyRow,
-  type IdempotencyRow,
+  type Prepared,
+  type Verdict as VerdictOf,
+  decide as decidePrepared,
+  prepare
+} from "../../src/services/kernel/decide.ts"
+import { keyOf } from "../../src/services/kernel/Needs.ts"
+import type { Table } from "../../src/services/kernel/Table.ts"
+import { tables } from "../../src/services/kernel/tables.ts"
+import {
+  capturedVariants,
   type ItemRow,
-  type LedgerRow,
-  type LineRow,
-  type LocationRow,
+  items,
+  locations,
+  merchants
+} from "../../src/services/kernel/tables/catalog.ts"
+import { discrepancies, idempotency, tracking } from "../../src/services/kernel/tables/documents.ts"
+import {
+  reservationLines,
   type ReservationRow,
-  type StockRow,
-  type TrackingRow,
-  keyOf,
-  openKey
-} from "../../src/services/kernel/decide/Books.ts"
-import { type Verdict, decide } from "../../src/services/kernel/decide/decide.ts"
-import { idempotencyAgeMs, needsOf } from "../../src/services/kernel/LedgerStore.ts"
+  reservations
+} from "../../src/services/kernel/tables/reservations.ts"
+import { ledger, type StockRow, stocks } from "../../src/services/kernel/tables/stock.ts"
+import { ByMerchant, type Rows, UnitOfWork } from "../../src/services/kernel/UnitOfWork.ts"
 
 /** The kernel without a database: tables in memory, and a desk that posts commands over them. */
 
@@ -25,179 +36,171 @@ export const merchantId = "m"
 /** When tests begin. Any time would do; a round one is easy to read in a counterexample. */
 export const epoch = Date.UTC(2030, 0, 1)
 
-type Stored<R extends object> = { -readonly [K in keyof R]: R[K] }
+/** What was asked for when a unit of work was read: a posting is decided with the keys that were locked for it. */
+const preparations = new WeakMap<UnitOfWork, ReadonlyMap<Posting, Prepared>>()
+
+export type Verdict = VerdictOf<Answers[keyof Answers], AnyRefusal>
+
+export const decide = (unit: UnitOfWork, posting: Posting): Verdict =>
+  decidePrepared(unit, preparations.get(unit)!.get(posting)!)
+
+type Stored = Record<string, Some>
 
 /**
- * What PostgreSQL would keep, for one merchant or several. It reads exactly the rows that `needsOf` asks for, copies
+ * What PostgreSQL would keep, for one merchant or several. It reads exactly the rows that the commands ask for, copies
  * whatever goes in or out, and holds the constraints of `migrations/0001_kernel.sql`, so that what the database would
- * refuse fails here too.
+ * refuse fails here too. It knows the tables by their definitions alone.
  */
 export class MemoryStore {
-  readonly merchants = new Set<string>()
-  readonly locations = new Map<string, LocationRow>()
-  readonly items = new Map<string, ItemRow>()
-  readonly stocks = new Map<string, StockRow>()
-  readonly ledger: Array<LedgerRow> = []
-  readonly reservations = new Map<string, Omit<ReservationRow, "lines">>()
-  readonly lines = new Map<string, LineRow>()
-  readonly tracking = new Map<string, TrackingRow>()
-  readonly idempotency = new Map<string, IdempotencyRow>()
-  readonly discrepancies = new Map<string, Stored<DiscrepancyRow>>()
+  readonly #lists: {
+    readonly commands: ReadonlyArray<CommandDefinition>
+    readonly tables: ReadonlyArray<Table>
+  }
+  readonly #rows: ReadonlyMap<Table, Map<string, Stored>>
   readonly events: Array<OutboxEvent> = []
-  readonly captured = new Map<string, string>()
+
+  constructor(
+    lists: { readonly commands: ReadonlyArray<CommandDefinition>; readonly tables: ReadonlyArray<Table> } = {
+      commands,
+      tables
+    }
+  ) {
+    this.#lists = lists
+    this.#rows = new Map(lists.tables.map((table) => [table, new Map()]))
+  }
+
+  /** The rows of a table by their keys, `keyOf` the merchant and the rest. */
+  of<R extends object>(table: Table<R>): Map<string, R> {
+    return this.#rows.get(table) as unknown as Map<string, R>
+  }
+
+  get merchants(): ReadonlySet<string> {
+    return new Set([...this.of(merchants).values()].map((row) => row.merchantId))
+  }
+  get locations() {
+    return this.of(locations)
+  }
+  get items() {
+    return this.of(items)
+  }
+  get stocks() {
+    return this.of(stocks)
+  }
+  get ledger() {
+    return [...this.of(ledger).values()]
+  }
+  get reservations() {
+    return this.of(reservations)
+  }
+  get lines() {
+    return this.of(reservationLines)
+  }
+  get tracking() {
+    return this.of(tracking)
+  }
+  get idempotency() {
+    return this.of(idempotency)
+  }
+  get discrepancies() {
+    return this.of(discrepancies)
+  }
+  get captured(): ReadonlyMap<string, string> {
+    return new Map([...this.of(capturedVariants).values()].map((row) => [row.rowId, row.ownerId]))
+  }
 
   copy(): MemoryStore {
-    const copy = new MemoryStore()
-    for (const merchant of this.merchants) copy.merchants.add(merchant)
-    copyRows(this.locations, copy.locations)
-    copyRows(this.items, copy.items)
-    copyRows(this.stocks, copy.stocks)
-    copyRows(this.reservations, copy.reservations)
-    copyRows(this.lines, copy.lines)
-    copyRows(this.tracking, copy.tracking)
-    copyRows(this.idempotency, copy.idempotency)
-    copyRows(this.discrepancies, copy.discrepancies)
-    copy.ledger.push(...this.ledger)
+    const copy = new MemoryStore(this.#lists)
+    for (const [table, rows] of this.#rows) {
+      for (const [key, row] of rows) copy.#rows.get(table)!.set(key, { ...row })
+    }
     copy.events.push(...this.events)
-    for (const [rowId, merchant] of this.captured) copy.captured.set(rowId, merchant)
     return copy
   }
 
-  /** The books of a batch, as `LedgerStore.open` reads them. */
+  /** The unit of work of a batch, as its transaction reads it. */
   open(
     postings: ReadonlyArray<Posting>,
-    at: number,
+    _at: number,
     knownMerchants: ReadonlySet<string> = this.merchants
-  ): Books {
-    const needs = needsOf(postings, knownMerchants)
-    const books = new Books()
-    for (const merchant of knownMerchants) books.merchants.add(merchant)
-    for (const [merchant, orderId] of needs.orders.values()) {
-      for (const reservation of this.reservationsOf(merchant, orderId)) books.addReservation(reservation)
-    }
-    for (const [key, [merchant, trackingKey]] of needs.tracking) {
-      const row = this.tracking.get(key)
-      if (row !== undefined) books.tracking.set(merchant, trackingKey, { ...row })
-    }
-    for (const [key, [merchant, idempotencyKey]] of needs.idempotency) {
-      const row = this.idempotency.get(key)
-      if (row !== undefined && row.createdAt > at - idempotencyAgeMs)
-        books.idempotency.set(merchant, idempotencyKey, { ...row })
-    }
-    for (const location of this.locations.values()) {
-      if (!needs.merchants.has(location.merchantId)) continue
-      books.merchants.add(location.merchantId)
-      books.locations.set(location.merchantId, location.locationId, { ...location })
-    }
+  ): UnitOfWork {
+    const { needs, prepared } = prepare(definitionsOf(this.#lists.commands), postings, knownMerchants)
+    const unit = new UnitOfWork(this.#lists.tables)
+    preparations.set(unit, new Map(prepared.map((each) => [each.posting as Posting, each])))
+    for (const merchant of knownMerchants) unit.knownMerchants.add(merchant)
     const wanted = new Set(needs.items.keys())
-    for (const key of needs.discrepancies.keys()) {
-      const row = this.discrepancies.get(key)
-      if (row === undefined) continue
-      books.discrepancies.set(row.merchantId, row.discrepancyId, { ...row })
-      if (row.itemId !== null) wanted.add(keyOf(row.merchantId, row.itemId))
-    }
-    for (const reservations of books.reservationsOfOrder.values()) {
-      for (const line of reservations.flatMap(({ lines }) => lines))
-        wanted.add(keyOf(line.merchantId, line.itemId))
-    }
-    for (const [key, item] of this.items) {
-      const named =
-        (item.productVariantId !== null &&
-          needs.variants.has(keyOf(item.merchantId, item.productVariantId))) ||
-        (item.sku !== null && needs.skus.has(keyOf(item.merchantId, item.sku)))
-      if (!named && !wanted.has(key)) continue
-      books.addItem({ ...item })
-      for (const stock of this.stocks.values()) {
-        if (keyOf(stock.merchantId, stock.itemId) === key) books.addStock({ ...stock })
+    for (const [{ field, table }, values] of needs.reads) {
+      for (const row of this.#inOrder(table)) {
+        if (!values.has(keyOf(row["merchantId"], row[field]))) continue
+        unit.rows(table).add(row)
+        for (const itemId of table.itemsOf?.(row) ?? []) wanted.add(keyOf(row["merchantId"], itemId))
       }
     }
-    // More than the batch may meet, which is all that LedgerStore asks for.
-    for (const { kind, merchantId: merchant, status, subject } of this.discrepancies.values()) {
-      if (status === "OPEN") books.open.set(merchant, openKey(subject, kind), true)
+    for (const item of this.items.values()) {
+      const { itemId, merchantId: merchant, productVariantId, sku } = item
+      const isNamed =
+        (productVariantId !== null && needs.variants.has(keyOf(merchant, productVariantId))) ||
+        (sku !== null && needs.skus.has(keyOf(merchant, sku)))
+      if (!isNamed && !wanted.has(keyOf(merchant, itemId))) continue
+      wanted.add(keyOf(merchant, itemId))
+      unit.items.add({ ...item })
     }
-    return books
+    for (const table of this.#lists.tables) {
+      const { ofItems } = table
+      if (ofItems === null) continue
+      for (const row of this.#inOrder(table)) {
+        const isAbout = (ids: { has(key: string): boolean }, id: string): boolean =>
+          ids.has(keyOf(row["merchantId"], id))
+        // What is read by its subject as well is read for as long as it is open.
+        const isWanted = ofItems.subjects
+          ? row["status"] === "OPEN" &&
+            (isAbout(wanted, row["itemId"]) || isAbout(needs.subjects, row["subject"]))
+          : isAbout(wanted, row["itemId"])
+        if (isWanted) unit.rows(table).add(row)
+      }
+    }
+    return unit
   }
 
-  /** In the order of `readOrders`. */
+  /** Copies, each with what is read along with it, in the order in which they were made. */
+  #inOrder(table: Table): ReadonlyArray<Stored> {
+    const rows = [...this.#rows.get(table)!.values()].map((row) => ({ ...row }))
+    if (table !== (reservations as Table)) return rows
+    return rows
+      .map((row): Stored => ({ ...row, lines: this.#linesOf(row as ReservationRow) }))
+      .sort((a, b) => a["createdAt"] - b["createdAt"] || (a["reservationId"] < b["reservationId"] ? -1 : 1))
+  }
+
+  #linesOf({ merchantId: merchant, reservationId }: ReservationRow) {
+    return [...this.lines.values()]
+      .filter((line) => line.merchantId === merchant && line.reservationId === reservationId)
+      .sort((a, b) => a.lineNumber - b.lineNumber)
+      .map((line) => ({ ...line }))
+  }
+
+  /** In the order in which they are read. */
   reservationsOf(merchant: string, orderId: string): Array<ReservationRow> {
-    return [...this.reservations.values()]
-      .filter((row) => row.merchantId === merchant && row.orderId === orderId)
-      .sort((a, b) => a.createdAt - b.createdAt || (a.reservationId < b.reservationId ? -1 : 1))
-      .map((row) => ({
-        ...row,
-        lines: [...this.lines.values()]
-          .filter((line) => line.merchantId === merchant && line.reservationId === row.reservationId)
-          .sort((a, b) => a.lineNumber - b.lineNumber)
-          .map((line) => ({ ...line }))
-      }))
+    return this.#inOrder(reservations).filter(
+      (row) => row["merchantId"] === merchant && row["orderId"] === orderId
+    ) as Array<ReservationRow>
   }
 
-  /**
-   * Writes what a batch has decided. Updates go before inserts wherever a unique key may pass from one row to another
-   * in the same batch.
-   */
-  commit({ changed, written }: Books): void {
-    for (const merchant of written.merchants) {
-      expect(!this.merchants.has(merchant), "inserted twice", merchant)
-      this.merchants.add(merchant)
-    }
-    write(this.locations, written.locations, changed.locations, (row) => row.locationId)
-    write(this.items, written.items, changed.items, (row) => row.itemId)
-    write(this.stocks, written.stocks, changed.stocks, (row) => row.stockId)
-    for (const row of written.ledger) this.ledger.push({ ...row })
-    const withoutLines = new Map<ReservationRow, Omit<ReservationRow, "lines">>()
-    for (const row of [...written.reservations, ...changed.reservations]) {
-      const { lines: _lines, ...stored } = row
-      withoutLines.set(row, stored)
-    }
-    const storedOf = (rows: ReadonlySet<ReservationRow>) =>
-      new Set([...rows].map((row) => withoutLines.get(row)!))
-    write(
-      this.reservations,
-      storedOf(written.reservations),
-      storedOf(changed.reservations),
-      (row) => row.reservationId
-    )
-    write(this.lines, written.lines, changed.lines, (row) => `${row.reservationId} ${row.lineNumber}`)
-    for (const row of written.forgotten) this.tracking.delete(keyOf(row.merchantId, row.trackingKey))
-    write(this.tracking, new Set(written.tracking), new Set(), (row) => row.trackingKey)
-    for (const row of written.idempotency) {
-      this.idempotency.set(keyOf(row.merchantId, row.idempotencyKey), { ...row })
-    }
-    for (const { rowId, merchantId: merchant } of written.captured) this.captured.set(rowId, merchant)
-    for (const { at, kind, merchantId: merchant, subject } of written.closings) {
-      for (const row of this.discrepancies.values()) {
-        if (
-          row.merchantId === merchant &&
-          row.subject === subject &&
-          row.kind === kind &&
-          row.status === "OPEN"
-        ) {
-          Object.assign(row, { status: "CLOSED", closedAt: at, closedBy: "holdfast" })
-        }
+  /** Writes what a batch has decided. Every update matches its row, and no insert meets one. */
+  commit(unit: UnitOfWork): void {
+    for (const { changed, inserted, removed, table } of unit.all) {
+      const rows = this.#rows.get(table)!
+      const nameOf = (row: Stored): string => keyOf(row["merchantId"], keyRest(table, row))
+      for (const row of removed) rows.delete(nameOf(row))
+      for (const row of changed) {
+        if (inserted.has(row)) continue
+        expect(rows.has(nameOf(row)), "no row to update", row)
+        rows.set(nameOf(row), stored(row))
+      }
+      for (const row of inserted) {
+        expect(table.isUpserted || !rows.has(nameOf(row)), "inserted twice", row)
+        rows.set(nameOf(row), stored(row))
       }
     }
-    write(
-      this.discrepancies,
-      new Set(),
-      difference(changed.discrepancies, written.discrepancies),
-      idOfDiscrepancy
-    )
-    for (const row of written.discrepancies) {
-      const isOpen = (other: DiscrepancyRow) =>
-        other.status === "OPEN" &&
-        other.merchantId === row.merchantId &&
-        other.subject === row.subject &&
-        other.kind === row.kind
-      if (row.status === "OPEN" && [...this.discrepancies.values()].some(isOpen)) continue
-      this.discrepancies.set(keyOf(row.merchantId, row.discrepancyId), { ...row })
-    }
-    expect(
-      [...outboxPieces(written.events)].join("") === JSON.stringify(written.events),
-      "events are JSON",
-      written.events
-    )
-    for (const row of written.events) this.events.push(row)
+    this.events.push(...unit.events)
     this.checkConstraints()
   }
 
@@ -236,33 +239,13 @@ export class MemoryStore {
   }
 }
 
-const copyRows = <R extends object>(from: ReadonlyMap<string, R>, to: Map<string, R>): void => {
-  for (const [key, row] of from) to.set(key, { ...row })
-}
+const keyRest = ({ key }: Table, row: Stored): string =>
+  key
+    .filter((field) => field !== "merchantId")
+    .map((field) => row[field])
+    .join(" ")
 
-const idOfDiscrepancy = (row: DiscrepancyRow): string => row.discrepancyId
-
-const difference = <R>(rows: ReadonlySet<R>, without: ReadonlySet<R>): Set<R> =>
-  new Set([...rows].filter((row) => !without.has(row)))
-
-/** Every update matches its row, and no insert meets one: the counts that the database asserts. */
-const write = <R extends { readonly merchantId: string }>(
-  table: Map<string, R>,
-  inserted: ReadonlySet<R>,
-  updated: ReadonlySet<R>,
-  idOf: (row: R) => string
-): void => {
-  for (const row of difference(updated, inserted)) {
-    const key = keyOf(row.merchantId, idOf(row))
-    expect(table.has(key), "no row to update", row)
-    table.set(key, { ...row })
-  }
-  for (const row of inserted) {
-    const key = keyOf(row.merchantId, idOf(row))
-    expect(!table.has(key), "inserted twice", row)
-    table.set(key, { ...row })
-  }
-}
+const stored = ({ lines: _lines, ...row }: Stored): Stored => row
 
 const unique = <R extends { readonly merchantId: string }>(
   rows: Iterable<R>,
@@ -300,39 +283,35 @@ export const callerOf = (at: number, change: Partial<Caller> = {}): Caller => ({
 export const variant = (variantId: string): ItemRef => ({ variantId })
 
 /** Everything that a batch holds and would write, for comparing before and after. Empty lists and order say nothing. */
-export const snapshotOf = (books: Books): string =>
-  JSON.stringify(
-    [
-      books.merchants,
-      books.locations,
-      books.items,
-      books.itemsByVariant,
-      books.itemsBySku,
-      books.stocks,
-      books.stocksOfItem,
-      books.reservationsOfOrder,
-      books.tracking,
-      books.idempotency,
-      books.discrepancies,
-      books.open,
-      ...Object.values(books.written),
-      ...Object.values(books.changed)
-    ].map((rows) =>
-      rows instanceof ByMerchant
-        ? [...rows]
-            .map(([merchant, id, row]) => [keyOf(merchant, id), row] as const)
-            .filter(([, row]) => !Array.isArray(row) || row.length > 0)
-            .sort(([a], [b]) => (a < b ? -1 : 1))
-        : [...rows]
-    )
-  )
+export const snapshotOf = (unit: UnitOfWork): string =>
+  JSON.stringify([
+    [...unit.knownMerchants],
+    unit.events,
+    [...unit.all].map((rows: Rows<Some>) => [
+      rows.table.name,
+      ...Object.values({ ...rows.indexes, ...rows.lists }).map((index: ByMerchant<object>) =>
+        [...index]
+          .map(([merchant, id, row]) => [keyOf(merchant, id), row] as const)
+          .filter(([, row]) => !Array.isArray(row) || row.length > 0)
+          .sort(([a], [b]) => (a < b ? -1 : 1))
+      ),
+      ...[rows.inserted, rows.changed, rows.removed, rows.freed].map((set) =>
+        [...set].map((row) => JSON.stringify(row)).sort()
+      )
+    ])
+  ])
 
 /**
  * Where examples are played: one command after the other, each over books of its own that are read from the store and
  * written back, as a lone posting would be. `batch` decides several over the same books.
  */
 export class Desk {
-  readonly store = new MemoryStore()
+  readonly store: MemoryStore
+
+  constructor(store = new MemoryStore()) {
+    this.store = store
+  }
+
   now = epoch
   #postings = 0
 

@@ -1,6 +1,6 @@
 import { Context, Effect, Layer, Queue, type Redacted, type Scope } from "effect"
 import type { GroupTimings } from "../../src/layers/Holdings.ts"
-import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import { makeCluster } from "./MemoryBroker.ts"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
@@ -31,7 +31,7 @@ export class BrokerWorld extends Context.Service<
     readonly refusedMessage: (topic: string) => OutgoingMessage
     /** Whether `removeExpired` is the broker's business, and not the cluster's as with Kafka. */
     readonly removesExpired: boolean
-    /** Whether more of a partition is delivered before all that was fetched with it is committed (decision 0018). */
+    /** Whether more of a partition is delivered before all that was fetched with it is committed (decision 0019). */
     readonly fetchesAhead: boolean
   }
 >()("holdfast/test/BrokerWorld") {}

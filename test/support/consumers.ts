@@ -1,7 +1,8 @@
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import type { Consumer } from "../../src/consumers/Consumer.ts"
 import * as Runner from "../../src/consumers/Runner.ts"
-import { makeCluster } from "../../src/layers/MemoryBroker.ts"
+import type { RunnerOptions } from "../../src/consumers/Worker.ts"
+import { makeCluster } from "./MemoryBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
 import { groupOf } from "../../src/schema/Topic.ts"
 import { Broker, type IncomingMessage, type OutgoingMessage } from "../../src/services/messaging/Broker.ts"
@@ -36,7 +37,7 @@ export const streams = Effect.gen(function* () {
   const start = Effect.fnUntraced(function* <E, R>(
     consumers: ReadonlyArray<Consumer<E, R>>,
     context: Context.Context<R>,
-    options: Partial<Runner.RunnerOptions> & {
+    options: Partial<RunnerOptions> & {
       readonly failPoint?: typeof FailPoint.Service
       /** What becomes of a message on its way to the consumer. */
       readonly delivered?: (message: IncomingMessage) => IncomingMessage

@@ -1,7 +1,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Effect, Logger } from "effect"
 import { Command } from "effect/cli"
-import { importFile } from "../../src/cli/files.ts"
+import { importFile } from "../../src/cli/commands/import.ts"
 import { FailPoint } from "../../src/services/FailPoint.ts"
 import { killAt } from "./failPoints.ts"
 

@@ -1,7 +1,7 @@
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, Logger } from "effect"
-import { program } from "../../src/cli/serve.ts"
+import { program } from "../../src/cli/commands/serve.ts"
 import { FailPoint } from "../../src/services/FailPoint.ts"
 import { killAt } from "./failPoints.ts"
 

@@ -1,7 +1,7 @@
 import { OpenApi } from "effect/http-api"
 import { readFile, writeFile } from "node:fs/promises"
 import path from "node:path"
-import { Api } from "../../src/http/Api.ts"
+import { Api } from "../../src/http/contract/Api.ts"
 import { asyncApi } from "../../src/http/AsyncApi.ts"
 import { variables } from "../../src/layers/Configuration.ts"
 

@@ -25,7 +25,7 @@ const slowest: ReadonlyArray<string> = [
   "services/orders/Orders",
   "contract/process",
   "services/stock/concurrency",
-  "cli/doctor",
+  "cli/commands/doctor",
   "services/kernel/properties"
 ]
 

@@ -5,7 +5,7 @@ import * as path from "node:path"
 /** Files and folders, and the failure that says in words why they, or anything else here, cannot be used. */
 
 /**
- * Why there is no embedded database; `reason` says it in words and names the mend.
+ * Why there is no embedded database; `reason` says it in words and names the remedy.
  * - `unsupported`: no binaries for this machine, or they do not run here;
  * - `in_use`: another service holds the folder;
  * - `folder`: the folder cannot be used as it is (missing, another owner, another version, not passable);

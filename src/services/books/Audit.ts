@@ -1,6 +1,8 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
-import { type Ask, type Key, type Range, askOf, beginning, nilUuid } from "./audit/Asking.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
+import { type Ask, type Key, type Range, askOf, beginning } from "./audit/Asking.ts"
+import { reservationKindsInSql } from "../../schema/Reservation.ts"
 import { guards } from "./audit/catalog.ts"
 import { Comparison, agree } from "./audit/digests.ts"
 import {
@@ -32,6 +34,10 @@ import {
 } from "./audit/stocks.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type ReservationRow, reservations as reservationTable } from "../kernel/tables/reservations.ts"
+
+// One file: the order of the questions, their slices and their bounds are read together.
 
 /** What an audit looked at and found. Times are epoch milliseconds. */
 export interface AuditReport {
@@ -53,13 +59,15 @@ export interface AuditReport {
   /** What could not be looked at, and why. */
   readonly notChecked: ReadonlyArray<string>
 }
-export interface Overdue {
-  readonly merchantId: string
-  readonly orderId: string
-  readonly reservationId: string
-  readonly expiresAt: number
+export interface Overdue extends Pick<ReservationRow, (typeof overdueFields)[number]> {
   readonly lateMs: number
 }
+const overdueFields = [
+  "merchantId",
+  "orderId",
+  "reservationId",
+  "expiresAt"
+] as const satisfies ReadonlyArray<keyof ReservationRow>
 
 /**
  * Proves the invariants of CONTRACTS section 2 on a live database. It blocks no writer and holds no snapshot: it walks
@@ -315,9 +323,8 @@ interface AllMarks extends Marks {
 }
 
 const readMarks = Effect.fnUntraced(function* (ask: Ask) {
-  const rows = yield* ask<{ table_name: string; kept_since: number }>(marksStatement, [])
-  const of = (table: string): number | null =>
-    rows.find(({ table_name }) => table_name === table)?.kept_since ?? null
+  const rows = yield* ask<{ table: string; keptSince: number }>(marksStatement, [])
+  const of = (table: string): number | null => rows.find((mark) => mark.table === table)?.keptSince ?? null
   const marks: AllMarks = {
     trackingKeptSince: of("tracking"),
     outboxKeptSince: of("outbox"),
@@ -328,21 +335,21 @@ const readMarks = Effect.fnUntraced(function* (ask: Ask) {
 
 // retention_mark_pkey. Rounded up: what was recorded within the same millisecond may be gone.
 const marksStatement = `
-  SELECT table_name, date_trunc('milliseconds', kept_since) + interval '1 millisecond' AS kept_since
+  SELECT table_name AS "table", date_trunc('milliseconds', kept_since) + interval '1 millisecond' AS "keptSince"
   FROM retention_mark`
 
 /** Which of these findings a person has acknowledged, with a reason. */
 const acknowledgedOf = Effect.fnUntraced(function* (ask: Ask, findings: ReadonlyArray<Finding>) {
-  const rows = yield* ask<{ merchant_id: string; finding: string }>(acknowledgedStatement, [
+  const rows = yield* ask<{ merchantId: string; finding: string }>(acknowledgedStatement, [
     arrays.text(findings.map(({ merchantId }) => merchantId)),
     arrays.text(findings.map(({ id }) => id))
   ])
-  return new Set(rows.map(({ finding, merchant_id }) => `${merchant_id} ${finding}`))
+  return new Set(rows.map(({ finding, merchantId }) => `${merchantId} ${finding}`))
 })
 
 // audit_repair_by_finding
 const acknowledgedStatement = `
-  SELECT DISTINCT r.merchant_id, r.finding
+  SELECT DISTINCT r.merchant_id AS "merchantId", r.finding
   FROM unnest($1, $2) AS found (merchant_id, finding)
   CROSS JOIN LATERAL (
     SELECT r.merchant_id, r.finding, r.action
@@ -353,28 +360,19 @@ const acknowledgedStatement = `
   WHERE r.action = 'ACKNOWLEDGE'`
 
 const oldestOverdue = Effect.fnUntraced(function* (ask: Ask, merchantId: string | undefined, now: number) {
-  const [row] = yield* ask<{
-    merchant_id: string
-    order_id: string
-    reservation_id: string
-    expires_at: number
-  }>(overdueStatement, [parameter("timestamptz", now), parameter("text", merchantId ?? null)])
-  if (row === undefined) return null
-  const overdue: Overdue = {
-    merchantId: row.merchant_id,
-    orderId: row.order_id,
-    reservationId: row.reservation_id,
-    expiresAt: row.expires_at,
-    lateMs: now - row.expires_at
-  }
-  return overdue
+  const [overdue] = yield* ask<Omit<Overdue, "lateMs">>(overdueStatement, [
+    parameter("timestamptz", now),
+    parameter("text", merchantId ?? null)
+  ])
+  return overdue === undefined ? null : { ...overdue, lateMs: now - overdue.expiresAt }
 })
 
 // reservation_due
 const overdueStatement = `
-  SELECT r.merchant_id, r.order_id, r.reservation_id, r.expires_at
+  SELECT ${fieldsInSql(reservationTable, "r", overdueFields)}
   FROM reservation r
-  WHERE r.status = 'PENDING' AND r.expires_at <= $1 AND ($2::text IS NULL OR r.merchant_id = $2)
+  WHERE r.status = 'PENDING' AND r.expires_at <= $1 AND r.kind IN (${reservationKindsInSql(({ expires }) => expires)})
+    AND ($2::text IS NULL OR r.merchant_id = $2)
   ORDER BY r.expires_at
   LIMIT 1`
 

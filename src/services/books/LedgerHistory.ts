@@ -1,8 +1,11 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { Db } from "../Db.ts"
 import { type Partition, Partitions } from "../Partitions.ts"
 import { parameter } from "../PostgresTypes.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type StockRow, stocks } from "../kernel/tables/stock.ts"
 
 /** Only months that are over can be detached: a movement may still come into the others. */
 export class MonthNotOver extends Schema.TaggedError<MonthNotOver>()("MonthNotOver", {
@@ -53,8 +56,8 @@ export class LedgerHistory extends Context.Service<
         let last: SliceRow | undefined
         for (;;) {
           const [row] = yield* db.maintain<SliceRow>(closeStatement(name), [
-            parameter("text", last?.merchant_id ?? ""),
-            parameter("uuid", last?.stock_id ?? firstUuid),
+            parameter("text", last?.merchantId ?? ""),
+            parameter("uuid", last?.stockId ?? nilUuid),
             parameter("int4", stocksPerSlice),
             parameter("text", actor),
             parameter("text", `${name} was detached`),
@@ -90,7 +93,6 @@ export class LedgerHistory extends Context.Service<
 }
 
 const stocksPerSlice = 500
-const firstUuid = "00000000-0000-0000-0000-000000000000"
 /** A posting that began before midnight may commit after it, and clocks may differ. */
 const settledMs = 24 * 60 * 60 * 1000
 
@@ -100,9 +102,7 @@ const monthOf = (at: number): number => {
 }
 const monthName = (at: number): string => new Date(at).toISOString().slice(0, 7)
 
-interface SliceRow {
-  readonly merchant_id: string
-  readonly stock_id: string
+interface SliceRow extends Pick<StockRow, "merchantId" | "stockId"> {
   readonly closed: number
 }
 
@@ -131,7 +131,7 @@ const closeStatement = (partition: string): string => `
     ON CONFLICT (merchant_id, stock_id, sequence) DO NOTHING
     RETURNING 1
   )
-  SELECT slice.merchant_id, slice.stock_id, (SELECT count(*) FROM closed) AS closed
+  SELECT ${fieldsInSql(stocks, "slice", ["merchantId", "stockId"])}, (SELECT count(*) FROM closed) AS closed
   FROM slice
   ORDER BY slice.merchant_id DESC, slice.stock_id DESC
   LIMIT 1`

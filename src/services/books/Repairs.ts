@@ -1,9 +1,12 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
-import type { Command, MendedFinding, PostingFailure, Refusal } from "../../schema/Posting.ts"
+import type { Command, Refusal } from "../kernel/commands.ts"
+import type { RepairedFinding } from "../kernel/commands/repair.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
 import type { Finding } from "./audit/Finding.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
+import { postingKey, postingKeyPrefix } from "../kernel/trackingKeys.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 import { nextUuid } from "../Uuid.ts"
 
@@ -70,7 +73,7 @@ export class Repairs extends Context.Service<
           if (act._tag === "Track") {
             yield* db.maintain(trackStatement, [
               parameter("text", merchantId),
-              parameter("text", `POSTING|${act.postingId}`),
+              parameter("text", postingKey(act.postingId)),
               parameter("uuid", act.postingId),
               parameter("timestamptz", now)
             ])
@@ -196,7 +199,8 @@ const track = (findings: ReadonlyArray<Finding>): ReadonlyArray<RepairStep> =>
     .filter(({ mend }) => mend === "TRACKING")
     .map((each) => {
       const key = each.row["trackingKey"]
-      const postingId = typeof key === "string" ? key.slice("POSTING|".length) : String(each.row["postingId"])
+      const postingId =
+        typeof key === "string" ? key.slice(postingKeyPrefix.length) : String(each.row["postingId"])
       return step([each], `posting ${postingId} is written down as applied`, { _tag: "Track", postingId })
     })
 
@@ -226,13 +230,13 @@ const itemStep = (group: ReadonlyArray<Finding>, settles: boolean, reason: strin
   const acknowledged = [...new Set(broken)]
   const told = group.find(({ check }) => check === "number-was-told")?.row["sequenceTold"]
   const command = {
-    _tag: "MendItem" as const,
+    _tag: "RepairItem" as const,
     itemId: group[0]!.itemId!,
     acknowledged,
-    settles,
-    ...(typeof told === "number" ? { eventsTold: told } : {}),
+    movesReserved: settles,
+    ...(typeof told === "number" ? { eventsEmitted: told } : {}),
     reason,
-    findings: group.map(mendedFinding)
+    findings: group.map(repairedFinding)
   }
   return step(group, sayingOf(group, acknowledged), { _tag: "Post", command })
 }
@@ -249,13 +253,13 @@ const settle = (findings: ReadonlyArray<Finding>, judgement: Judgement, reason: 
     }
     const reservationId = group[0]!.reservationId!
     const command = {
-      _tag: "MendReservation" as const,
+      _tag: "RepairReservation" as const,
       orderId,
       reservationId,
       itemIds: [...new Set(group.flatMap(({ itemId }) => (itemId === null ? [] : [itemId])))],
       since: Number.parseInt(reservationId.replaceAll("-", "").slice(0, 12), 16),
       reason,
-      findings: group.map(mendedFinding)
+      findings: group.map(repairedFinding)
     }
     const says = "the reservation is settled with the ledger: its sales follow, its stock by a movement"
     steps.push(step(group, says, { _tag: "Post", command }))
@@ -278,8 +282,8 @@ const groupedBy = (
 
 const step = (findings: ReadonlyArray<Finding>, says: string, act: Act): RepairStep => {
   const { itemId, merchantId, reservationId, subject } = findings[0]!
-  const isItem = act._tag === "Post" && act.command._tag === "MendItem"
-  const isReservation = act._tag === "Post" && act.command._tag === "MendReservation"
+  const isItem = act._tag === "Post" && act.command._tag === "RepairItem"
+  const isReservation = act._tag === "Post" && act.command._tag === "RepairReservation"
   return {
     merchantId,
     subject: isItem ? `item ${itemId}` : isReservation ? `reservation ${reservationId}` : subject,
@@ -289,7 +293,7 @@ const step = (findings: ReadonlyArray<Finding>, says: string, act: Act): RepairS
   }
 }
 
-const mendedFinding = ({ check, id, subject }: Finding): MendedFinding => ({
+const repairedFinding = ({ check, id, subject }: Finding): RepairedFinding => ({
   finding: id,
   check,
   subject,

@@ -2,7 +2,8 @@ import { Clock, Context, Effect, Layer, Metric } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { Broker, type BrokerUnavailable } from "../messaging/Broker.ts"
 import { Db } from "../Db.ts"
-import { idempotencyAgeMs } from "../kernel/LedgerStore.ts"
+import { postingKeyPrefix } from "../kernel/trackingKeys.ts"
+import { idempotencyAgeMs } from "../kernel/decide.ts"
 import { Outbox } from "../messaging/Outbox.ts"
 import { Partitions } from "../Partitions.ts"
 import { parameter } from "../PostgresTypes.ts"
@@ -161,7 +162,7 @@ const removePostings = `
     WHERE ctid = ANY (ARRAY(
       SELECT ctid
       FROM tracking
-      WHERE tracking_key LIKE 'POSTING|%' AND recorded_at < $1
+      WHERE tracking_key LIKE '${postingKeyPrefix}%' AND recorded_at < $1
       ORDER BY recorded_at
       LIMIT $2
       FOR UPDATE SKIP LOCKED

@@ -1,6 +1,7 @@
 import { Clock, Context, Effect, Layer, Metric } from "effect"
+import type { JwksUnavailable } from "../../schema/Failure.ts"
 import { type Principal, Unauthenticated } from "../../schema/Principal.ts"
-import { type InvalidToken, Jwks, type JwksUnavailable, tokenLengthMax } from "./Jwks.ts"
+import { type InvalidToken, Jwks, tokenLengthMax } from "./Jwks.ts"
 import { Policies } from "./Policies.ts"
 
 /** A verified token is believed this long without asking again: what a retired key or a changed role outlives. */

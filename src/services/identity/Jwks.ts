@@ -1,5 +1,6 @@
 import { Context, type Effect, Schema } from "effect"
 import type { DevTokenRequest } from "../../schema/DevToken.ts"
+import type { JwksUnavailable } from "../../schema/Failure.ts"
 import type { VerifiedClaims } from "../../schema/Principal.ts"
 
 /** Longer tokens are refused before any work: 8 KB holds every claim set that we read several times over. */
@@ -33,11 +34,6 @@ export type RefusalReason = typeof RefusalReason.Type
 /** The token proves nothing. Callers outside only ever see `Unauthenticated`. */
 export class InvalidToken extends Schema.TaggedError<InvalidToken>()("InvalidToken", {
   reason: RefusalReason
-}) {}
-
-/** The issuer's keys could not be fetched and none are held, so that no token can be judged. Ask again. */
-export class JwksUnavailable extends Schema.TaggedError<JwksUnavailable>()("JwksUnavailable", {
-  retryAfterSeconds: Schema.Int
 }) {}
 
 /** The port to whoever issues tokens: is this token genuine, meant for us, and valid now? */

@@ -1,6 +1,7 @@
 import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { hash } from "node:crypto"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import type { DeadLetterReason } from "../../schema/MessageDecoding.ts"
 import { timestamp } from "../../schema/Time.ts"
 import { deadLetterTopicOf } from "../../schema/Topic.ts"
 import { Broker, type BrokerUnavailable, type IncomingMessage } from "./Broker.ts"
@@ -13,19 +14,13 @@ import { arrays, parameter } from "../PostgresTypes.ts"
  * too large for the topic) is kept all the same.
  */
 
-/** Why. `detail` is for a person; it names fields and shows nothing of what is in them. */
-export interface Reason {
-  readonly code: string
-  readonly detail: string
-}
-
 /** The reason of what is no message (`IncomingMessage.unreadable`): it can be kept and shown, and never be sent again. */
 export const unreadableCode = "UNREADABLE"
 
 /** Times are epoch milliseconds. */
 export interface DeadLetter extends Omit<IncomingMessage, "value" | "unreadable"> {
   readonly deadLetterId: string
-  readonly reason: Reason
+  readonly reason: DeadLetterReason
   /** Of the value; `null` is a tombstone. */
   readonly valueBytes: number | null
   readonly recordedAt: number
@@ -39,7 +34,7 @@ export class DeadLetters extends Context.Service<
     /** Durable when it succeeds. A message that is recorded again is the same dead letter. */
     readonly record: (
       message: IncomingMessage,
-      reason: Reason
+      reason: DeadLetterReason
     ) => Effect.Effect<void, BrokerUnavailable | DatabaseUnavailable>
     /** Oldest first; without `replayed`, only those that were never replayed. */
     readonly list: (filter: {
@@ -184,7 +179,7 @@ const idOf = ({ headers, key, offset, partition, publishedAt, topic, value }: In
 const headersOf = (
   deadLetterId: string,
   { offset, partition, publishedAt, topic }: IncomingMessage,
-  { code, detail }: Reason,
+  { code, detail }: DeadLetterReason,
   now: number
 ): Record<string, string> => ({
   "dlq-id": deadLetterId,

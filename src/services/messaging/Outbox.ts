@@ -2,11 +2,13 @@ import { Clock, Context, Effect, Layer, Metric, Option, Queue, Schedule } from "
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { type OutboxEvent, envelopeOf, headersOf } from "../../schema/Event.ts"
 import { Broker, type BrokerUnavailable } from "./Broker.ts"
-import { keyOf } from "../kernel/decide/Books.ts"
+import { keyOf } from "../kernel/Needs.ts"
 import { Db, type Row, type Session, type StatementFailed } from "../Db.ts"
 import { passFailPoint } from "../FailPoint.ts"
 import { outboxBuckets, outboxChannel } from "../OutboxBuckets.ts"
 import { arrays, parameter, rowsOf } from "../PostgresTypes.ts"
+
+// One file: a round reads, sends, marks and holds back by one protocol, whose steps are right only together.
 
 /** An event that the broker refused, or that waits behind one or for its topic. */
 export interface HeldEvent {
@@ -44,14 +46,7 @@ export class Outbox extends Context.Service<
       const broker = yield* Broker
 
       const held: Outbox["Service"]["held"] = Effect.map(db.maintain<HeldRow>(heldStatement, []), (rows) =>
-        rows.map((row) => ({
-          eventId: row.event_id,
-          merchantId: row.merchant_id,
-          state: row.state,
-          key: row.event_key,
-          event: JSON.parse(row.event) as OutboxEvent,
-          error: row.error
-        }))
+        rows.map((row) => ({ ...row, event: JSON.parse(row.event) as OutboxEvent }))
       )
       const count = (statement: string, parameters: ReadonlyArray<unknown>) =>
         Effect.map(db.maintain<{ count: number }>(statement, parameters), ([row]) => row?.count ?? 0)
@@ -544,17 +539,12 @@ const settleReleasedStatement = `
   FROM ${rowsOf(["merchant_id", "event_id", "state", "error"], 3)} AS kept
   WHERE f.merchant_id = kept.merchant_id AND f.event_id = kept.event_id`
 
-interface HeldRow {
-  readonly event_id: string
-  readonly merchant_id: string
-  readonly state: HeldEvent["state"]
-  readonly event_key: string
+interface HeldRow extends Omit<HeldEvent, "event"> {
   readonly event: string
-  readonly error: string | null
 }
 
 const heldStatement = `
-  SELECT event_id, merchant_id, state, event_key, event, error
+  SELECT event_id AS "eventId", merchant_id AS "merchantId", state, event_key AS "key", event, error
   FROM outbox_failure
   ORDER BY state = 'WAITING', bucket, position, ordinal
   LIMIT 1000`

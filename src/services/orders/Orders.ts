@@ -1,15 +1,9 @@
 import { Context, Effect, Layer } from "effect"
-import type {
-  CancelOrder,
-  Caller,
-  ConfirmOrder,
-  Posted,
-  PostingFailure,
-  ReceiveOrder,
-  RecordSale,
-  Refusal,
-  ReturnGoods
-} from "../../schema/Posting.ts"
+import type { CancelOrder, ConfirmOrder, ReceiveOrder, ReturnGoods } from "../kernel/commands/orders.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
+import type { RecordSale } from "../kernel/commands/sales.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 
 type Does<C extends RecordSale | ReceiveOrder | ConfirmOrder | CancelOrder | ReturnGoods> = (

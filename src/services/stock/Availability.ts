@@ -5,15 +5,16 @@ import {
   ItemNotFound,
   MomentInFuture
 } from "../../schema/Failure.ts"
-import type { ItemStatus } from "../../schema/Posting.ts"
 import { Db } from "../Db.ts"
-import { statusOf } from "../kernel/decide/Books.ts"
+import { statusOf } from "../../schema/Item.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type ItemRow, items } from "../kernel/tables/catalog.ts"
+import { type StockRow, stocks } from "../kernel/tables/stock.ts"
+import { expiredInSql, lotInSql, sellableInSql } from "./figuresInSql.ts"
 
 /** One stock as it is shown: what a lot past its expiry still has free is shown as unallocatable. */
-export interface StockView {
-  readonly stockId: string
-  readonly locationId: string
+export interface StockView extends Pick<StockRow, "stockId" | "locationId"> {
   readonly lotNumber: string | null
   readonly expiresAt: number | null
   readonly quantity: number
@@ -24,20 +25,17 @@ export interface StockView {
 }
 
 /** An item as it stands now. Times are epoch milliseconds. */
-export interface ItemView {
-  readonly itemId: string
-  readonly productVariantId: string | null
-  readonly sku: string | null
-  readonly stocked: boolean
+export interface ItemView extends Pick<ItemRow, (typeof itemFields)[number] | "status" | "updatedAt"> {
   readonly quantity: number
   readonly reservedQuantity: number
   readonly unallocatableQuantity: number
   readonly availableQuantity: number
-  readonly status: ItemStatus
-  readonly updatedAt: number
   /** In the order in which they are taken: by location, first-expired-first-out. */
   readonly stocks: ReadonlyArray<StockView>
 }
+const itemFields = ["itemId", "productVariantId", "sku", "stocked"] as const satisfies ReadonlyArray<
+  keyof ItemRow
+>
 
 /**
  * An item's balances as they were recorded at a moment. Threshold and discontinuation are not recorded over time, and so
@@ -104,7 +102,7 @@ export class Availability extends Context.Service<
           arrays.text(names),
           parameter("timestamptz", now)
         ])
-        return [...Map.groupBy(rows, (row) => row.item_id).values()].map(itemView)
+        return [...Map.groupBy(rows, (row) => row.itemId).values()].map(itemView)
       })
 
       const ofVariants: Availability["Service"]["ofVariants"] = Effect.fn("Availability.ofVariants")(
@@ -139,11 +137,11 @@ export class Availability extends Context.Service<
           names,
           parameter("timestamptz", at)
         ])
-        const lost = rows.filter((row) => row.is_lost)
+        const lost = rows.filter(({ isLost }) => isLost)
         if (lost.length > 0) {
-          return yield* new HistoryNotKept({ at: moment, stockIds: lost.map((row) => row.stock_id!) })
+          return yield* new HistoryNotKept({ at: moment, stockIds: lost.map(({ stockId }) => stockId!) })
         }
-        return [...Map.groupBy(rows, (row) => row.item_id).values()].map(itemThen)
+        return [...Map.groupBy(rows, (row) => row.itemId).values()].map(itemThen)
       })
 
       const ofVariantsAt: Availability["Service"]["ofVariantsAt"] = Effect.fn("Availability.ofVariantsAt")(
@@ -172,42 +170,33 @@ export class Availability extends Context.Service<
 /** Replicas follow one clock within milliseconds: no time that one has written is refused by another. */
 const clocksDifferMs = 1_000
 
-interface ItemStockRow extends FiguresRow {
-  readonly low_stock_threshold: number
-  readonly discontinued: boolean
-  readonly initialized: boolean
-  readonly item_updated_at: number
+/** An item beside one of its stocks, if it has any. */
+interface FiguresRow extends Pick<ItemRow, (typeof itemFields)[number]>, Omit<StockView, "stockId"> {
+  readonly stockId: string | null
 }
+const figuresInSql = `${fieldsInSql(items, "i", itemFields)},
+         ${fieldsInSql(stocks, "s", ["stockId", "locationId"])}, ${lotInSql("s")} AS "lotNumber",
+         s.lot_expires_at AS "expiresAt", s.on_hand AS quantity, s.reserved AS "reservedQuantity",
+         s.unallocatable + ${expiredInSql("s", "$3")} AS "unallocatableQuantity",
+         ${sellableInSql("s", "$3")} AS "availableQuantity", s.sequence AS version`
+
+const statusFields = [
+  "lowStockThreshold",
+  "discontinued",
+  "initialized",
+  "updatedAt"
+] as const satisfies ReadonlyArray<keyof ItemRow>
+type ItemStockRow = FiguresRow & Pick<ItemRow, (typeof statusFields)[number]>
 
 interface ItemStockThenRow extends FiguresRow {
-  readonly recorded_at: number | null
+  readonly recordedAt: number | null
   /** The stock was there, and what moved it has been removed by age. */
-  readonly is_lost: boolean
-}
-
-interface FiguresRow {
-  readonly item_id: string
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly stocked: boolean
-  readonly stock_id: string | null
-  readonly location_id: string
-  readonly lot_number: string
-  readonly lot_expires_at: number | null
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly sellable: number
-  readonly version: number
+  readonly isLost: boolean
 }
 
 /** OFFSET 0 has each item and its stocks looked up, however small the tables seemed when the plan was made. */
 const itemsWith = (name: "product_variant_id" | "sku"): string => `
-  SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, i.low_stock_threshold, i.discontinued, i.initialized,
-         i.updated_at AS item_updated_at, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
-         s.reserved, s.unallocatable,
-         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
-         s.sequence AS version
+  SELECT ${figuresInSql}, ${fieldsInSql(items, "i", statusFields)}
   FROM unnest($2) AS wanted (name)
   CROSS JOIN LATERAL (
     SELECT *
@@ -235,10 +224,7 @@ const bySku = itemsWith("sku")
  * item looked up, however small the tables seemed when the plan was made.
  */
 const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
-  SELECT i.item_id, i.product_variant_id, i.sku, i.stocked, s.stock_id, s.location_id, s.lot_number, s.lot_expires_at,
-         s.on_hand, s.reserved, s.unallocatable,
-         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $3) AS sellable,
-         s.version, s.recorded_at, COALESCE(s.is_lost, false) AS is_lost
+  SELECT ${figuresInSql}, s.recorded_at AS "recordedAt", COALESCE(s.is_lost, false) AS "isLost"
   FROM unnest($2) AS wanted (name)
   CROSS JOIN LATERAL (
     SELECT *
@@ -250,7 +236,7 @@ const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
     SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
            l.is_default, l.position,
            COALESCE(recorded.on_hand, 0) AS on_hand, COALESCE(recorded.reserved, 0) AS reserved,
-           COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS version,
+           COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS sequence,
            recorded.recorded_at,
            -- Months are detached oldest first: what is not in the ledger was at most in the month that a later closing
            -- balance ends, and how it stood inside that month is not known any more.
@@ -302,38 +288,27 @@ const byItemAt = itemsThenWith("item_id")
 const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
   const item = rows[0]!
   const figures = figuresOf(rows)
-  return {
-    ...figures,
-    status: statusOf(
-      {
-        discontinued: item.discontinued,
-        initialized: item.initialized,
-        lowStockThreshold: item.low_stock_threshold
-      },
-      figures.availableQuantity
-    ),
-    updatedAt: item.item_updated_at
-  }
+  return { ...figures, status: statusOf(item, figures.availableQuantity), updatedAt: item.updatedAt }
 }
 
 const itemThen = (rows: ReadonlyArray<ItemStockThenRow>): ItemThen => ({
   ...figuresOf(rows),
   updatedAt: rows.reduce<number | null>(
-    (newest, { recorded_at: at }) => (at === null || (newest !== null && newest >= at) ? newest : at),
+    (newest, { recordedAt: at }) => (at === null || (newest !== null && newest >= at) ? newest : at),
     null
   )
 })
 
 const figuresOf = (rows: ReadonlyArray<FiguresRow>): Omit<ItemView, "status" | "updatedAt"> => {
-  const item = rows[0]!
-  const stocks = rows.filter((row) => row.stock_id !== null).map(stockView)
+  const { itemId, productVariantId, sku, stocked } = rows[0]!
+  const stocks = rows.flatMap(stockViewOf)
   const sum = (of: (stock: StockView) => number): number =>
     stocks.reduce((total, stock) => total + of(stock), 0)
   return {
-    itemId: item.item_id,
-    productVariantId: item.product_variant_id,
-    sku: item.sku,
-    stocked: item.stocked,
+    itemId,
+    productVariantId,
+    sku,
+    stocked,
     quantity: sum((stock) => stock.quantity),
     reservedQuantity: sum((stock) => stock.reservedQuantity),
     unallocatableQuantity: sum((stock) => stock.unallocatableQuantity),
@@ -342,17 +317,29 @@ const figuresOf = (rows: ReadonlyArray<FiguresRow>): Omit<ItemView, "status" | "
   }
 }
 
-const stockView = (row: FiguresRow): StockView => {
-  const free = Math.max(0, row.on_hand - row.reserved - row.unallocatable)
-  return {
-    stockId: row.stock_id!,
-    locationId: row.location_id,
-    lotNumber: row.lot_number === "" ? null : row.lot_number,
-    expiresAt: row.lot_expires_at,
-    quantity: row.on_hand,
-    reservedQuantity: row.reserved,
-    unallocatableQuantity: row.unallocatable + (free - row.sellable),
-    availableQuantity: row.sellable,
-    version: row.version
-  }
-}
+const stockViewOf = ({
+  availableQuantity,
+  expiresAt,
+  locationId,
+  lotNumber,
+  quantity,
+  reservedQuantity,
+  stockId,
+  unallocatableQuantity,
+  version
+}: FiguresRow): ReadonlyArray<StockView> =>
+  stockId === null
+    ? []
+    : [
+        {
+          stockId,
+          locationId,
+          lotNumber,
+          expiresAt,
+          quantity,
+          reservedQuantity,
+          unallocatableQuantity,
+          availableQuantity,
+          version
+        }
+      ]

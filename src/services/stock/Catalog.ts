@@ -1,5 +1,6 @@
-import { Context, Effect, Layer } from "effect"
+import { Clock, Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import {
   type InvalidCursor,
   type Page,
@@ -8,23 +9,17 @@ import {
   pageOfLooked,
   positionOf
 } from "../../schema/Page.ts"
-import type {
-  Caller,
-  DeleteItem,
-  EnsureItem,
-  EnsureLocation,
-  EnsureMerchant,
-  ItemAnswer,
-  ItemStatus,
-  LocationAnswer,
-  Posted,
-  PostingFailure,
-  Refusal
-} from "../../schema/Posting.ts"
-import { Clock } from "effect"
+import type { Caller } from "../../schema/Caller.ts"
+import type { DeleteItem, EnsureItem, EnsureLocation, EnsureMerchant } from "../kernel/commands/catalog.ts"
+import { type ItemAnswer, type ItemStatus, type LocationAnswer, statusInSql } from "../../schema/Item.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { items as itemTable, locations as locationTable } from "../kernel/tables/catalog.ts"
+import { expiredInSql, sellableInSql } from "./figuresInSql.ts"
 
 export interface ItemFilter {
   /** A part of the product variant id, the sku or the name, in any case. */
@@ -116,9 +111,9 @@ export class Catalog extends Context.Service<
           rows,
           limit,
           lookedThroughMax,
-          (row) => row.is_wanted,
-          itemAnswer,
-          (row) => [row.item_id]
+          ({ isWanted }) => isWanted,
+          ({ isWanted, place, ...item }) => item,
+          ({ itemId }) => [itemId]
         )
       })
 
@@ -131,17 +126,22 @@ export class Catalog extends Context.Service<
             parameter("int8", after?.[0] ?? -1),
             parameter("int4", limit + 1)
           ])
-          return pageOf(rows, limit, locationAnswer, (row) => [row.position])
+          return pageOf(
+            rows,
+            limit,
+            ({ position, ...location }) => location,
+            ({ position }) => [position]
+          )
         }
       )
 
       const followCaptured: Catalog["Service"]["followCaptured"] = Effect.fn("Catalog.followCaptured")(
         function* (caller, record) {
           const { rowId } = record
-          const [known] = yield* db.maintain<{ owner_id: string }>(capturedStatement, [
+          const [known] = yield* db.maintain<{ ownerId: string }>(capturedStatement, [
             parameter("text", rowId)
           ])
-          const owner = known?.owner_id
+          const owner = known?.ownerId
           const isGone = record._tag === "Deleted" || record.merchantId !== owner
           // A row that has changed hands is gone for the merchant that had it.
           if (owner !== undefined && isGone) {
@@ -181,20 +181,20 @@ export class Catalog extends Context.Service<
 
 /** A page looks through at most so many items: what can be asked for of them is judged by the clock, or any part of a name. */
 const lookedThroughMax = 5_000
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 
 const likeText = (text: string): string => text.replace(/[\\%_]/g, "\\$&")
 
 // captured_variant_pkey. Before the merchant of the row is known, and so across all of them.
-const capturedStatement = `SELECT owner_id FROM captured_variant WHERE row_id = $1`
+const capturedStatement = `SELECT owner_id AS "ownerId" FROM captured_variant WHERE row_id = $1`
 
 // item_pkey; ids are UUIDv7, so that their order is that of creation. The status is judged by the clock, as everywhere
 // (statusOf): the one that is kept with the item is that of its last event.
 const itemsStatement = `
-  SELECT i.item_id, i.kind, i.product_variant_id, i.sku, i.product_id, i.name, i.unit, i.stocked,
-         i.low_stock_threshold, i.safety_stock, i.count_tolerance, now.status, i.on_hand, i.reserved,
-         i.unallocatable + sellable.expired AS unallocatable, i.created_at, i.updated_at, sellable.available,
-         i.place, wanted.is_wanted
+  SELECT ${fieldsInSql(itemTable, "i", ["itemId", "kind", "productVariantId", "sku", "productId", "name"])},
+         ${fieldsInSql(itemTable, "i", ["unit", "stocked", "lowStockThreshold", "safetyStock", "countTolerance"])}, now.status,
+         i.on_hand AS quantity, i.reserved AS "reservedQuantity",
+         i.unallocatable + sellable.expired AS "unallocatableQuantity", sellable.available AS "availableQuantity",
+         ${fieldsInSql(itemTable, "i", ["createdAt", "updatedAt"])}, i.place, wanted.is_wanted AS "isWanted"
   FROM (
     SELECT item.*, row_number() OVER (ORDER BY item.item_id) AS place
     FROM item
@@ -203,23 +203,13 @@ const itemsStatement = `
     LIMIT $9
   ) i
   CROSS JOIN LATERAL (
-    SELECT COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)), 0)::bigint
-      AS available,
-      COALESCE(sum(
-        holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, NULL, $7)
-        - holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $7)
-      ), 0)::bigint AS expired
+    SELECT COALESCE(sum(${sellableInSql("s", "$7")}), 0)::bigint AS available,
+           COALESCE(sum(${expiredInSql("s", "$7")}), 0)::bigint AS expired
     FROM stock s
     WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
   ) sellable
   CROSS JOIN LATERAL (
-    SELECT CASE
-      WHEN i.discontinued THEN 'DISCONTINUED'
-      WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
-      WHEN sellable.available <= 0 THEN 'OUT_OF_STOCK'
-      WHEN sellable.available <= i.low_stock_threshold THEN 'LOW_STOCK'
-      ELSE 'IN_STOCK'
-    END AS status
+    SELECT ${statusInSql("i", "sellable.available")} AS status
   ) now
   CROSS JOIN LATERAL (
     SELECT COALESCE(
@@ -235,70 +225,20 @@ const itemsStatement = `
   ORDER BY i.item_id
   LIMIT $6`
 
-interface ItemRow {
-  readonly item_id: string
-  readonly kind: "PRODUCT" | "MATERIAL"
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly product_id: string | null
-  readonly name: string | null
-  readonly unit: string
-  readonly stocked: boolean
-  readonly low_stock_threshold: number
-  readonly safety_stock: number
-  readonly count_tolerance: number
-  readonly status: ItemStatus
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly available: number
-  readonly created_at: number
-  readonly updated_at: number
+interface ItemRow extends ItemAnswer {
   /** Counted from the first that the page looked at. */
   readonly place: number
-  readonly is_wanted: boolean
+  readonly isWanted: boolean
 }
-
-const itemAnswer = (row: ItemRow): ItemAnswer => ({
-  itemId: row.item_id,
-  kind: row.kind,
-  productVariantId: row.product_variant_id,
-  sku: row.sku,
-  productId: row.product_id,
-  name: row.name,
-  unit: row.unit,
-  stocked: row.stocked,
-  lowStockThreshold: row.low_stock_threshold,
-  safetyStock: row.safety_stock,
-  countTolerance: row.count_tolerance,
-  status: row.status,
-  quantity: row.on_hand,
-  reservedQuantity: row.reserved,
-  unallocatableQuantity: row.unallocatable,
-  availableQuantity: row.available,
-  createdAt: row.created_at,
-  updatedAt: row.updated_at
-})
 
 // location_pkey
 const locationsStatement = `
-  SELECT location_id, name, is_default, position, created_at
-  FROM location
-  WHERE merchant_id = $1 AND position > $2
-  ORDER BY position
+  SELECT ${fieldsInSql(locationTable, "l", ["locationId", "name", "isDefault", "createdAt", "position"])}
+  FROM location l
+  WHERE l.merchant_id = $1 AND l.position > $2
+  ORDER BY l.position
   LIMIT $3`
 
-interface LocationRow {
-  readonly location_id: string
-  readonly name: string | null
-  readonly is_default: boolean
+interface LocationRow extends LocationAnswer {
   readonly position: number
-  readonly created_at: number
 }
-
-const locationAnswer = (row: LocationRow): LocationAnswer => ({
-  locationId: row.location_id,
-  name: row.name,
-  isDefault: row.is_default,
-  createdAt: row.created_at
-})

@@ -1,27 +1,20 @@
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, identity } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
-import type { Caller, Posted, PostingFailure, Refusal, ResolveDiscrepancy } from "../../schema/Posting.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
+import type { ResolveDiscrepancy } from "../kernel/commands/catalog.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type ItemRow, items } from "../kernel/tables/catalog.ts"
+import { type DiscrepancyRow, discrepancies } from "../kernel/tables/documents.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 
 /** Where the books and the facts differ. Times are epoch milliseconds. */
-export interface Discrepancy {
-  readonly discrepancyId: string
-  readonly kind: string
-  readonly status: "OPEN" | "CLOSED" | "RESOLVED"
-  readonly stockId: string | null
-  readonly itemId: string | null
-  readonly productVariantId: string | null
-  readonly sku: string | null
-  readonly orderId: string | null
-  readonly detail: unknown
-  readonly openedAt: number
-  readonly closedAt: number | null
-  readonly closedBy: string | null
-  readonly reason: string | null
-}
+export interface Discrepancy
+  extends Omit<DiscrepancyRow, "merchantId" | "subject">, Pick<ItemRow, "productVariantId" | "sku"> {}
 
 export class Discrepancies extends Context.Service<
   Discrepancies,
@@ -63,7 +56,7 @@ export class Discrepancies extends Context.Service<
                 : status !== undefined
                   ? withStatus
                   : ofMerchant
-          const rows = yield* db.read<DiscrepancyRow>(merchantId, statement, [
+          const rows = yield* db.read<Discrepancy>(merchantId, statement, [
             parameter("text", merchantId),
             parameter("uuid", before?.[0] ?? lastUuid),
             parameter("int4", limit + 1),
@@ -74,7 +67,7 @@ export class Discrepancies extends Context.Service<
                 : [parameter("text", status)]
               : [parameter("text", item), parameter("text", status ?? null), parameter("text", sku ?? null)])
           ])
-          return pageOf(rows, limit, discrepancy, (row) => [row.discrepancy_id])
+          return pageOf(rows, limit, identity, ({ discrepancyId }) => [discrepancyId])
         }
       )
       return Discrepancies.of({
@@ -89,8 +82,9 @@ export class Discrepancies extends Context.Service<
 const lastUuid = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 const columns = `
-  SELECT d.discrepancy_id, d.kind, d.status, d.stock_id, d.item_id, i.product_variant_id, i.sku, d.order_id, d.detail,
-         d.opened_at, d.closed_at, d.closed_by, d.reason
+  SELECT ${fieldsInSql(discrepancies, "d", ["discrepancyId", "kind", "status", "stockId", "itemId"])},
+         ${fieldsInSql(items, "i", ["productVariantId", "sku"])},
+         ${fieldsInSql(discrepancies, "d", ["orderId", "detail", "openedAt", "closedAt", "closedBy", "reason"])}
   FROM discrepancy d`
 
 const page = `
@@ -121,35 +115,3 @@ const ofItem = (name: "product_variant_id" | "sku"): string => `${columns}
 const ofVariant = ofItem("product_variant_id")
 // item_merchant_id_sku_key, discrepancy_by_item
 const ofSku = ofItem("sku")
-
-interface DiscrepancyRow {
-  readonly discrepancy_id: string
-  readonly kind: string
-  readonly status: Discrepancy["status"]
-  readonly stock_id: string | null
-  readonly item_id: string | null
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly order_id: string | null
-  readonly detail: unknown
-  readonly opened_at: number
-  readonly closed_at: number | null
-  readonly closed_by: string | null
-  readonly reason: string | null
-}
-
-const discrepancy = (row: DiscrepancyRow): Discrepancy => ({
-  discrepancyId: row.discrepancy_id,
-  kind: row.kind,
-  status: row.status,
-  stockId: row.stock_id,
-  itemId: row.item_id,
-  productVariantId: row.product_variant_id,
-  sku: row.sku,
-  orderId: row.order_id,
-  detail: row.detail,
-  openedAt: row.opened_at,
-  closedAt: row.closed_at,
-  closedBy: row.closed_by,
-  reason: row.reason
-})

@@ -1,43 +1,45 @@
 import type { PgTypes } from "@effect/sql-pg"
 import { Context, Effect, Layer } from "effect"
 import { type DatabaseUnavailable, ItemNotFound, StockNotFound } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOfLooked, positionOf } from "../../schema/Page.ts"
-import type {
-  AdjustStock,
-  Bulk,
-  Caller,
-  CountStock,
-  MovementType,
-  Posted,
-  PostingFailure,
-  Refusal
-} from "../../schema/Posting.ts"
+import type { AdjustStock } from "../kernel/commands/stock.ts"
+import type { Bulk } from "../kernel/commands/bulk.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { CountStock } from "../kernel/commands/count.ts"
+import type { MovementType } from "../../schema/Movement.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type LedgerRow, type StockRow, ledger as ledgerTable } from "../kernel/tables/stock.ts"
+import { lotInSql } from "./figuresInSql.ts"
 
 /** One ledger row. Times are epoch milliseconds. */
-export interface Movement {
-  readonly stockId: string
-  readonly locationId: string
+export interface Movement
+  extends Pick<LedgerRow, "stockId" | (typeof movementFields)[number]>, Pick<StockRow, "locationId"> {
   readonly lotNumber: string | null
-  readonly sequence: number
-  readonly type: MovementType
-  readonly onHandDelta: number
-  readonly reservedDelta: number
-  readonly unallocatableDelta: number
-  readonly onHand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly source: string
-  readonly orderId: string | null
-  readonly reservationId: string | null
-  readonly reference: string | null
-  readonly reason: string | null
-  readonly actor: string
-  readonly occurredAt: number | null
-  readonly recordedAt: number
 }
+const movementFields = [
+  "sequence",
+  "type",
+  "onHandDelta",
+  "reservedDelta",
+  "unallocatableDelta",
+  "onHand",
+  "reserved",
+  "unallocatable",
+  "source",
+  "orderId",
+  "reservationId",
+  "reference",
+  "reason",
+  "actor",
+  "occurredAt",
+  "recordedAt"
+] as const satisfies ReadonlyArray<keyof LedgerRow>
 
 /** Which movements are asked for. Times are epoch milliseconds, and those at which movements were recorded. */
 export interface MovementFilter {
@@ -113,8 +115,15 @@ export class Movements extends Context.Service<
           arrays.text(types ?? []),
           parameter("int4", limit + 1)
         ])
-        const isWanted = ({ type }: MovementRow): boolean => types?.includes(type) ?? true
-        return pageOfLooked(rows, limit, looked, isWanted, movement, positionOfRow)
+        const isWanted = ({ type }: Movement): boolean => types?.includes(type) ?? true
+        return pageOfLooked(
+          rows,
+          limit,
+          looked,
+          isWanted,
+          ({ place, ...movement }) => movement,
+          positionOfRow
+        )
       })
 
       const ofVariant: Movements["Service"]["ofVariant"] = Effect.fn("Movements.ofVariant")(
@@ -158,7 +167,6 @@ const lookedThroughMax = 2_000
 /** What a filter without bounds begins and ends with: a comparison, and no special case, finds the index. */
 const beginningOfTime = Date.UTC(1970, 0, 1)
 const endOfTime = Date.UTC(9999, 11, 31)
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 
 // item_merchant_id_product_variant_id_key
 const itemStatement = `
@@ -180,9 +188,8 @@ const stockStatement = `
 const movementsOf = (stocks: string): string => `
   SELECT *
   FROM (
-    SELECT m.stock_id, s.location_id, s.lot_number, m.sequence, m.type, m.on_hand_delta, m.reserved_delta,
-           m.unallocatable_delta, m.on_hand, m.reserved, m.unallocatable, m.source, m.order_id, m.reservation_id,
-           m.reference, m.reason, m.actor, m.occurred_at, m.recorded_at,
+    SELECT m.stock_id AS "stockId", s.location_id AS "locationId", ${lotInSql("s")} AS "lotNumber",
+           ${fieldsInSql(ledgerTable, "m", movementFields)},
            row_number() OVER (ORDER BY m.recorded_at DESC, m.stock_id DESC, m.sequence DESC) AS place
     FROM ${stocks}
     CROSS JOIN LATERAL (
@@ -220,50 +227,9 @@ const byVariant = movementsOf(`(
 // stock_pkey, inventory_ledger_pkey
 const byStock = movementsOf(`(SELECT * FROM stock WHERE merchant_id = $1 AND stock_id = $2) s`)
 
-interface MovementRow {
-  readonly stock_id: string
-  readonly location_id: string
-  readonly lot_number: string
-  readonly sequence: number
-  readonly type: MovementType
-  readonly on_hand_delta: number
-  readonly reserved_delta: number
-  readonly unallocatable_delta: number
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly source: string
-  readonly order_id: string | null
-  readonly reservation_id: string | null
-  readonly reference: string | null
-  readonly reason: string | null
-  readonly actor: string
-  readonly occurred_at: number | null
-  readonly recorded_at: number
+interface MovementRow extends Movement {
   /** Counted from the newest that the page looked at. */
   readonly place: number
 }
 
-const positionOfRow = (row: MovementRow) => [row.recorded_at, row.stock_id, row.sequence]
-
-const movement = (row: MovementRow): Movement => ({
-  stockId: row.stock_id,
-  locationId: row.location_id,
-  lotNumber: row.lot_number === "" ? null : row.lot_number,
-  sequence: row.sequence,
-  type: row.type,
-  onHandDelta: row.on_hand_delta,
-  reservedDelta: row.reserved_delta,
-  unallocatableDelta: row.unallocatable_delta,
-  onHand: row.on_hand,
-  reserved: row.reserved,
-  unallocatable: row.unallocatable,
-  source: row.source,
-  orderId: row.order_id,
-  reservationId: row.reservation_id,
-  reference: row.reference,
-  reason: row.reason,
-  actor: row.actor,
-  occurredAt: row.occurred_at,
-  recordedAt: row.recorded_at
-})
+const positionOfRow = ({ recordedAt, sequence, stockId }: MovementRow) => [recordedAt, stockId, sequence]

@@ -1,34 +1,37 @@
 import { Cause, Clock, Context, Effect, Layer, Metric } from "effect"
 import { type DatabaseUnavailable, ReservationNotFound } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
-import type {
-  Caller,
-  ConfirmReservation,
-  ExtendReservation,
-  Posted,
-  PostingFailure,
-  Refusal,
-  ReleaseReservation,
-  ReservationLineAnswer,
-  ReservationStatus,
-  ReserveStock
-} from "../../schema/Posting.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { ConfirmReservation } from "../kernel/commands/confirmations.ts"
+import type { ExtendReservation, ReleaseReservation, ReserveStock } from "../kernel/commands/reservations.ts"
+import type { Posted, Refusal } from "../kernel/commands.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
+import {
+  type ReservationLineAnswer,
+  type ReservationStatus,
+  reservationKindsInSql
+} from "../../schema/Reservation.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { items } from "../kernel/tables/catalog.ts"
+import {
+  type LineRow,
+  type ReservationRow,
+  reservationLines,
+  reservations
+} from "../kernel/tables/reservations.ts"
+import { stocks } from "../kernel/tables/stock.ts"
+import { lotInSql } from "./figuresInSql.ts"
 
 /** A reservation as it stands, with what it holds and held. Times are epoch milliseconds. */
-export interface Reservation {
-  readonly reservationId: string
-  readonly orderId: string
-  readonly status: ReservationStatus
-  readonly expiresAt: number
-  readonly createdAt: number
-  readonly updatedAt: number
+export interface Reservation extends Pick<
+  ReservationRow,
+  "reservationId" | "orderId" | "status" | "expiresAt" | "createdAt" | "updatedAt"
+> {
   readonly metadata: unknown
-  readonly lines: ReadonlyArray<
-    ReservationLineAnswer & { readonly sold: number; readonly released: number; readonly returned: number }
-  >
+  readonly lines: ReadonlyArray<ReservationLineAnswer & Pick<LineRow, "sold" | "released" | "returned">>
 }
 
 type Does<C extends ReserveStock | ReleaseReservation | ConfirmReservation | ExtendReservation> = (
@@ -80,7 +83,7 @@ export class Reservations extends Context.Service<
         function* (merchantId, filter) {
           const after = yield* positionOf(filter.cursor, ["time", "uuid"])
           const limit = filter.limit ?? defaultLimit
-          const rows = yield* db.read<{ reservation_id: string; created_at: number }>(
+          const rows = yield* db.read<Pick<ReservationRow, "reservationId" | "createdAt">>(
             merchantId,
             listStatement,
             [
@@ -95,25 +98,25 @@ export class Reservations extends Context.Service<
           const page = pageOf(
             rows,
             limit,
-            (row) => row.reservation_id,
-            (row) => [row.created_at, row.reservation_id]
+            ({ reservationId }) => reservationId,
+            ({ createdAt, reservationId }) => [createdAt, reservationId]
           )
           return { ...page, data: yield* withLines(db, merchantId, page.data) }
         }
       )
 
       const expire = Effect.fnUntraced(function* (
-        { merchant_id, order_id, reservation_id }: DueRow,
+        { merchantId, orderId, reservationId }: DueRow,
         now: number
       ) {
         const { answer } = yield* ledger.post(
           {
-            merchantId: merchant_id,
+            merchantId,
             actor: "holdfast sweeper",
-            requestId: reservation_id,
+            requestId: reservationId,
             deadline: now + expireDeadlineMs
           },
-          { _tag: "ExpireReservation", orderId: order_id, reservationId: reservation_id }
+          { _tag: "ExpireReservation", orderId, reservationId }
         )
         if (answer.expired) yield* Metric.update(expiryDelay, (answer.at - answer.expiresAt) / 1000)
         return answer.expired
@@ -126,8 +129,8 @@ export class Reservations extends Context.Service<
           const now = yield* Clock.currentTimeMillis
           const due: ReadonlyArray<DueRow> = yield* db.maintain<DueRow>(dueStatement, [
             parameter("timestamptz", startedAt),
-            parameter("timestamptz", after?.expires_at ?? null),
-            parameter("uuid", after?.reservation_id ?? null),
+            parameter("timestamptz", after?.expiresAt ?? null),
+            parameter("uuid", after?.reservationId ?? null),
             parameter("int4", expireBatch)
           ])
           const outcomes = yield* Effect.forEach(
@@ -174,25 +177,24 @@ const expiryFailures = Metric.counter("holdfast_expiry_failures_total", {
   incremental: true
 })
 
-interface DueRow {
-  readonly merchant_id: string
-  readonly order_id: string
-  readonly reservation_id: string
-  readonly expires_at: number
-}
+const dueFields = ["merchantId", "orderId", "reservationId", "expiresAt"] as const satisfies ReadonlyArray<
+  keyof ReservationRow
+>
+type DueRow = Pick<ReservationRow, (typeof dueFields)[number]>
 
 // reservation_due: the sweeper sees all merchants
 const dueStatement = `
-  SELECT merchant_id, order_id, reservation_id, expires_at
+  SELECT ${fieldsInSql(reservations, "reservation", dueFields)}
   FROM reservation
   WHERE status = 'PENDING' AND expires_at <= $1
+    AND kind IN (${reservationKindsInSql(({ expires }) => expires)})
     AND ($2 IS NULL OR (expires_at, reservation_id) > ($2, $3))
   ORDER BY expires_at, reservation_id
   LIMIT $4`
 
 // reservation_pkey, or reservation_by_order with an order
 const listStatement = `
-  SELECT reservation_id, created_at
+  SELECT ${fieldsInSql(reservations, "reservation", ["reservationId", "createdAt"])}
   FROM reservation
   WHERE merchant_id = $1
     AND ($2 IS NULL OR order_id = $2)
@@ -201,11 +203,23 @@ const listStatement = `
   ORDER BY created_at DESC, reservation_id DESC
   LIMIT $6`
 
+const headFields = [
+  "reservationId",
+  "orderId",
+  "status",
+  "expiresAt",
+  "createdAt",
+  "updatedAt",
+  "metadata"
+] as const satisfies ReadonlyArray<keyof ReservationRow>
+
 // reservation_pkey, reservation_line_pkey
 const linesStatement = `
-  SELECT r.reservation_id, r.order_id, r.status, r.metadata, r.expires_at, r.created_at, r.updated_at,
-         l.line_number, l.item_id, i.product_variant_id, i.sku, l.stock_id, s.location_id, s.lot_number, l.quantity,
-         l.open, l.sold, l.released, l.returned
+  SELECT ${fieldsInSql(reservations, "r", headFields)},
+         ${fieldsInSql(reservationLines, "l", ["lineNumber", "itemId"])},
+         ${fieldsInSql(items, "i", ["productVariantId", "sku"])}, l.stock_id AS "stockId",
+         ${fieldsInSql(stocks, "s", ["locationId"])}, ${lotInSql("s")} AS "lotNumber",
+         ${fieldsInSql(reservationLines, "l", ["quantity", "open", "sold", "released", "returned"])}
   FROM unnest($2) WITH ORDINALITY AS wanted (reservation_id, position)
   JOIN reservation r ON r.merchant_id = $1 AND r.reservation_id = wanted.reservation_id
   LEFT JOIN reservation_line l ON l.merchant_id = r.merchant_id AND l.reservation_id = r.reservation_id
@@ -213,27 +227,11 @@ const linesStatement = `
   LEFT JOIN stock s ON s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id
   ORDER BY wanted.position, l.line_number`
 
-interface ReservationLineRow {
-  readonly reservation_id: string
-  readonly order_id: string
-  readonly status: ReservationStatus
-  readonly metadata: string | null
-  readonly expires_at: number
-  readonly created_at: number
-  readonly updated_at: number
-  readonly line_number: number | null
-  readonly item_id: string
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly stock_id: string | null
-  readonly location_id: string | null
-  readonly lot_number: string | null
-  readonly quantity: number
-  readonly open: number
-  readonly sold: number
-  readonly released: number
-  readonly returned: number
-}
+type ReservationLineRow = Pick<ReservationRow, (typeof headFields)[number]> &
+  Reservation["lines"][number] & {
+    /** Null where a reservation has no lines. */
+    readonly lineNumber: number | null
+  }
 
 const withLines = Effect.fnUntraced(function* (
   db: Db["Service"],
@@ -245,31 +243,29 @@ const withLines = Effect.fnUntraced(function* (
     parameter("text", merchantId),
     arrays.uuid(reservationIds)
   ])
-  return [...Map.groupBy(rows, (row) => row.reservation_id).values()].map((lines): Reservation => {
-    const head = lines[0]!
+  return [...Map.groupBy(rows, (row) => row.reservationId).values()].map((lines): Reservation => {
+    const { createdAt, expiresAt, metadata, orderId, reservationId, status, updatedAt } = lines[0]!
     return {
-      reservationId: head.reservation_id,
-      orderId: head.order_id,
-      status: head.status,
-      expiresAt: head.expires_at,
-      createdAt: head.created_at,
-      updatedAt: head.updated_at,
-      metadata: head.metadata === null ? null : JSON.parse(head.metadata),
-      lines: lines
-        .filter((line) => line.line_number !== null)
-        .map((line) => ({
-          itemId: line.item_id,
-          productVariantId: line.product_variant_id,
-          sku: line.sku,
-          stockId: line.stock_id,
-          locationId: line.location_id,
-          lotNumber: line.lot_number === "" ? null : line.lot_number,
-          quantity: line.quantity,
-          open: line.open,
-          sold: line.sold,
-          released: line.released,
-          returned: line.returned
-        }))
+      reservationId,
+      orderId,
+      status,
+      expiresAt,
+      createdAt,
+      updatedAt,
+      metadata: metadata === null ? null : JSON.parse(metadata),
+      lines: lines.filter(({ lineNumber }) => lineNumber !== null).map(lineOf)
     }
   })
 })
+
+const lineOf = ({
+  createdAt,
+  expiresAt,
+  lineNumber,
+  metadata,
+  orderId,
+  reservationId,
+  status,
+  updatedAt,
+  ...line
+}: ReservationLineRow): Reservation["lines"][number] => line

@@ -1,10 +1,18 @@
 import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable, RefusalData } from "../../schema/Failure.ts"
-import type { Bulk, BulkOperation, Caller, ItemRef, PostingFailure, Refusal } from "../../schema/Posting.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
+import type { Bulk, BulkOperation } from "../kernel/commands/bulk.ts"
+import type { Caller } from "../../schema/Caller.ts"
+import type { ItemRef } from "../../schema/Item.ts"
+import type { PostingFailure } from "../kernel/Posting.ts"
+import type { Refusal } from "../kernel/commands.ts"
 import type { StockFileRow } from "../../schema/StockFileRow.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type ItemRow, items } from "../kernel/tables/catalog.ts"
+import { type StockRow, stocks } from "../kernel/tables/stock.ts"
 
 /** Rows of a file, loaded together. */
 export interface Chunk {
@@ -80,7 +88,7 @@ export class StockFiles extends Context.Service<
           parameter("int4", pageItems)
         ])
         const last = found.at(-1)
-        return { rows: found.map(fileRow), next: last?.is_last === false ? last.item_id : null }
+        return { rows: found.map(fileRow), next: last?.isLast === false ? last.itemId : null }
       })
 
       return StockFiles.of({
@@ -126,9 +134,20 @@ const operationOf = (row: StockFileRow, reason: string): BulkOperation => {
 const ofOperation = (failure: RefusalData): RefusalData =>
   failure._tag === "RowRefused" ? (failure["failure"] as RefusalData) : failure
 
-const nilUuid = "00000000-0000-0000-0000-000000000000"
 /** Small enough to be read in a moment, large enough that the way to the database does not count. */
 const pageItems = 1_000
+
+const itemFields = [
+  "itemId",
+  "productVariantId",
+  "sku",
+  "name",
+  "lowStockThreshold"
+] as const satisfies ReadonlyArray<keyof ItemRow>
+/** Null in the row of an item without stock. */
+const stockFields = ["locationId", "lotNumber", "lotExpiresAt", "onHand"] as const satisfies ReadonlyArray<
+  keyof StockRow
+>
 
 // item_pkey, stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
 const pageStatement = `
@@ -139,34 +158,32 @@ const pageStatement = `
     ORDER BY i.item_id
     LIMIT $3
   )
-  SELECT page.item_id, page.product_variant_id, page.sku, page.name, page.low_stock_threshold,
-         s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
-         (SELECT count(*) FROM page) < $3 AS is_last
+  SELECT ${fieldsInSql(items, "page", itemFields)},
+         ${fieldsInSql(stocks, "s", stockFields)},
+         (SELECT count(*) FROM page) < $3 AS "isLast"
   FROM page
   LEFT JOIN stock s ON s.merchant_id = $1 AND s.item_id = page.item_id
   LEFT JOIN location l ON l.merchant_id = $1 AND l.location_id = s.location_id
   ORDER BY page.item_id, l.position, s.lot_number`
 
-interface PageRow {
-  readonly item_id: string
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly name: string | null
-  readonly low_stock_threshold: number
-  readonly location_id: string | null
-  readonly lot_number: string | null
-  readonly lot_expires_at: number | null
-  readonly on_hand: number | null
-  readonly is_last: boolean
-}
+type PageRow = Pick<ItemRow, (typeof itemFields)[number]> & {
+  readonly [F in (typeof stockFields)[number]]: StockRow[F] | null
+} & { readonly isLast: boolean }
 
-const fileRow = (row: PageRow): StockFileRow => ({
-  ...(row.product_variant_id === null ? {} : { productVariantId: row.product_variant_id }),
-  ...(row.sku === null ? {} : { sku: row.sku }),
-  ...(row.location_id === null
-    ? {}
-    : { quantity: row.on_hand!, locationId: row.location_id, lotNumber: row.lot_number! }),
-  ...(row.lot_expires_at === null ? {} : { expiresAt: row.lot_expires_at }),
-  ...(row.name === null ? {} : { name: row.name }),
-  lowStockThreshold: row.low_stock_threshold
+const fileRow = ({
+  locationId,
+  lotExpiresAt,
+  lotNumber,
+  lowStockThreshold,
+  name,
+  onHand,
+  productVariantId,
+  sku
+}: PageRow): StockFileRow => ({
+  ...(productVariantId === null ? {} : { productVariantId }),
+  ...(sku === null ? {} : { sku }),
+  ...(locationId === null ? {} : { quantity: onHand!, locationId, lotNumber: lotNumber! }),
+  ...(lotExpiresAt === null ? {} : { expiresAt: lotExpiresAt }),
+  ...(name === null ? {} : { name }),
+  lowStockThreshold
 })

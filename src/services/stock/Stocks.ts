@@ -1,19 +1,22 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, Effect, Layer, identity } from "effect"
 import { type DatabaseUnavailable, StockNotFound } from "../../schema/Failure.ts"
+import { nilUuid } from "../../schema/Identifier.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
+import { fieldsInSql } from "../kernel/Table.ts"
+import { type ItemRow, items } from "../kernel/tables/catalog.ts"
+import { type StockRow, stocks } from "../kernel/tables/stock.ts"
+import { expiredInSql, lotInSql, sellableInSql } from "./figuresInSql.ts"
 
 /**
  * One stock: the balance of one item, at one location, in one lot. `quantity`, `reservedQuantity` and
  * `unallocatableQuantity − expiredQuantity` are the sums of its movements' deltas. Times are epoch milliseconds.
  */
-export interface Stock {
-  readonly stockId: string
-  readonly itemId: string
-  readonly productVariantId: string | null
-  readonly sku: string | null
-  readonly locationId: string
+export interface Stock
+  extends
+    Pick<StockRow, "stockId" | "itemId" | "locationId" | "discrepancy" | "createdAt" | "updatedAt">,
+    Pick<ItemRow, "productVariantId" | "sku"> {
   readonly lotNumber: string | null
   readonly expiresAt: number | null
   readonly quantity: number
@@ -23,12 +26,8 @@ export interface Stock {
   /** The part of it that was sellable until the lot expired: no movement speaks of it. */
   readonly expiredQuantity: number
   readonly availableQuantity: number
-  /** Whether a discrepancy of its balance is open. */
-  readonly discrepancy: boolean
   /** The number of its last movement, which compare-and-set speaks of. */
   readonly version: number
-  readonly createdAt: number
-  readonly updatedAt: number
 }
 
 export interface StockFilter {
@@ -71,7 +70,7 @@ export class Stocks extends Context.Service<
               : locationId !== undefined
                 ? atLocation
                 : ofMerchant
-        const rows = yield* db.read<StockRow>(merchantId, statement, [
+        const rows = yield* db.read<Stock>(merchantId, statement, [
           parameter("text", merchantId),
           parameter("timestamptz", yield* Clock.currentTimeMillis),
           parameter("uuid", after?.[0] ?? nilUuid),
@@ -86,16 +85,16 @@ export class Stocks extends Context.Service<
                 parameter("text", sku ?? null)
               ])
         ])
-        return pageOf(rows, limit, stock, (row) => [row.stock_id])
+        return pageOf(rows, limit, identity, ({ stockId }) => [stockId])
       })
 
       const byId: Stocks["Service"]["byId"] = Effect.fn("Stocks.byId")(function* (merchantId, stockId) {
-        const [row] = yield* db.read<StockRow>(merchantId, withId, [
+        const [stock] = yield* db.read<Stock>(merchantId, withId, [
           parameter("text", merchantId),
           parameter("timestamptz", yield* Clock.currentTimeMillis),
           parameter("uuid", stockId)
         ])
-        return row === undefined ? yield* new StockNotFound({ item: stockId }) : stock(row)
+        return stock ?? (yield* new StockNotFound({ item: stockId }))
       })
 
       return Stocks.of({ list, byId })
@@ -103,13 +102,15 @@ export class Stocks extends Context.Service<
   )
 }
 
-const nilUuid = "00000000-0000-0000-0000-000000000000"
-
 const columns = `
-  SELECT s.stock_id, s.item_id, i.product_variant_id, i.sku, s.location_id, s.lot_number, s.lot_expires_at, s.on_hand,
-         s.reserved, s.unallocatable,
-         holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, s.lot_expires_at, $2) AS sellable,
-         s.discrepancy, s.sequence, s.created_at, s.updated_at`
+  SELECT ${fieldsInSql(stocks, "s", ["stockId", "itemId"])},
+         ${fieldsInSql(items, "i", ["productVariantId", "sku"])},
+         ${fieldsInSql(stocks, "s", ["locationId"])}, ${lotInSql("s")} AS "lotNumber",
+         s.lot_expires_at AS "expiresAt", s.on_hand AS quantity, s.reserved AS "reservedQuantity",
+         s.unallocatable + ${expiredInSql("s", "$2")} AS "unallocatableQuantity",
+         ${expiredInSql("s", "$2")} AS "expiredQuantity",
+         ${sellableInSql("s", "$2")} AS "availableQuantity",
+         s.discrepancy, s.sequence AS version, ${fieldsInSql(stocks, "s", ["createdAt", "updatedAt"])}`
 
 /** The stocks first and their items by look-ups (OFFSET 0), however small the tables seemed when the plan was made. */
 const stocksWhere = (condition: string): string => `${columns}
@@ -160,43 +161,3 @@ const withId = `${columns}
   FROM stock s
   JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
   WHERE s.merchant_id = $1 AND s.stock_id = $3`
-
-interface StockRow {
-  readonly stock_id: string
-  readonly item_id: string
-  readonly product_variant_id: string | null
-  readonly sku: string | null
-  readonly location_id: string
-  readonly lot_number: string
-  readonly lot_expires_at: number | null
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly sellable: number
-  readonly discrepancy: boolean
-  readonly sequence: number
-  readonly created_at: number
-  readonly updated_at: number
-}
-
-const stock = (row: StockRow): Stock => {
-  const expiredQuantity = Math.max(0, row.on_hand - row.reserved - row.unallocatable) - row.sellable
-  return {
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    productVariantId: row.product_variant_id,
-    sku: row.sku,
-    locationId: row.location_id,
-    lotNumber: row.lot_number === "" ? null : row.lot_number,
-    expiresAt: row.lot_expires_at,
-    quantity: row.on_hand,
-    reservedQuantity: row.reserved,
-    unallocatableQuantity: row.unallocatable + expiredQuantity,
-    expiredQuantity,
-    availableQuantity: row.sellable,
-    discrepancy: row.discrepancy,
-    version: row.sequence,
-    createdAt: row.created_at,
-    updatedAt: row.updated_at
-  }
-}

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Effect, Layer, Random } from "effect"
 import { TestClock } from "effect/testing"
+import { nilUuid } from "../../../src/schema/Identifier.ts"
 import { Audit } from "../../../src/services/books/Audit.ts"
 import {
   Comparison,
@@ -17,7 +18,7 @@ import {
   readEvents
 } from "../../../src/services/books/audit/eventText.ts"
 import type { Check, Finding } from "../../../src/services/books/audit/Finding.ts"
-import { askOf, beginning, nilUuid } from "../../../src/services/books/audit/Asking.ts"
+import { askOf, beginning } from "../../../src/services/books/audit/Asking.ts"
 import { pass } from "../../../src/services/books/audit/movements.ts"
 import { slicesAfter } from "../../../src/services/books/audit/stocks.ts"
 import { Db } from "../../../src/services/Db.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect } from "effect"
 import { TestClock } from "effect/testing"
-import type { MovementType } from "../../../src/schema/Posting.ts"
+import type { MovementType } from "../../../src/schema/Movement.ts"
 import { LedgerHistory } from "../../../src/services/books/LedgerHistory.ts"
 import type { Movement, MovementFilter } from "../../../src/services/stock/Movements.ts"
 import { dawn, ledger, ledgerFrom } from "../../support/ledger.ts"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, type Redacted, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as MemoryBroker from "../../../src/layers/MemoryBroker.ts"
+import * as MemoryBroker from "../../support/MemoryBroker.ts"
 import * as Postgres from "../../../src/layers/Postgres.ts"
 import { Audit } from "../../../src/services/books/Audit.ts"
 import type { Finding } from "../../../src/services/books/audit/Finding.ts"

@@ -3,15 +3,10 @@ import { Effect, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import { layerWith, type PrivateJwk } from "../../../src/layers/DevIssuer.ts"
 import { DevTokenRequest } from "../../../src/schema/DevToken.ts"
+import { JwksUnavailable } from "../../../src/schema/Failure.ts"
 import { everyPermission, Permission, type VerifiedClaims } from "../../../src/schema/Principal.ts"
 import { Authentication } from "../../../src/services/identity/Authentication.ts"
-import {
-  DevIssuer,
-  InvalidToken,
-  Jwks,
-  JwksUnavailable,
-  tokenLengthMax
-} from "../../../src/services/identity/Jwks.ts"
+import { DevIssuer, InvalidToken, Jwks, tokenLengthMax } from "../../../src/services/identity/Jwks.ts"
 import { permissionsOfRole, Policies } from "../../../src/services/identity/Policies.ts"
 
 // Goal: a token becomes a principal with exactly its permissions, is believed no longer than it may be, and costs one

@@ -1,8 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import type { Bulk, BulkOperation, Command, Posting } from "../../../src/schema/Posting.ts"
-import { type Verdict, decide } from "../../../src/services/kernel/decide/decide.ts"
-import { Desk, MemoryStore, callerOf, postingId, snapshotOf, variant } from "../../support/books.ts"
+import type { Bulk, BulkOperation } from "../../../src/services/kernel/commands/bulk.ts"
+import type { Command, Posting } from "../../../src/services/kernel/commands.ts"
+import {
+  Desk,
+  MemoryStore,
+  callerOf,
+  postingId,
+  snapshotOf,
+  variant,
+  decide,
+  type Verdict
+} from "../../support/books.ts"
 import { histories, play, share } from "./histories.ts"
 
 // Goal: a bulk is the same as its operations one after the other, but for what is all or none. Method: the postings of

@@ -1,9 +1,12 @@
 import type { OutboxEvent } from "../../../src/schema/Event.ts"
 import * as fc from "fast-check"
-import type { CancelOrder, ChangeType, Command, ItemRef, Posting } from "../../../src/schema/Posting.ts"
-import type { Books, LedgerRow } from "../../../src/services/kernel/decide/Books.ts"
-import { type Verdict, decide } from "../../../src/services/kernel/decide/decide.ts"
-import { MemoryStore, callerOf, epoch, postingId } from "../../support/books.ts"
+import type { CancelOrder } from "../../../src/services/kernel/commands/orders.ts"
+import type { ChangeType } from "../../../src/services/kernel/commands/stock.ts"
+import type { Command, Posting } from "../../../src/services/kernel/commands.ts"
+import type { ItemRef } from "../../../src/schema/Item.ts"
+import type { UnitOfWork } from "../../../src/services/kernel/UnitOfWork.ts"
+import type { LedgerRow } from "../../../src/services/kernel/tables/stock.ts"
+import { MemoryStore, callerOf, epoch, postingId, decide, type Verdict } from "../../support/books.ts"
 import { type Outcome, type World, emptyWorld, judge, stockName } from "./model.ts"
 
 /** Random histories, and playing them: the kernel over tables in memory, the model beside it. */
@@ -451,7 +454,7 @@ export const share = (all: number): number =>
 const historiesMin = 100
 
 export interface Decided {
-  readonly books: Books
+  readonly books: UnitOfWork
   readonly posting: Posting
   readonly verdict: Verdict
   readonly expected: Outcome
@@ -463,7 +466,7 @@ export interface Decided {
   readonly changedSomething: boolean
 }
 export interface Watch {
-  readonly onDeciding?: (moment: { readonly books: Books; readonly posting: Posting }) => void
+  readonly onDeciding?: (moment: { readonly books: UnitOfWork; readonly posting: Posting }) => void
   readonly onDecided?: (decided: Decided) => void
   readonly onCommitted?: (moment: {
     readonly store: MemoryStore
@@ -518,8 +521,9 @@ export const play = (
     for (const posting of postings) {
       watch.onDeciding?.({ books, posting })
       const before = idempotencyOf && weightOf(books)
-      const { events, ledger } = books.written
-      const [eventCount, ledgerCount] = [events.length, ledger.length]
+      const { events } = books
+      const ledger = () => [...books.ledger.inserted]
+      const [eventCount, ledgerCount] = [events.length, ledger().length]
       const verdict = withoutTraces(() => decide(books, posting))
       verdicts.push(verdict)
       const replayed = "answer" in verdict && verdict.replayed
@@ -535,7 +539,7 @@ export const play = (
         expected: outcome,
         worldBefore,
         worldAfter: world,
-        ledgerRows: ledger.slice(ledgerCount),
+        ledgerRows: ledger().slice(ledgerCount),
         events: events.slice(eventCount),
         changedSomething: idempotencyOf !== undefined && weightOf(books) !== before
       })
@@ -557,9 +561,11 @@ const withoutTraces = <A>(run: () => A): A => {
   }
 }
 
-const weightOf = ({ changed, written }: Books): number =>
-  Object.values(written).reduce((sum, rows) => sum + (Array.isArray(rows) ? rows.length : rows.size), 0) +
-  Object.values(changed).reduce((sum, rows) => sum + rows.size, 0)
+const weightOf = (unit: UnitOfWork): number =>
+  [...unit.all].reduce(
+    (sum, { changed, inserted, removed }) => sum + changed.size + inserted.size + removed.size,
+    unit.events.length
+  )
 
 /** Ids that the kernel has given away are learnt from the store, once committed. */
 const withIds = (world: World, store: MemoryStore): World => {

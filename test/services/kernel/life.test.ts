@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { AdjustStock, ItemRef } from "../../../src/schema/Posting.ts"
-import { decide } from "../../../src/services/kernel/decide/decide.ts"
-import { cancelledOrderKey } from "../../../src/services/kernel/decide/reservations.ts"
-import { Desk, epoch, merchantId, postingId, snapshotOf, variant } from "../../support/books.ts"
+import type { AdjustStock } from "../../../src/services/kernel/commands/stock.ts"
+import type { ItemRef } from "../../../src/schema/Item.ts"
+import { orderCancelledKey } from "../../../src/services/kernel/trackingKeys.ts"
+import { Desk, epoch, merchantId, postingId, snapshotOf, variant, decide } from "../../support/books.ts"
 
 // Goal: every sentence of CONTRACTS section 2 ("Promises and facts", "Life of a reservation"), of section 1 ("Where it
 // is taken from") and of 4.2 (`adjust-stock`) that the kernel holds today has an example. Method: commands played one
@@ -1191,7 +1191,7 @@ describe("a posting that runs a second time", () => {
 
 /** What the operation behind `order.cancelled` leaves; the kernel has no command for it yet. */
 const leaveTombstone = (desk: Desk, orderId: string): void => {
-  const trackingKey = cancelledOrderKey(orderId)
+  const trackingKey = orderCancelledKey(orderId)
   desk.store.tracking.set(`${merchantId}\u001f${trackingKey}`, {
     merchantId,
     trackingKey,

@@ -1,4 +1,7 @@
-import type { AdjustStock, Command, ItemRef, Posting, SaleLine } from "../../../src/schema/Posting.ts"
+import type { AdjustStock } from "../../../src/services/kernel/commands/stock.ts"
+import type { Command, Posting } from "../../../src/services/kernel/commands.ts"
+import type { ItemRef } from "../../../src/schema/Item.ts"
+import type { SaleLine } from "../../../src/services/kernel/commands/sales.ts"
 
 /**
  * What CONTRACTS sections 1, 2 and 4 say about the kernel's commands, as plainly as it can be said: arrays, no journal,

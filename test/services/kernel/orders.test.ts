@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { CancelOrder, EnsureItem, ReturnGoods, SaleLine } from "../../../src/schema/Posting.ts"
-import { decide } from "../../../src/services/kernel/decide/decide.ts"
-import { saleLineKey, saleStockKey } from "../../../src/services/kernel/decide/sales.ts"
-import { Desk, epoch, merchantId, variant } from "../../support/books.ts"
+import type { CancelOrder, ReturnGoods } from "../../../src/services/kernel/commands/orders.ts"
+import type { EnsureItem } from "../../../src/services/kernel/commands/catalog.ts"
+import type { SaleLine } from "../../../src/services/kernel/commands/sales.ts"
+import { saleLineKey, saleStockKey } from "../../../src/services/kernel/trackingKeys.ts"
+import { Desk, epoch, merchantId, variant, decide } from "../../support/books.ts"
 
 // Goal: every sentence of CONTRACTS section 5 about the topics of orders and the catalogue, and of section 2 about paid
 // sales and cancelled orders, has an example. Method: commands played one by one over tables in memory.

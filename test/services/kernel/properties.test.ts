@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as fc from "fast-check"
-import type { Answers, Command, Posting } from "../../../src/schema/Posting.ts"
-import { type LedgerRow, keyOf } from "../../../src/services/kernel/decide/Books.ts"
-import { type Verdict, decide } from "../../../src/services/kernel/decide/decide.ts"
-import { MemoryStore, merchantId, snapshotOf } from "../../support/books.ts"
+import type { Answers, Command, Posting } from "../../../src/services/kernel/commands.ts"
+import type { LedgerRow } from "../../../src/services/kernel/tables/stock.ts"
+import { keyOf } from "../../../src/services/kernel/Needs.ts"
+import { MemoryStore, merchantId, snapshotOf, decide, type Verdict } from "../../support/books.ts"
 import {
   type Batch,
   type Decided,
@@ -66,7 +66,7 @@ describe("the kernel, over random histories", { timeout: 120_000 }, () => {
                   : 0
             if (promised === 0) continue
             const free = row.onHand - row.onHandDelta - (row.reserved - row.reservedDelta) - row.unallocatable
-            const { lotExpiresAt } = books.stocks.get(merchantId, row.stockId)!
+            const { lotExpiresAt } = books.stocks.indexes.byId.get(merchantId, row.stockId)!
             const isGood = lotExpiresAt === null || lotExpiresAt > posting.at
             same({ isGood, isThere: promised <= free }, { isGood: true, isThere: true }, posting)
           }
@@ -94,7 +94,7 @@ describe("the kernel, over random histories", { timeout: 120_000 }, () => {
       const statuses = new Map<string, string>()
       play(script, {
         onDecided: ({ books }) => {
-          for (const { reservationId, status } of [...books.reservationsOfOrder.values()].flat()) {
+          for (const { reservationId, status } of [...books.reservations.lists.ofOrder.values()].flat()) {
             const before = statuses.get(reservationId) ?? status
             if (before !== status) assert.include(moves, `${before} ${status}`)
             statuses.set(reservationId, status)
@@ -227,7 +227,7 @@ const outcomeOf = ({ books, posting, verdict }: Decided): Outcome => {
     }
   }
   const told = toldOf(verdict.answer, posting.command)
-  const sales = [...books.reservationsOfOrder.values()].flat().filter(({ kind }) => kind === "SALE")
+  const sales = [...books.reservations.lists.ofOrder.values()].flat().filter(({ kind }) => kind === "SALE")
   // Only the kernel knows the ids of sales without reservation.
   const isSale = sales.some(({ reservationId }) => reservationId === told["reservationId"])
   return { told: isSale ? { ...told, reservationId: "a sale" } : told }
@@ -535,7 +535,7 @@ class Teller {
       ])
 
       // Each change of status begins where the last one ended, and the row says where that is.
-      const row = books.items.get(merchantId, itemId)
+      const row = books.items.indexes.byId.get(merchantId, itemId)
       const isNew = itemBefore === undefined
       const isOver = isNew && posting.command._tag === "EnsureItem" && posting.command.discontinued === true
       const known = this.#statuses.get(itemId) ?? (isOver ? "DISCONTINUED" : "AWAITING_INITIAL_STOCK")

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Logger } from "effect"
 import * as Postgres from "../../../src/layers/Postgres.ts"
-import * as MemoryBroker from "../../../src/layers/MemoryBroker.ts"
+import * as MemoryBroker from "../../support/MemoryBroker.ts"
 import { Broker } from "../../../src/services/messaging/Broker.ts"
 import { Orders } from "../../../src/services/orders/Orders.ts"
 import { Outbox } from "../../../src/services/messaging/Outbox.ts"

@@ -38,8 +38,6 @@ export interface Place {
   readonly sequence: number
 }
 
-export const nilUuid = "00000000-0000-0000-0000-000000000000"
-
 /** Before every key of a merchant, or of all of them. */
 export const beginning = (merchantId: string | undefined, least: string): Key => ({
   merchantId: merchantId ?? "",

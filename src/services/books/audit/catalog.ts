@@ -1,4 +1,6 @@
 import { Effect } from "effect"
+import { columnName } from "../../kernel/Table.ts"
+import { tables } from "../../kernel/tables.ts"
 import type { Ask } from "./Asking.ts"
 import { type Finding, finding } from "./Finding.ts"
 
@@ -12,26 +14,21 @@ interface GuardRow {
   readonly mend: string | null
 }
 
-/** Tables whose rows stay as they were written, and the functions that refuse to change them. */
-const appendOnly = [
-  ["inventory_ledger", "holdfast_ledger_is_append_only"],
-  ["ledger_checkpoint", "holdfast_is_append_only"],
-  ["audit_repair", "holdfast_is_append_only"]
-] as const
+type Pairs = ReadonlyArray<readonly [table: string, what: string]>
+const valuesOf = (pairs: Pairs): string => pairs.map(([table, what]) => `('${table}', '${what}')`).join(", ")
 
-/** The keys and checks that the books rely on: table, and the columns of the key or the name of the check. */
-const keys: ReadonlyArray<readonly [table: string, columns: string]> = [
-  ["item", "merchant_id, item_id"],
-  ["stock", "merchant_id, stock_id"],
-  ["stock", "merchant_id, item_id, location_id, lot_number"],
-  ["inventory_ledger", "merchant_id, stock_id, recorded_at, sequence"],
-  ["reservation", "merchant_id, reservation_id"],
-  ["reservation_line", "merchant_id, reservation_id, line_number"],
-  ["tracking", "merchant_id, tracking_key"],
-  ["idempotency", "merchant_id, idempotency_key"],
-  ["discrepancy", "merchant_id, discrepancy_id"],
-  ["discrepancy", "merchant_id, subject, kind"]
-]
+/** Tables whose rows stay as they were written, and the functions that refuse to change them. */
+const appendOnly: Pairs = tables.flatMap((table) =>
+  table.appendOnly === null ? [] : [[table.name, table.appendOnly]]
+)
+
+/** The keys that the books rely on, by their columns. */
+const keys: Pairs = tables.flatMap(({ key, name, unique }) =>
+  [key, ...unique].map((fields) => [name, fields.map(columnName).join(", ")] as const)
+)
+
+/** And the checks, by their names. */
+const checks: Pairs = tables.flatMap((table) => table.checks.map((check) => [table.name, check] as const))
 
 const securityStatement = `
   SELECT 'row-security' AS check, c.relname AS subject,
@@ -77,7 +74,7 @@ const triggersStatement = `
                 FOR EACH ROW EXECUTE FUNCTION %I()', t.root || '_append_only', t.name, t.guard) END AS mend
   FROM (
     SELECT c.oid, c.relname AS name, root.name AS root, root.guard
-    FROM (VALUES ${appendOnly.map(([table, guard]) => `('${table}', '${guard}')`).join(", ")}) AS root (name, guard)
+    FROM (VALUES ${valuesOf(appendOnly)}) AS root (name, guard)
     CROSS JOIN LATERAL (
       SELECT root.name::regclass AS relid
       UNION
@@ -100,7 +97,7 @@ const triggersStatement = `
 const keysStatement = `
   SELECT 'constraint-in-place' AS check, wanted.relation || ' (' || wanted.columns || ')' AS subject,
          'no valid unique index' AS detail, NULL AS mend
-  FROM (VALUES ${keys.map(([table, columns]) => `('${table}', '${columns}')`).join(", ")})
+  FROM (VALUES ${valuesOf(keys)})
     AS wanted (relation, columns)
   WHERE NOT EXISTS (
     SELECT
@@ -114,11 +111,11 @@ const keysStatement = `
   )
   UNION ALL
   SELECT 'constraint-in-place', wanted.name, 'the check is missing or was never validated', NULL
-  FROM (VALUES ('stock_balance_or_discrepancy'), ('stock_holds_are_counts')) AS wanted (name)
+  FROM (VALUES ${valuesOf(checks)}) AS wanted (relation, name)
   WHERE NOT EXISTS (
     SELECT
     FROM pg_constraint k
-    WHERE k.conrelid = 'stock'::regclass AND k.conname = wanted.name AND k.contype = 'c' AND k.convalidated
+    WHERE k.conrelid = wanted.relation::regclass AND k.conname = wanted.name AND k.contype = 'c' AND k.convalidated
   )`
 
 /** What guards the books and is not in place. */

@@ -1,5 +1,21 @@
 import { Effect } from "effect"
+import { balanceDiscrepancyKindsInSql } from "../../../schema/Discrepancy.ts"
 import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
+import { nilUuid } from "../../../schema/Identifier.ts"
+import { statusInSql } from "../../../schema/Item.ts"
+import { movementTypesInSql } from "../../../schema/Movement.ts"
+import { reservationKindsInSql } from "../../../schema/Reservation.ts"
+import { fieldsInSql } from "../../kernel/Table.ts"
+import { type ItemRow, items } from "../../kernel/tables/catalog.ts"
+import {
+  type DiscrepancyRow,
+  type TrackingRow,
+  discrepancies,
+  tracking
+} from "../../kernel/tables/documents.ts"
+import { type LineRow, type ReservationRow, reservationLines } from "../../kernel/tables/reservations.ts"
+import { postingKeyPrefix } from "../../kernel/trackingKeys.ts"
+import type { LedgerRow } from "../../kernel/tables/stock.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
 import {
   type Ask,
@@ -7,7 +23,6 @@ import {
   type Range,
   askedTwice,
   beginning,
-  nilUuid,
   questionOf,
   rangeParameters,
   within
@@ -15,6 +30,8 @@ import {
 import { type Comparison, cellInSql, gatherInSql, pairDigestInSql } from "./digests.ts"
 import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
+
+// One file: a question is a statement, its row and its finding, and all are alike; nothing in it is shared by half of them.
 
 /** Invariants 1 to 3, 5 and 7 of items, reservations, orders, discrepancies and tracking rows, over ranges of keys. */
 
@@ -44,9 +61,9 @@ export const nextRange = Effect.fnUntraced(function* (
   from: Key,
   merchantId: string | undefined
 ) {
-  const [end] = yield* ask<{ merchant_id: string; id: string }>(
+  const [end] = yield* ask<Key>(
     `
-    SELECT t.merchant_id, t.${column}::text AS id
+    SELECT t.merchant_id AS "merchantId", t.${column}::text AS id
     FROM ${table} t
     WHERE (t.merchant_id, t.${column}) > ($1::text, $2::text::${type})
       AND ${merchantId === undefined ? "$4::text IS NULL" : "t.merchant_id = $4::text"}
@@ -62,10 +79,7 @@ export const nextRange = Effect.fnUntraced(function* (
   )
   return end === undefined
     ? { range: { from, merchantId }, next: undefined }
-    : {
-        range: { from, to: { merchantId: end.merchant_id, id: end.id }, merchantId },
-        next: { merchantId: end.merchant_id, id: end.id }
-      }
+    : { range: { from, to: end, merchantId }, next: end }
 })
 
 export const firstKey = ({ type }: Question, merchantId: string | undefined): Key =>
@@ -93,14 +107,10 @@ const byTracking = { table: "tracking", column: "tracking_key", type: "text" } a
 const itemStatement = (range: Range) => `
   SELECT *
   FROM (
-    SELECT i.merchant_id, i.item_id, i.on_hand, i.reserved, i.unallocatable, i.status,
-           sums.on_hand AS stocks_on_hand, sums.reserved AS stocks_reserved, sums.unallocatable AS stocks_unallocatable,
-           CASE WHEN sums.expires THEN i.status
-                WHEN i.discontinued THEN 'DISCONTINUED'
-                WHEN NOT i.initialized THEN 'AWAITING_INITIAL_STOCK'
-                WHEN sums.available <= 0 THEN 'OUT_OF_STOCK'
-                WHEN sums.available <= i.low_stock_threshold THEN 'LOW_STOCK'
-                ELSE 'IN_STOCK' END AS status_expected
+    SELECT ${fieldsInSql(items, "i", ["merchantId", "itemId", "onHand", "reserved", "unallocatable", "status"])},
+           sums.on_hand AS "stocksOnHand", sums.reserved AS "stocksReserved",
+           sums.unallocatable AS "stocksUnallocatable",
+           CASE WHEN sums.expires THEN i.status ELSE ${statusInSql("i", "sums.available")} END AS "statusExpected"
     FROM item i
     CROSS JOIN LATERAL (
       SELECT COALESCE(sum(s.on_hand), 0)::bigint AS on_hand, COALESCE(sum(s.reserved), 0)::bigint AS reserved,
@@ -112,58 +122,31 @@ const itemStatement = (range: Range) => `
     ) sums
     WHERE ${within(range, "uuid", "i", "item_id")}
   ) stated
-  WHERE (on_hand, reserved, unallocatable) IS DISTINCT FROM (stocks_on_hand, stocks_reserved, stocks_unallocatable)
-    OR status <> status_expected`
+  WHERE ("onHand", reserved, unallocatable) IS DISTINCT FROM ("stocksOnHand", "stocksReserved", "stocksUnallocatable")
+    OR status <> "statusExpected"`
 
-interface ItemRow {
-  readonly merchant_id: string
-  readonly item_id: string
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly status: string
-  readonly stocks_on_hand: number
-  readonly stocks_reserved: number
-  readonly stocks_unallocatable: number
-  readonly status_expected: string
+interface StatedItem extends Pick<
+  ItemRow,
+  "merchantId" | "itemId" | "onHand" | "reserved" | "unallocatable" | "status"
+> {
+  readonly stocksOnHand: number
+  readonly stocksReserved: number
+  readonly stocksUnallocatable: number
+  readonly statusExpected: string
 }
 
-const ofItem = (row: ItemRow): ReadonlyArray<Finding> => {
-  const about = {
-    merchantId: row.merchant_id,
-    itemId: row.item_id,
-    subject: `item ${row.item_id}`,
-    identity: ""
+const ofItem = ({ itemId, merchantId, status, statusExpected, ...figures }: StatedItem) => {
+  const about = { merchantId, itemId, subject: `item ${itemId}`, identity: "" }
+  const { onHand, reserved, stocksOnHand, stocksReserved, stocksUnallocatable, unallocatable } = figures
+  const found: Array<Finding> = []
+  if (onHand !== stocksOnHand || reserved !== stocksReserved || unallocatable !== stocksUnallocatable) {
+    const row = { onHand, stocksOnHand, reserved, stocksReserved, unallocatable, stocksUnallocatable }
+    found.push(finding("item-is-its-stocks", { ...about, row }))
   }
-  const isSum =
-    row.on_hand === row.stocks_on_hand &&
-    row.reserved === row.stocks_reserved &&
-    row.unallocatable === row.stocks_unallocatable
-  return [
-    ...(isSum
-      ? []
-      : [
-          finding("item-is-its-stocks", {
-            ...about,
-            row: {
-              onHand: row.on_hand,
-              stocksOnHand: row.stocks_on_hand,
-              reserved: row.reserved,
-              stocksReserved: row.stocks_reserved,
-              unallocatable: row.unallocatable,
-              stocksUnallocatable: row.stocks_unallocatable
-            }
-          })
-        ]),
-    ...(row.status === row.status_expected
-      ? []
-      : [
-          finding("item-status", {
-            ...about,
-            row: { status: row.status, statusExpected: row.status_expected }
-          })
-        ])
-  ]
+  if (status !== statusExpected) {
+    found.push(finding("item-status", { ...about, row: { status, statusExpected } }))
+  }
+  return found
 }
 
 // item_pkey and merchant_pkey, from one merchant to the next: no foreign key says it (decision 0015).
@@ -175,7 +158,7 @@ const strangersStatement = `
     FROM named n
     WHERE n.merchant_id IS NOT NULL AND $1::text IS NULL
   )
-  SELECT n.merchant_id
+  SELECT n.merchant_id AS "merchantId"
   FROM named n
   WHERE NOT EXISTS (SELECT FROM merchant m WHERE m.merchant_id = n.merchant_id OFFSET 0)
     AND EXISTS (SELECT FROM item i WHERE i.merchant_id = n.merchant_id OFFSET 0)`
@@ -184,12 +167,12 @@ const strangersStatement = `
 export const strangers = (ask: Ask, merchantId: string | undefined) =>
   askedTwice(
     Effect.map(
-      ask<{ readonly merchant_id: string }>(strangersStatement, [parameter("text", merchantId ?? null)]),
+      ask<Pick<ItemRow, "merchantId">>(strangersStatement, [parameter("text", merchantId ?? null)]),
       (rows) =>
         rows.map((row) =>
           finding("own-merchant", {
-            merchantId: row.merchant_id,
-            subject: `items of merchant ${row.merchant_id}`,
+            ...row,
+            subject: `items of merchant ${row.merchantId}`,
             row: { hasMerchant: false }
           })
         )
@@ -205,8 +188,8 @@ const documentsStatement = (range: Range) => `
   SELECT ${gatherInSql(pairDigestInSql("l"), "l.open", "l.sold", "l.returned")} FILTER (
            WHERE l.stock_id IS NOT NULL AND l.reservation_id >= $10::text::uuid AND l.reservation_id < $11::text::uuid
          ) AS pairs,
-         array_agg(COALESCE(r.merchant_id, l.merchant_id)) FILTER (WHERE ${seemsAmiss}) AS merchant_ids,
-         array_agg(COALESCE(r.reservation_id, l.reservation_id)::text) FILTER (WHERE ${seemsAmiss}) AS reservation_ids
+         array_agg(COALESCE(r.merchant_id, l.merchant_id)) FILTER (WHERE ${seemsAmiss}) AS "merchantIds",
+         array_agg(COALESCE(r.reservation_id, l.reservation_id)::text) FILTER (WHERE ${seemsAmiss}) AS "reservationIds"
   FROM (
     SELECT r.merchant_id, r.reservation_id, r.status, r.request, r.scope
     FROM reservation r
@@ -229,8 +212,8 @@ const seemsAmiss = `(r.reservation_id IS NULL
 
 interface DocumentsRow {
   readonly pairs: Uint8Array | null
-  readonly merchant_ids: ReadonlyArray<string> | null
-  readonly reservation_ids: ReadonlyArray<string> | null
+  readonly merchantIds: ReadonlyArray<string> | null
+  readonly reservationIds: ReadonlyArray<string> | null
 }
 
 /**
@@ -242,14 +225,15 @@ interface DocumentsRow {
 const reservationStatement = `
   SELECT *
   FROM (
-    SELECT asked.merchant_id, asked.reservation_id, d.order_id, d.status,
+    SELECT asked.merchant_id AS "merchantId", asked.reservation_id AS "reservationId",
+           d.order_id AS "orderId", d.status,
            COALESCE(sum(l.open), 0)::bigint AS open, COALESCE(sum(l.sold), 0)::bigint AS sold,
-           d.order_id IS NULL AND bool_or(l.item_id IS NOT NULL) AS is_orphan,
+           d.order_id IS NULL AND bool_or(l.item_id IS NOT NULL) AS "isOrphan",
            (d.status = 'PENDING') <> (COALESCE(sum(l.open), 0) > 0)
              OR (d.status = 'CONFIRMED' AND COALESCE(sum(l.sold), 0) = 0)
-             OR (d.status IN ('CANCELLED', 'EXPIRED') AND COALESCE(sum(l.sold), 0) > 0) AS is_astray,
+             OR (d.status IN ('CANCELLED', 'EXPIRED') AND COALESCE(sum(l.sold), 0) > 0) AS "isAstray",
            bool_or(l.sold > 0 AND (d.scope = asked.reservation_id::text
-             OR strpos(d.request, '["' || l.item_id || '",' || l.quantity || ',') = 0)) AS is_closer
+             OR strpos(d.request, '["' || l.item_id || '",' || l.quantity || ',') = 0)) AS "isCloser"
     FROM (SELECT DISTINCT merchant_id, reservation_id FROM unnest($1, $2) AS each (merchant_id, reservation_id)) asked
     LEFT JOIN LATERAL (
       SELECT r.order_id, r.status, r.request, r.scope
@@ -266,30 +250,38 @@ const reservationStatement = `
     ) l ON true
     GROUP BY asked.merchant_id, asked.reservation_id, d.order_id, d.status
   ) stated
-  WHERE is_orphan OR is_astray OR is_closer`
+  WHERE "isOrphan" OR "isAstray" OR "isCloser"`
 
-interface ReservationRow {
-  readonly merchant_id: string
-  readonly reservation_id: string
-  readonly order_id: string
-  readonly status: string
-  readonly open: number
-  readonly sold: number
-  readonly is_orphan: boolean
-  readonly is_astray: boolean
-  readonly is_closer: boolean
+interface StatedReservation
+  extends
+    Pick<ReservationRow, "merchantId" | "reservationId" | "orderId" | "status">,
+    Pick<LineRow, "open" | "sold"> {
+  readonly isOrphan: boolean
+  readonly isAstray: boolean
+  readonly isCloser: boolean
 }
 
-const ofPending = (row: ReservationRow): ReadonlyArray<Finding> => [
+const ofPending = ({ merchantId, open, orderId, reservationId, sold, status }: StatedReservation) =>
   finding("pending-holds", {
-    merchantId: row.merchant_id,
-    orderId: row.order_id,
-    reservationId: row.reservation_id,
-    subject: `reservation ${row.reservation_id} of order ${row.order_id}`,
+    merchantId,
+    orderId,
+    reservationId,
+    subject: `reservation ${reservationId} of order ${orderId}`,
     identity: "",
-    row: { status: row.status, open: row.open, sold: row.sold }
+    row: { status, open, sold }
   })
-]
+
+const lineFields = [
+  "merchantId",
+  "reservationId",
+  "itemId",
+  "stockId",
+  "lineNumber",
+  "quantity",
+  "open",
+  "sold",
+  "returned"
+] as const satisfies ReadonlyArray<keyof LineRow>
 
 /**
  * A line is of a reservation, an item and a stock of its merchant, and its stock has moved for it. The first movement is
@@ -299,7 +291,7 @@ const ofPending = (row: ReservationRow): ReadonlyArray<Finding> => [
 const lineStatement = `
   SELECT *
   FROM (
-    SELECT l.merchant_id, l.reservation_id, l.line_number, l.item_id, l.stock_id, l.quantity, l.open, l.sold, l.returned,
+    SELECT ${fieldsInSql(reservationLines, "l", lineFields)},
            CASE WHEN r.reservation_id IS NOT NULL THEN r.order_id
                 ELSE (
                   SELECT m.order_id
@@ -310,9 +302,9 @@ const lineStatement = `
                       ('x' || left(replace(l.reservation_id::text, '-', ''), 12))::bit(48)::bigint / 1000.0)
                   ORDER BY m.recorded_at
                   LIMIT 1
-                ) END AS order_id,
-           r.reservation_id IS NOT NULL AS has_reservation,
-           i.item_id IS NOT NULL AND (l.stock_id IS NULL OR s.stock_id IS NOT NULL) AS has_stock,
+                ) END AS "orderId",
+           r.reservation_id IS NOT NULL AS "hasReservation",
+           i.item_id IS NOT NULL AND (l.stock_id IS NULL OR s.stock_id IS NOT NULL) AS "hasStock",
            r.reservation_id IS NULL OR s.stock_id IS NULL
              OR EXISTS (
                SELECT FROM ledger_checkpoint c
@@ -324,7 +316,7 @@ const lineStatement = `
                WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
                  AND m.reservation_id = l.reservation_id
                OFFSET 0
-             ) AS has_movement
+             ) AS "hasMovement"
     FROM unnest($1, $2) AS asked (merchant_id, reservation_id)
     CROSS JOIN LATERAL (
       SELECT *
@@ -348,65 +340,31 @@ const lineStatement = `
       OFFSET 0
     ) s ON true
   ) stated
-  WHERE NOT has_reservation OR NOT has_stock OR NOT has_movement`
+  WHERE NOT "hasReservation" OR NOT "hasStock" OR NOT "hasMovement"`
 
-interface LineRow {
-  readonly merchant_id: string
-  readonly reservation_id: string
-  readonly line_number: number
-  readonly item_id: string
-  readonly stock_id: string | null
-  readonly quantity: number
-  readonly open: number
-  readonly sold: number
-  readonly returned: number
-  readonly order_id: string | null
-  readonly has_reservation: boolean
-  readonly has_stock: boolean
-  readonly has_movement: boolean
+interface StatedLine extends Pick<LineRow, (typeof lineFields)[number]> {
+  readonly orderId: string | null
+  readonly hasReservation: boolean
+  readonly hasStock: boolean
+  readonly hasMovement: boolean
 }
 
-const ofLine = (row: LineRow): ReadonlyArray<Finding> => {
-  const about = {
-    merchantId: row.merchant_id,
-    itemId: row.item_id,
-    stockId: row.stock_id,
-    orderId: row.order_id,
-    reservationId: row.reservation_id,
-    identity: ""
-  }
-  const line = {
-    lineNumber: row.line_number,
-    quantity: row.quantity,
-    open: row.open,
-    sold: row.sold,
-    returned: row.returned
-  }
-  const subject = `line ${row.line_number} of reservation ${row.reservation_id}`
+const ofLine = ({ hasMovement, hasReservation, hasStock, orderId, ...row }: StatedLine) => {
+  const { itemId, merchantId, reservationId, stockId, ...line } = row
+  const about = { merchantId, itemId, stockId, orderId, reservationId, identity: "" }
+  const subject = `line ${line.lineNumber} of reservation ${reservationId}`
   const found: Array<Finding> = []
-  if (!row.has_reservation) found.push(finding("line-of-a-reservation", { ...about, subject, row: line }))
-  if (!row.has_stock) {
-    found.push(
-      finding("own-merchant", {
-        ...about,
-        subject,
-        identity: [row.item_id, row.stock_id],
-        row: { ...line, itemId: row.item_id, stockId: row.stock_id }
-      })
-    )
-  } else if (!row.has_movement) {
+  if (!hasReservation) found.push(finding("line-of-a-reservation", { ...about, subject, row: line }))
+  if (!hasStock) {
+    const identity = [itemId, stockId]
+    found.push(finding("own-merchant", { ...about, subject, identity, row: { ...line, itemId, stockId } }))
+  } else if (!hasMovement) {
+    const { open, returned, sold } = line
     found.push(
       finding("line-is-its-ledger", {
         ...about,
-        subject: `reservation ${row.reservation_id} on stock ${row.stock_id}`,
-        row: {
-          open: line.open,
-          ledgerOpen: 0,
-          sold: line.sold,
-          ledgerSold: 0,
-          returned: line.returned,
-          ledgerReturned: 0
-        }
+        subject: `reservation ${reservationId} on stock ${stockId}`,
+        row: { open, ledgerOpen: 0, sold, ledgerSold: 0, returned, ledgerReturned: 0 }
       })
     )
   }
@@ -414,20 +372,23 @@ const ofLine = (row: LineRow): ReadonlyArray<Finding> => {
 }
 
 /**
- * Orders of which more than one document of a kind may have sold the same: they followed one another for the same line. A
- * direct sale asked for what it sold, and others of an order are of other items.
+ * Orders of which more than one document of a kind may have sold the same: they followed one another for the same line.
+ * Where all documents of a kind count, each asked for what it sold.
  */
 // reservation_by_order
 const ordersStatement = (range: Range) => `
-  SELECT DISTINCT r.merchant_id, r.order_id
+  SELECT DISTINCT r.merchant_id AS "merchantId", r.order_id AS "orderId"
   FROM reservation r
   WHERE ${within(range, "text", "r", "order_id")}
-    AND r.kind <> 'SALE'
+    AND r.kind IN (${largestCounts})
   GROUP BY r.merchant_id, r.order_id, r.kind, r.scope
   HAVING count(*) > 1`
 
-// reservation_by_order, reservation_line_pkey. Of reservations of one kind only the largest counts: they followed one
-// another for the same line.
+/** Documents of such a kind followed one another for the same line: only the largest counts. */
+const largestCounts = reservationKindsInSql(({ asks }) => asks === "LARGEST")
+const allCount = reservationKindsInSql(({ asks }) => asks === "ALL")
+
+// reservation_by_order, reservation_line_pkey
 const soldStatement = `
   WITH document AS MATERIALIZED (
     SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
@@ -436,21 +397,25 @@ const soldStatement = `
       SELECT *
       FROM reservation r
       WHERE r.merchant_id = looked.merchant_id AND r.order_id = looked.order_id
+        AND r.kind IN (${reservationKindsInSql(({ isOfOrderLines }) => isOfOrderLines)})
       OFFSET 0
     ) r
   ),
   asked AS (
-    SELECT merchant_id, order_id, item_id,
-           (COALESCE(max(quantity) FILTER (WHERE kind = 'ORDER'), 0)
-             + COALESCE(max(quantity) FILTER (WHERE kind = 'VARIANT'), 0)
-             + COALESCE(sum(quantity) FILTER (WHERE kind = 'SALE'), 0))::bigint AS quantity
+    SELECT merchant_id, order_id, item_id, sum(quantity)::bigint AS quantity
     FROM (
-      SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
-             sum((line.value ->> 1)::bigint) AS quantity
-      FROM document d
-      CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
-      GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
-    ) requests
+      SELECT merchant_id, order_id, item_id,
+             CASE WHEN kind IN (${largestCounts}) THEN max(quantity)
+                  WHEN kind IN (${allCount}) THEN sum(quantity) END AS quantity
+      FROM (
+        SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
+               sum((line.value ->> 1)::bigint) AS quantity
+        FROM document d
+        CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
+        GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
+      ) requests
+      GROUP BY merchant_id, order_id, item_id, kind
+    ) asked_by_kind
     GROUP BY merchant_id, order_id, item_id
   ),
   sold AS (
@@ -464,37 +429,41 @@ const soldStatement = `
     ) l
     GROUP BY d.merchant_id, d.order_id, l.item_id
   )
-  SELECT sold.merchant_id, sold.order_id, sold.item_id, sold.quantity AS sold, COALESCE(asked.quantity, 0) AS asked
+  SELECT sold.merchant_id AS "merchantId", sold.order_id AS "orderId", sold.item_id AS "itemId", sold.quantity AS sold,
+         COALESCE(asked.quantity, 0) AS asked
   FROM sold
   LEFT JOIN asked
     ON asked.merchant_id = sold.merchant_id AND asked.order_id = sold.order_id AND asked.item_id = sold.item_id::text
   WHERE sold.quantity > COALESCE(asked.quantity, 0)`
 
-interface SoldRow {
-  readonly merchant_id: string
-  readonly order_id: string
-  readonly item_id: string
-  readonly sold: number
+interface SoldItem extends OrderKey, Pick<LineRow, "itemId" | "sold"> {
   readonly asked: number
 }
 
-const ofSold = (row: SoldRow): ReadonlyArray<Finding> => [
+const ofSold = ({ asked, sold, ...about }: SoldItem) =>
   finding("sold-once", {
-    merchantId: row.merchant_id,
-    orderId: row.order_id,
-    itemId: row.item_id,
-    subject: `item ${row.item_id} of order ${row.order_id}`,
-    row: { sold: row.sold, asked: row.asked }
+    ...about,
+    subject: `item ${about.itemId} of order ${about.orderId}`,
+    row: { sold, asked }
   })
-]
+
+const discrepancyFields = [
+  "merchantId",
+  "discrepancyId",
+  "kind",
+  "subject",
+  "status",
+  "stockId",
+  "itemId"
+] as const satisfies ReadonlyArray<keyof DiscrepancyRow>
 
 // discrepancy_pkey, stock_pkey, item_pkey
 const discrepancyStatement = (range: Range) => `
   SELECT *
   FROM (
-    SELECT d.merchant_id, d.discrepancy_id, d.kind, d.subject, d.status, d.stock_id, d.item_id,
+    SELECT ${fieldsInSql(discrepancies, "d", discrepancyFields)},
            (d.stock_id IS NULL OR s.stock_id IS NOT NULL) AND (d.item_id IS NULL OR i.item_id IS NOT NULL) AS is_own,
-           d.status <> 'OPEN' OR d.kind NOT IN ('NEGATIVE_STOCK', 'OVERCOMMITTED') OR s.stock_id::text = d.subject
+           d.status <> 'OPEN' OR d.kind NOT IN (${balanceDiscrepancyKindsInSql}) OR s.stock_id::text = d.subject
              AS is_named
     FROM discrepancy d
     LEFT JOIN LATERAL (
@@ -507,51 +476,31 @@ const discrepancyStatement = (range: Range) => `
   ) stated
   WHERE NOT is_own OR is_named IS DISTINCT FROM true`
 
-interface DiscrepancyRow {
-  readonly merchant_id: string
-  readonly discrepancy_id: string
-  readonly kind: string
-  readonly subject: string
-  readonly status: string
-  readonly stock_id: string | null
-  readonly item_id: string | null
+const ofDiscrepancy = (row: Pick<DiscrepancyRow, (typeof discrepancyFields)[number]>) => {
+  const { discrepancyId, itemId, kind, merchantId, status, stockId, subject } = row
+  return [
+    finding("own-merchant", {
+      merchantId,
+      stockId,
+      itemId,
+      subject: `discrepancy ${discrepancyId}`,
+      row: { kind, status, about: subject, stockId, itemId }
+    })
+  ]
 }
-
-const ofDiscrepancy = (row: DiscrepancyRow): ReadonlyArray<Finding> => [
-  finding("own-merchant", {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    subject: `discrepancy ${row.discrepancy_id}`,
-    row: {
-      kind: row.kind,
-      status: row.status,
-      about: row.subject,
-      stockId: row.stock_id,
-      itemId: row.item_id
-    }
-  })
-]
 
 // tracking_pkey
 const trackingStatement = (range: Range) => `
-  SELECT t.merchant_id, t.tracking_key, t.posting_id
+  SELECT ${fieldsInSql(tracking, "t", ["merchantId", "trackingKey", "postingId"])}
   FROM tracking t
   WHERE ${within(range, "text", "t", "tracking_key")}
-    AND t.tracking_key LIKE 'POSTING|%' AND t.tracking_key <> 'POSTING|' || t.posting_id::text`
+    AND t.tracking_key LIKE '${postingKeyPrefix}%' AND t.tracking_key <> '${postingKeyPrefix}' || t.posting_id::text`
 
-interface TrackingRow {
-  readonly merchant_id: string
-  readonly tracking_key: string
-  readonly posting_id: string
-}
-
-const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
-  finding("tracking-names-its-posting", {
-    merchantId: row.merchant_id,
-    subject: `tracking ${row.tracking_key}`,
-    row: { trackingKey: row.tracking_key, postingId: row.posting_id }
-  })
+const ofTracking = ({
+  merchantId,
+  ...row
+}: Pick<TrackingRow, "merchantId" | "trackingKey" | "postingId">) => [
+  finding("tracking-names-its-posting", { merchantId, subject: `tracking ${row.trackingKey}`, row })
 ]
 
 /**
@@ -561,52 +510,45 @@ const ofTracking = (row: TrackingRow): ReadonlyArray<Finding> => [
  */
 // tracking_pkey
 export const hasNoTracking = (row: string, since: string): string => `
-    ${row}.type IN ('RECEIPT', 'RETURN', 'ADJUSTMENT')
+    ${row}.type IN (${movementTypesInSql(({ isTracked }) => isTracked)})
     AND (${since}::timestamptz IS NULL OR ${row}.recorded_at > ${since})
     AND NOT EXISTS (
       SELECT FROM tracking t
       WHERE t.merchant_id = ${row}.merchant_id
-        AND t.tracking_key >= 'POSTING|' || left(${row}.posting_id::text, 24) || '000000000000'
-        AND t.tracking_key <= 'POSTING|' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
+        AND t.tracking_key >= '${postingKeyPrefix}' || left(${row}.posting_id::text, 24) || '000000000000'
+        AND t.tracking_key <= '${postingKeyPrefix}' || left(${row}.posting_id::text, 24) || 'ffffffffffff'
       OFFSET 0
     )`
 
 // inventory_ledger_pkey, tracking_pkey
 const trackedStatement = (range: Range) => `
-  SELECT l.merchant_id, l.posting_id, min(l.type) AS type, min(l.stock_id::text) AS stock_id,
-         min(l.recorded_at) AS recorded_at
+  SELECT l.merchant_id AS "merchantId", l.posting_id AS "postingId", min(l.type) AS type,
+         min(l.stock_id::text) AS "stockId", min(l.recorded_at) AS "recordedAt"
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND ${hasNoTracking("l", "$10")}
   GROUP BY l.merchant_id, l.posting_id`
 
-interface TrackedRow {
-  readonly merchant_id: string
-  readonly posting_id: string
-  readonly type: string
-  readonly stock_id: string
-  readonly recorded_at: number
-}
+type Untracked = Pick<LedgerRow, "merchantId" | "postingId" | "type" | "stockId" | "recordedAt">
 
-const ofTracked = (row: TrackedRow): ReadonlyArray<Finding> => [
+const ofTracked = ({ merchantId, stockId, ...row }: Untracked) =>
   finding("posting-is-tracked", {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    subject: `posting ${row.posting_id}`,
+    merchantId,
+    stockId,
+    subject: `posting ${row.postingId}`,
     identity: "",
-    row: { postingId: row.posting_id, type: row.type, recordedAt: row.recorded_at }
+    row
   })
-]
 
 /** Postings that nothing tells of, over a range of stocks. */
 export const tracked = (ask: Ask, range: Range, marks: Marks) =>
   askedTwice(
     Effect.map(
-      ask<TrackedRow>(trackedStatement(range), [
+      ask<Untracked>(trackedStatement(range), [
         ...rangeParameters(range),
         parameter("timestamptz", marks.trackingKeptSince)
       ]),
-      (rows) => rows.flatMap(ofTracked)
+      (rows) => rows.map(ofTracked)
     )
   )
 
@@ -619,10 +561,10 @@ export const reservations = (window: Window, comparison: Comparison): Question =
       ...rangeParameters(range),
       ...pairParameters(window)
     ])
-    const { merchant_ids, pairs, reservation_ids } = row!
+    const { merchantIds, pairs, reservationIds } = row!
     comparison.addPairs(pairs, -1)
-    if (reservation_ids === null) return []
-    return yield* askedTwice(statesOf(ask, merchant_ids!, reservation_ids))
+    if (reservationIds === null) return []
+    return yield* askedTwice(statesOf(ask, merchantIds!, reservationIds))
   })
 })
 
@@ -632,19 +574,19 @@ const statesOf = Effect.fnUntraced(function* (
   merchantIds: ReadonlyArray<string>,
   reservationIds: ReadonlyArray<string>
 ) {
-  const rows = yield* ask<ReservationRow>(reservationStatement, [
+  const rows = yield* ask<StatedReservation>(reservationStatement, [
     arrays.text(merchantIds),
     arrays.uuid(reservationIds)
   ])
   const lines = yield* linesOf(
     ask,
-    rows.filter(({ is_orphan }) => is_orphan)
+    rows.filter(({ isOrphan }) => isOrphan)
   )
   const sold = yield* soldOf(
     ask,
-    rows.filter(({ is_closer }) => is_closer)
+    rows.filter(({ isCloser }) => isCloser)
   )
-  return [...rows.filter(({ is_astray }) => is_astray).flatMap(ofPending), ...lines, ...sold]
+  return [...rows.filter(({ isAstray }) => isAstray).map(ofPending), ...lines, ...sold]
 })
 
 const orders: Question = {
@@ -658,39 +600,33 @@ const orders: Question = {
     )
 }
 
-interface OrderKey {
-  readonly merchant_id: string
-  readonly order_id: string
-}
+type OrderKey = Pick<ReservationRow, "merchantId" | "orderId">
 
 /** Some orders, against what they were sold. */
 const soldOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<OrderKey>) {
   if (some.length === 0) return []
-  const rows = yield* ask<SoldRow>(soldStatement, [
-    arrays.text(some.map(({ merchant_id }) => merchant_id)),
-    arrays.text(some.map(({ order_id }) => order_id))
+  const rows = yield* ask<SoldItem>(soldStatement, [
+    arrays.text(some.map(({ merchantId }) => merchantId)),
+    arrays.text(some.map(({ orderId }) => orderId))
   ])
-  return rows.flatMap(ofSold)
+  return rows.map(ofSold)
 })
 
-interface ReservationKey {
-  readonly merchant_id: string
-  readonly reservation_id: string
-}
+type ReservationKey = Pick<ReservationRow, "merchantId" | "reservationId">
 
 /** Some reservations' lines, one by one. */
 const linesOf = Effect.fnUntraced(function* (ask: Ask, some: ReadonlyArray<ReservationKey>) {
   if (some.length === 0) return []
-  const rows = yield* ask<LineRow>(lineStatement, [
-    arrays.text(some.map(({ merchant_id }) => merchant_id)),
-    arrays.uuid(some.map(({ reservation_id }) => reservation_id))
+  const rows = yield* ask<StatedLine>(lineStatement, [
+    arrays.text(some.map(({ merchantId }) => merchantId)),
+    arrays.uuid(some.map(({ reservationId }) => reservationId))
   ])
   return rows.flatMap(ofLine)
 })
 
 // reservation_line_pkey
 const pairsStatement = (range: Range) => `
-  SELECT DISTINCT l.merchant_id, l.reservation_id
+  SELECT DISTINCT ${fieldsInSql(reservationLines, "l", ["merchantId", "reservationId"])}
   FROM reservation_line l
   WHERE ${within(range, "uuid", "l", "reservation_id")}
     AND l.stock_id IS NOT NULL

@@ -1,3 +1,4 @@
+import { movementFields } from "../../../schema/OutgoingEvent.ts"
 import type { Moved } from "./digests.ts"
 
 /**
@@ -31,26 +32,30 @@ export interface Unreadable {
 const text = String.raw`[^"\\\x00-\x1f]*`
 const whole = String.raw`-?(?:0|[1-9]\d{0,14})`
 const value = `(?:"${text}"|${whole}|null)`
-const member = (name: string): string => `,"${name}":${value}`
-/** Members that may be missing. */
-const members = (...names: ReadonlyArray<string>): string =>
-  names.map((name) => `(?:${member(name)})?`).join("")
+/** Whatever else an event tells, by members of one value each: what they are called is for the event's schema to say. */
+const others = `(?:,"(?!(?:merchantId|itemId|movements|sequence)")[A-Za-z]+":${value})*`
 
-const movementOf = (open: "(" | "(?:"): string =>
-  String.raw`\{"stockId":"${open}${text})"${member("locationId")}${member("lotNumber")},"type":"${open}${text})"` +
-  `,"onHandDelta":${open}${whole}),"reservedDelta":${open}${whole}),"unallocatableDelta":${open}${whole})\\}`
+/** A movement as the schema of events has it; what is asked of it is taken, if `open` is a group that captures. */
+const movementOf = (open: "(" | "(?:"): string => {
+  const asked: Readonly<Record<string, string>> = {
+    stockId: `"${open}${text})"`,
+    type: `"${open}${text})"`,
+    onHandDelta: `${open}${whole})`,
+    reservedDelta: `${open}${whole})`,
+    unallocatableDelta: `${open}${whole})`
+  }
+  const members = movementFields.map((field) => `"${field}":${asked[field] ?? value}`)
+  return String.raw`\{${members.join(",")}\}`
+}
 
 /**
- * An event as `Draft.finish` makes it and `JSON.stringify` writes it. Most tell of one movement, or of none. Its data is of
- * its own merchant, and its key the item that it is about (`\2` and `\3`): where they are not, it is parsed.
+ * An event as the kernel emits it and `JSON.stringify` writes it. Most have one movement, or none. Its data is of its own
+ * merchant, and its key the item that it is about (`\2` and `\3`): where they are not, it is parsed.
  */
 export const eventPattern = new RegExp(
   String.raw`\{"id":"(${text})","topic":"${text}","key":"(${text})","type":"${text}"` +
-    String.raw`,"data":\{"merchantId":"(${text})"(,"itemId":"\2")?` +
-    members("productVariantId", "productId", "variantId", "sku", "orderId", "reservationId", "reason") +
-    String.raw`(?:,"movements":\[(?:${movementOf("(")}((?:,${movementOf("(?:")})*))?\])?` +
-    members("quantity", "reservedQuantity", "availableQuantity", "threshold", "changeType") +
-    members("quantityBefore", "quantityAfter", "statusBefore", "statusAfter") +
+    String.raw`,"data":\{"merchantId":"(${text})"(,"itemId":"\2")?${others}` +
+    String.raw`(?:,"movements":\[(?:${movementOf("(")}((?:,${movementOf("(?:")})*))?\])?${others}` +
     String.raw`(?:,"sequence":(${whole}))?\}` +
     String.raw`,"merchantId":"\3","at":${whole},"requestId":"${text}"(?:,"traceparent":"${text}")?\}`,
   "y"

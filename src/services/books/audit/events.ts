@@ -1,9 +1,13 @@
 import { Effect } from "effect"
 import { hash } from "node:crypto"
 import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
+import { nilUuid } from "../../../schema/Identifier.ts"
 import { bucketOf, outboxBuckets } from "../../OutboxBuckets.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
-import { type Ask, type Key, type Range, beginning, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { fieldsInSql } from "../../kernel/Table.ts"
+import { type ItemRow, items as itemTable } from "../../kernel/tables/catalog.ts"
+import { type LedgerRow, ledger } from "../../kernel/tables/stock.ts"
+import { type Ask, type Key, type Range, beginning, rangeParameters, within } from "./Asking.ts"
 import {
   type Comparison,
   type Digest,
@@ -15,6 +19,8 @@ import {
 } from "./digests.ts"
 import { type EventTold, type Unreadable, readEvents } from "./eventText.ts"
 import { type Finding, finding } from "./Finding.ts"
+
+// One file: the two sides of the comparison of movements and events have to agree line by line.
 
 /**
  * Invariant 4, and 7 of events: the outbox is read once, in the order of its buckets, and compared with the ledger.
@@ -71,9 +77,9 @@ export const inWindow = `l.posting_id >= $10::text::uuid AND (l.posting_id < $11
 
 // inventory_ledger_pkey
 const rowsStatement = (range: Range) => `
-  SELECT l.merchant_id AS "merchantId", l.posting_id AS "postingId", l.stock_id AS "stockId", l.type,
-         l.on_hand_delta AS "onHandDelta", l.reserved_delta AS "reservedDelta",
-         l.unallocatable_delta AS "unallocatableDelta", l.sequence, l.recorded_at AS "recordedAt"
+  SELECT ${fieldsInSql(ledger, "l", ["merchantId", "postingId", "stockId", "type"])},
+         ${fieldsInSql(ledger, "l", ["onHandDelta", "reservedDelta", "unallocatableDelta"])},
+         ${fieldsInSql(ledger, "l", ["sequence", "recordedAt"])}
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND ${inWindow}
@@ -121,7 +127,7 @@ export const lookIntoLedger = Effect.fnUntraced(function* (
   window: Window,
   look: Look
 ) {
-  const rows = yield* ask<Told & { sequence: number; recordedAt: number }>(rowsStatement(range), [
+  const rows = yield* ask<Told & Pick<LedgerRow, "sequence" | "recordedAt">>(rowsStatement(range), [
     ...rangeParameters(range),
     ...windowParameters(window),
     arrays.int4([...look.cells])
@@ -131,14 +137,14 @@ export const lookIntoLedger = Effect.fnUntraced(function* (
 
 interface GroupRow {
   readonly position: number
-  readonly recorded_at: number
+  readonly recordedAt: number
   readonly sent: boolean
   readonly events: string
 }
 
 // outbox_pkey
 const groupsStatement = `
-  SELECT position, recorded_at, sent_at IS NOT NULL AS sent, events
+  SELECT position, recorded_at AS "recordedAt", sent_at IS NOT NULL AS sent, events
   FROM outbox
   WHERE bucket = $1 AND position > $2
   ORDER BY position
@@ -196,15 +202,12 @@ export interface Telling {
   readonly events: number
 }
 
-interface ItemRow {
-  readonly merchant_id: string
-  readonly item_id: string
-  readonly event_sequence: number
-}
+type NumberedItem = Pick<ItemRow, "merchantId" | "itemId" | "eventSequence">
+const numberOf = (item: string) => fieldsInSql(itemTable, item, ["merchantId", "itemId", "eventSequence"])
 
 // item_pkey
 const itemsStatement = (merchantId: string | undefined) => `
-  SELECT i.merchant_id, i.item_id, i.event_sequence
+  SELECT ${numberOf("i")}
   FROM item i
   WHERE (i.merchant_id, i.item_id) > ($1::text, $2::text::uuid)
     AND ${merchantId === undefined ? "$4::text IS NULL" : "i.merchant_id = $4::text"}
@@ -229,20 +232,20 @@ const readItems = Effect.fnUntraced(function* (ask: Ask, from: Key, merchantId: 
   let count = 0
   let next: Key = from
   for (;;) {
-    const rows = yield* ask<ItemRow>(itemsStatement(merchantId), [
+    const rows = yield* ask<NumberedItem>(itemsStatement(merchantId), [
       parameter("text", next.merchantId),
       parameter("text", next.id),
       parameter("int4", itemsPerRead),
       parameter("text", merchantId ?? null)
     ])
-    for (const row of rows) {
-      const own = items.get(row.merchant_id) ?? new Map<string, Numbered>()
-      own.set(row.item_id, { sequence: row.event_sequence, last: undefined, bucket: undefined })
-      items.set(row.merchant_id, own)
+    for (const { eventSequence, itemId, merchantId } of rows) {
+      const own = items.get(merchantId) ?? new Map<string, Numbered>()
+      own.set(itemId, { sequence: eventSequence, last: undefined, bucket: undefined })
+      items.set(merchantId, own)
     }
     count += rows.length
     const last = rows.at(-1)
-    if (last !== undefined) next = { merchantId: last.merchant_id, id: last.item_id }
+    if (last !== undefined) next = { merchantId: last.merchantId, id: last.itemId }
     if (rows.length < itemsPerRead) return { items, next: undefined }
     if (count >= itemsPerPass) return { items, next }
   }
@@ -340,15 +343,15 @@ const pass = Effect.fnUntraced(function* (
 /** Whose it is cannot be known: it is told to every merchant that asks. The same row is known by all of its text. */
 const unreadableOf = (
   { ordinal, says }: Unreadable,
-  { events, position, recorded_at, sent }: GroupRow,
+  { events, position, recordedAt, sent }: GroupRow,
   bucket: number
 ): Finding => {
   const row = `row ${position} of bucket ${bucket} of the outbox`
   return finding("events-are-readable", {
     merchantId: "",
     subject: ordinal === null ? row : `event ${ordinal} in ${row}`,
-    identity: [recorded_at, hash("sha256", events)],
-    row: { bucket, position, recordedAt: recorded_at, sent, says, text: events.slice(0, textShownMax) }
+    identity: [recordedAt, hash("sha256", events)],
+    row: { bucket, position, recordedAt, sent, says, text: events.slice(0, textShownMax) }
   })
 }
 /** Characters of a text that cannot be read. */
@@ -378,19 +381,19 @@ const lastTold = Effect.fnUntraced(function* (ask: Ask, items: Items, window: Wi
   }
   for (let index = 0; index < grown.length; index += itemsPerRead) {
     const some = grown.slice(index, index + itemsPerRead)
-    const rows = yield* ask<ItemRow & { last: number }>(turnedBackStatement, [
+    const rows = yield* ask<NumberedItem & { last: number }>(turnedBackStatement, [
       arrays.text(some.map(([merchantId]) => merchantId)),
       arrays.uuid(some.map(([, itemId]) => itemId)),
       arrays.int8(some.map(([, , last]) => last))
     ])
-    for (const row of rows) told(row.merchant_id, row.item_id, row.event_sequence, row.last)
+    for (const row of rows) told(row.merchantId, row.itemId, row.eventSequence, row.last)
   }
   return found
 })
 
 // item_pkey
 const turnedBackStatement = `
-  SELECT i.merchant_id, i.item_id, i.event_sequence, told.last
+  SELECT ${numberOf("i")}, told.last
   FROM unnest($1, $2, $3) AS told (merchant_id, item_id, last)
   CROSS JOIN LATERAL (
     SELECT i.merchant_id, i.item_id, i.event_sequence

@@ -1,6 +1,7 @@
 import { Effect } from "effect"
+import { nilUuid } from "../../../schema/Identifier.ts"
 import { parameter } from "../../PostgresTypes.ts"
-import { type Ask, type Range, nilUuid, rangeParameters, within } from "./Asking.ts"
+import { type Ask, type Range, rangeParameters, within } from "./Asking.ts"
 import {
   type Comparison,
   digestInSql,
@@ -11,7 +12,7 @@ import {
 } from "./digests.ts"
 import { type Marks, hasNoTracking } from "./documents.ts"
 import { type Window, boundsOf, idAt, inWindow, windowParameters } from "./events.ts"
-import { differsInSql, movesForReservation } from "./stocks.ts"
+import { differsInSql, isReturn, isSale, movesForReservation } from "./stocks.ts"
 
 /**
  * The one pass over a range's movements that every audit makes. It adds them to the comparison with the outbox and says
@@ -62,8 +63,8 @@ const passStatement = (range: Range) => `
     WINDOW w AS (PARTITION BY l.merchant_id, l.stock_id ORDER BY l.recorded_at, l.sequence)
   ) l`
 
-const soldInSql = "CASE WHEN l.type = 'SALE' THEN -l.on_hand_delta ELSE 0 END"
-const returnedInSql = "CASE WHEN l.type = 'RETURN' THEN l.on_hand_delta ELSE 0 END"
+const soldInSql = `CASE WHEN ${isSale("l")} THEN -l.on_hand_delta ELSE 0 END`
+const returnedInSql = `CASE WHEN ${isReturn("l")} THEN l.on_hand_delta ELSE 0 END`
 
 /** What moves for reservations of a window is compared with the lines; that of others is looked at by itself. */
 const isCompared = `l.reservation_id >= $14::text::uuid AND l.reservation_id < $15::text::uuid AND ${movesForReservation("l")}`

@@ -1,9 +1,24 @@
 import { Effect } from "effect"
+import {
+  type DiscrepancyKind,
+  balanceDiscrepanciesInSql,
+  balanceDiscrepancyKindsInSql
+} from "../../../schema/Discrepancy.ts"
+import { returningTypes, sellingTypes, typesOfReservations } from "../../../schema/Movement.ts"
 import { arrays, parameter } from "../../PostgresTypes.ts"
+import { fieldsInSql } from "../../kernel/Table.ts"
+import { checkpoints } from "../../kernel/tables/repair.ts"
+import {
+  type LedgerRow,
+  type StockRow,
+  ledger as ledgerTable,
+  stocks as stockTable
+} from "../../kernel/tables/stock.ts"
 import { type Ask, type Key, type Place, type Range, questionOf, rangeParameters, within } from "./Asking.ts"
 import {
   type Comparison,
   type Digest,
+  type Figures,
   cellInSql,
   pairDigestInSql,
   pairDigestOf,
@@ -11,6 +26,8 @@ import {
 } from "./digests.ts"
 import { type Window, boundsOf } from "./events.ts"
 import { type Finding, finding } from "./Finding.ts"
+
+// One file: the chain of a stock is followed whole or in parts by statements that must say the same.
 
 /** Invariants 1, 2 and 3 of stocks and of their ledger, over ranges of stocks. */
 
@@ -20,9 +37,7 @@ const stocksPerRange = 2_000
 /** Stocks whose keys are read at once. */
 export const stocksPerPage = 10_000
 
-interface StockKey {
-  readonly merchant_id: string
-  readonly stock_id: string
+interface StockKey extends Key {
   readonly movements: number
 }
 
@@ -47,10 +62,9 @@ export const slicesAfter = Effect.fnUntraced(function* (ask: Ask, from: Key, mer
   let movements = 0
   rows.forEach((row, index) => {
     const isHot = row.movements > movementsPerRange
-    const end = { merchantId: row.merchant_id, id: row.stock_id }
+    const end = keyOf(row)
     if (isHot && stocks > 0) {
-      const before = rows[index - 1]!
-      const to = { merchantId: before.merchant_id, id: before.stock_id }
+      const to = keyOf(rows[index - 1]!)
       slices.push({ range: { from: begin, to, merchantId }, stocks, movements })
       begin = to
       stocks = 0
@@ -70,9 +84,11 @@ export const slicesAfter = Effect.fnUntraced(function* (ask: Ask, from: Key, mer
   return { slices, next: begin, isLast }
 })
 
+const keyOf = ({ id, merchantId }: Key): Key => ({ merchantId, id })
+
 // stock_pkey, ledger_checkpoint_pkey
 const keysStatement = (merchantId: string | undefined) => `
-  SELECT s.merchant_id, s.stock_id,
+  SELECT s.merchant_id AS "merchantId", s.stock_id AS id,
          s.sequence - COALESCE((
            SELECT c.sequence
            FROM ledger_checkpoint c
@@ -103,20 +119,22 @@ export interface Carry {
   readonly unallocatable: number
 }
 
-interface ChainRow {
-  readonly merchant_id: string
-  readonly stock_id: string
-  readonly item_id: string
-  readonly sequence: number
-  readonly recorded_at: number
-  readonly posting_id: string
-  readonly sequence_before: number
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly on_hand_expected: number
-  readonly reserved_expected: number
-  readonly unallocatable_expected: number
+const chainFields = [
+  "merchantId",
+  "stockId",
+  "itemId",
+  "sequence",
+  "recordedAt",
+  "postingId",
+  "onHand",
+  "reserved",
+  "unallocatable"
+] as const satisfies ReadonlyArray<keyof LedgerRow>
+interface ChainRow extends Pick<LedgerRow, (typeof chainFields)[number]> {
+  readonly sequenceBefore: number
+  readonly onHandExpected: number
+  readonly reservedExpected: number
+  readonly unallocatableExpected: number
   readonly breaks: boolean
 }
 
@@ -158,10 +176,10 @@ const isBeforeItsPosting = (row: string): string =>
   `COALESCE(uuid_extract_timestamp(${row}.posting_id) >= ${row}.recorded_at + interval '1 millisecond', true)`
 
 const judged = `
-    SELECT merchant_id, stock_id, item_id, sequence, recorded_at, posting_id, sequence_before, on_hand, reserved,
-           unallocatable, on_hand_before + on_hand_delta AS on_hand_expected,
-           reserved_before + reserved_delta AS reserved_expected,
-           unallocatable_before + unallocatable_delta AS unallocatable_expected,
+    SELECT ${fieldsInSql(ledgerTable, "movement", chainFields)},
+           sequence_before AS "sequenceBefore", on_hand_before + on_hand_delta AS "onHandExpected",
+           reserved_before + reserved_delta AS "reservedExpected",
+           unallocatable_before + unallocatable_delta AS "unallocatableExpected",
            sequence <> sequence_before + 1
              OR on_hand <> on_hand_before + on_hand_delta
              OR reserved <> reserved_before + reserved_delta
@@ -197,7 +215,7 @@ const partStatement = `
   SELECT judged.*, last.at, last.count
   FROM (${judged}) judged
   JOIN (SELECT recorded_at, sequence, is_last, at, count(*) OVER () AS count FROM movement) last
-    ON last.recorded_at = judged.recorded_at AND last.sequence = judged.sequence
+    ON last.recorded_at = judged."recordedAt" AND last.sequence = judged.sequence
   WHERE breaks OR last.is_last`
 
 interface PartRow extends ChainRow {
@@ -206,50 +224,44 @@ interface PartRow extends ChainRow {
 }
 
 const ofChain = (row: ChainRow): ReadonlyArray<Finding> => {
-  const about = {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    subject: `movement ${row.sequence} of stock ${row.stock_id}`
-  }
-  const found: Array<Finding> = []
-  if (row.breaks) {
-    found.push(
-      finding("ledger-follows", {
-        ...about,
-        row: {
-          sequence: row.sequence,
-          sequenceBefore: row.sequence_before,
-          recordedAt: row.recorded_at,
-          postingId: row.posting_id,
-          onHand: row.on_hand,
-          onHandExpected: row.on_hand_expected,
-          reserved: row.reserved,
-          reservedExpected: row.reserved_expected,
-          unallocatable: row.unallocatable,
-          unallocatableExpected: row.unallocatable_expected
-        }
-      })
-    )
-  }
-  return found
+  const { breaks, itemId, merchantId, postingId, recordedAt, sequence, sequenceBefore, stockId } = row
+  if (!breaks) return []
+  const { onHand, onHandExpected, reserved, reservedExpected, unallocatable, unallocatableExpected } = row
+  return [
+    finding("ledger-follows", {
+      merchantId,
+      stockId,
+      itemId,
+      subject: `movement ${sequence} of stock ${stockId}`,
+      row: {
+        sequence,
+        sequenceBefore,
+        recordedAt,
+        postingId,
+        onHand,
+        onHandExpected,
+        reserved,
+        reservedExpected,
+        unallocatable,
+        unallocatableExpected
+      }
+    })
+  ]
 }
 
 export const chain = questionOf(chainStatement, ofChain)
 
-interface HomeRow {
-  readonly merchant_id: string
-  readonly stock_id: string
-  readonly item_id: string
-  readonly sequence: number
+interface HomeRow extends Pick<LedgerRow, "merchantId" | "stockId" | "itemId"> {
+  readonly firstSequence: number
   readonly movements: number
 }
 
 // inventory_ledger_pkey, stock_pkey
 const homeStatement = (range: Range) => `
-  SELECT moved.*
+  SELECT ${fieldsInSql(ledgerTable, "moved", ["merchantId", "stockId", "itemId"])},
+         moved.first_sequence AS "firstSequence", moved.movements
   FROM (
-    SELECT l.merchant_id, l.stock_id, l.item_id, min(l.sequence) AS sequence, count(*) AS movements
+    SELECT l.merchant_id, l.stock_id, l.item_id, min(l.sequence) AS first_sequence, count(*) AS movements
     FROM inventory_ledger l
     WHERE ${within(range, "uuid", "l", "stock_id")}
     GROUP BY l.merchant_id, l.stock_id, l.item_id
@@ -261,13 +273,11 @@ const homeStatement = (range: Range) => `
   )`
 
 /** Movements are of a stock of their merchant and their item. */
-export const homes = questionOf(homeStatement, (row: HomeRow) => [
+export const homes = questionOf(homeStatement, ({ firstSequence, movements, ...about }: HomeRow) => [
   finding("own-merchant", {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    subject: `movements of item ${row.item_id} on stock ${row.stock_id}`,
-    row: { firstSequence: row.sequence, movements: row.movements }
+    ...about,
+    subject: `movements of item ${about.itemId} on stock ${about.stockId}`,
+    row: { firstSequence, movements }
   })
 ])
 
@@ -342,63 +352,53 @@ export const longChain = Effect.fnUntraced(function* (ask: Ask, range: Range) {
     const last = rows.at(-1)
     if (last === undefined) return found
     found.push(...rows.flatMap(ofChain))
-    carry = {
-      sequence: last.sequence,
-      recordedAt: last.at,
-      onHand: last.on_hand,
-      reserved: last.reserved,
-      unallocatable: last.unallocatable
-    }
+    carry = { ...last, recordedAt: last.at }
     if (last.count < movementsPerRange) return found
   }
 })
 
 // ledger_checkpoint_pkey
 const beginStatement = `
-  SELECT c.sequence, c.recorded_at::text AS "recordedAt", c.on_hand AS "onHand", c.reserved, c.unallocatable
+  SELECT c.recorded_at::text AS "recordedAt",
+         ${fieldsInSql(checkpoints, "c", ["sequence", "onHand", "reserved", "unallocatable"])}
   FROM ledger_checkpoint c
   WHERE c.merchant_id = $1::text AND c.stock_id = $2::text::uuid
   ORDER BY c.sequence DESC
   LIMIT 1`
 
-interface StateRow {
-  readonly merchant_id: string
-  readonly stock_id: string
-  readonly item_id: string
-  readonly location_id: string
-  readonly on_hand: number
-  readonly reserved: number
-  readonly unallocatable: number
-  readonly sequence: number
-  readonly discrepancy: boolean
-  readonly ledger_on_hand: number
-  readonly ledger_reserved: number
-  readonly ledger_unallocatable: number
-  readonly ledger_sequence: number
+const stateFields = [
+  "merchantId",
+  "stockId",
+  "itemId",
+  "locationId",
+  "onHand",
+  "reserved",
+  "unallocatable",
+  "sequence",
+  "discrepancy"
+] as const satisfies ReadonlyArray<keyof StockRow>
+interface StateRow extends Pick<StockRow, (typeof stateFields)[number]> {
+  readonly ledgerOnHand: number
+  readonly ledgerReserved: number
+  readonly ledgerUnallocatable: number
+  readonly ledgerSequence: number
   readonly open: number
-  readonly has_item: boolean
-  readonly has_location: boolean
-  readonly kinds: ReadonlyArray<string>
-  readonly named: ReadonlyArray<string>
+  readonly hasItem: boolean
+  readonly hasLocation: boolean
+  /** The balance discrepancies that its figures call for, and those that are open. */
+  readonly called: ReadonlyArray<DiscrepancyKind>
+  readonly named: ReadonlyArray<DiscrepancyKind>
 }
-
-/** The balance discrepancies that a stock's figures call for. */
-const called = `
-  array_remove(ARRAY[
-    CASE WHEN s.on_hand < 0 THEN 'NEGATIVE_STOCK' END,
-    CASE WHEN s.reserved + s.unallocatable > s.on_hand AND s.reserved + s.unallocatable > 0 THEN 'OVERCOMMITTED' END
-  ], NULL)`
 
 // stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey, reservation_line_open, discrepancy_one_open
 const stateStatement = (range: Range) => `
   SELECT *
   FROM (
-    SELECT s.merchant_id, s.stock_id, s.item_id, s.location_id, s.on_hand, s.reserved, s.unallocatable, s.sequence,
-           s.discrepancy,
-           COALESCE(last.on_hand, c.on_hand, 0) AS ledger_on_hand,
-           COALESCE(last.reserved, c.reserved, 0) AS ledger_reserved,
-           COALESCE(last.unallocatable, c.unallocatable, 0) AS ledger_unallocatable,
-           COALESCE(last.sequence, c.sequence, 0) AS ledger_sequence,
+    SELECT ${fieldsInSql(stockTable, "s", stateFields)},
+           COALESCE(last.on_hand, c.on_hand, 0) AS "ledgerOnHand",
+           COALESCE(last.reserved, c.reserved, 0) AS "ledgerReserved",
+           COALESCE(last.unallocatable, c.unallocatable, 0) AS "ledgerUnallocatable",
+           COALESCE(last.sequence, c.sequence, 0) AS "ledgerSequence",
            COALESCE((
              SELECT sum(h.open)
              FROM reservation_line h
@@ -406,16 +406,16 @@ const stateStatement = (range: Range) => `
            ), 0)::bigint AS open,
            EXISTS (
              SELECT FROM item i WHERE i.merchant_id = s.merchant_id AND i.item_id = s.item_id OFFSET 0
-           ) AS has_item,
+           ) AS "hasItem",
            EXISTS (
              SELECT FROM location p WHERE p.merchant_id = s.merchant_id AND p.location_id = s.location_id OFFSET 0
-           ) AS has_location,
-           ${called} AS kinds,
+           ) AS "hasLocation",
+           ${balanceDiscrepanciesInSql("s")} AS called,
            ARRAY(
              SELECT d.kind
              FROM discrepancy d
              WHERE d.merchant_id = s.merchant_id AND d.subject = s.stock_id::text AND d.status = 'OPEN'
-               AND d.kind IN ('NEGATIVE_STOCK', 'OVERCOMMITTED')
+               AND d.kind IN (${balanceDiscrepancyKindsInSql})
              ORDER BY d.kind
            ) AS named
     FROM stock s
@@ -430,100 +430,76 @@ const stateStatement = (range: Range) => `
     ) last ON true
     WHERE ${within(range, "uuid", "s", "stock_id")}
   ) stated
-  WHERE (on_hand, reserved, unallocatable, sequence)
-      IS DISTINCT FROM (ledger_on_hand, ledger_reserved, ledger_unallocatable, ledger_sequence)
+  WHERE ("onHand", reserved, unallocatable, sequence)
+      IS DISTINCT FROM ("ledgerOnHand", "ledgerReserved", "ledgerUnallocatable", "ledgerSequence")
     OR reserved <> open
-    OR NOT has_item
-    OR NOT has_location
-    OR kinds <> named
-    OR discrepancy <> (cardinality(kinds) > 0)`
+    OR NOT "hasItem"
+    OR NOT "hasLocation"
+    OR called <> named
+    OR discrepancy <> (cardinality(called) > 0)`
 
 const ofState = (row: StateRow): ReadonlyArray<Finding> => {
-  const about = {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    subject: `stock ${row.stock_id}`,
-    identity: ""
-  }
-  const figures = {
-    onHand: row.on_hand,
-    reserved: row.reserved,
-    unallocatable: row.unallocatable,
-    sequence: row.sequence
-  }
-  const ledger = {
-    ledgerOnHand: row.ledger_on_hand,
-    ledgerReserved: row.ledger_reserved,
-    ledgerUnallocatable: row.ledger_unallocatable,
-    ledgerSequence: row.ledger_sequence
-  }
+  const { itemId, locationId, merchantId, stockId } = row
+  const about = { merchantId, stockId, itemId, subject: `stock ${stockId}`, identity: "" }
+  const { onHand, reserved, sequence, unallocatable } = row
+  const figures = { onHand, reserved, unallocatable, sequence }
+  const { ledgerOnHand, ledgerReserved, ledgerSequence, ledgerUnallocatable } = row
+  const ledger = { ledgerOnHand, ledgerReserved, ledgerUnallocatable, ledgerSequence }
   const found: Array<Finding> = []
-  if (row.sequence > row.ledger_sequence) {
+  if (sequence > ledgerSequence) {
     found.push(finding("ledger-ends", { ...about, row: { ...figures, ...ledger } }))
   } else if (
-    row.on_hand !== row.ledger_on_hand ||
-    row.reserved !== row.ledger_reserved ||
-    row.unallocatable !== row.ledger_unallocatable ||
-    row.sequence !== row.ledger_sequence
+    onHand !== ledgerOnHand ||
+    reserved !== ledgerReserved ||
+    unallocatable !== ledgerUnallocatable ||
+    sequence !== ledgerSequence
   ) {
     found.push(finding("stock-is-its-ledger", { ...about, row: { ...figures, ...ledger } }))
   }
-  if (row.reserved !== row.open) {
-    found.push(finding("reserved-is-open", { ...about, row: { reserved: row.reserved, open: row.open } }))
-  }
-  if (row.kinds.join() !== row.named.join() || row.discrepancy !== row.kinds.length > 0) {
+  const { called, discrepancy, hasItem, hasLocation, named, open } = row
+  if (reserved !== open) found.push(finding("reserved-is-open", { ...about, row: { reserved, open } }))
+  if (called.join() !== named.join() || discrepancy !== called.length > 0) {
     found.push(
       finding("balance-has-its-discrepancy", {
         ...about,
-        row: { ...figures, flagged: row.discrepancy, called: row.kinds, open: row.named }
+        row: { ...figures, flagged: discrepancy, called, open: named }
       })
     )
   }
-  if (!row.has_item || !row.has_location) {
-    found.push(
-      finding("own-merchant", {
-        ...about,
-        row: {
-          itemId: row.item_id,
-          hasItem: row.has_item,
-          locationId: row.location_id,
-          hasLocation: row.has_location
-        }
-      })
-    )
+  if (!hasItem || !hasLocation) {
+    found.push(finding("own-merchant", { ...about, row: { itemId, hasItem, locationId, hasLocation } }))
   }
   return found
 }
 
 export const states = questionOf(stateStatement, ofState)
 
-interface NetRow {
-  readonly merchant_id: string
-  readonly stock_id: string
-  readonly item_id: string
-  readonly reservation_id: string
-  readonly order_id: string | null
-  readonly open: number
-  readonly sold: number
-  readonly returned: number
-  readonly line_open: number
-  readonly line_sold: number
-  readonly line_returned: number
+/** What a reservation holds of a stock, has sold and has taken back: by the ledger, and by its lines. */
+interface NetRow extends Figures, Pick<LedgerRow, "merchantId" | "stockId" | "itemId" | "orderId"> {
+  readonly reservationId: string
+  readonly lineOpen: number
+  readonly lineSold: number
+  readonly lineReturned: number
 }
+
+export const isSale = (row: string): string => `${row}.type IN (${sellingTypes})`
+export const isReturn = (row: string): string => `${row}.type IN (${returningTypes})`
+/** What moves for a reservation. */
+export const movesForReservation = (row: string): string => `${row}.type IN (${typesOfReservations})`
 
 /** What movements come to: what they hold, have sold and have taken back. */
 const movedFigures = (row: string) =>
   [
     `sum(${row}.reserved_delta)::bigint`,
-    `COALESCE(-sum(${row}.on_hand_delta) FILTER (WHERE ${row}.type = 'SALE'), 0)::bigint`,
-    `COALESCE(sum(${row}.on_hand_delta) FILTER (WHERE ${row}.type = 'RETURN'), 0)::bigint`
+    `COALESCE(-sum(${row}.on_hand_delta) FILTER (WHERE ${isSale(row)}), 0)::bigint`,
+    `COALESCE(sum(${row}.on_hand_delta) FILTER (WHERE ${isReturn(row)}), 0)::bigint`
   ] as const
 const [openInSql, soldInSql, returnedInSql] = movedFigures("l")
 const movedSums = `${openInSql} AS open, ${soldInSql} AS sold, ${returnedInSql} AS returned`
-/** What moves for a reservation. */
-export const movesForReservation = (row: string): string =>
-  `${row}.type IN ('ORDER_ALLOCATE', 'ORDER_RELEASE', 'SALE', 'RETURN')`
+
+const lineSums = `COALESCE(line.open, 0)::bigint AS "lineOpen", COALESCE(line.sold, 0)::bigint AS "lineSold",
+           COALESCE(line.returned, 0)::bigint AS "lineReturned"`
+const isUnlikeLines = `(open, sold, returned) IS DISTINCT FROM ("lineOpen", "lineSold", "lineReturned")`
 
 /**
  * What the ledger says that a reservation holds of a stock, has sold and has taken back, against its lines. Reservations
@@ -546,9 +522,8 @@ const netsStatement = (range: Range) => `
   )
   SELECT *
   FROM (
-    SELECT m.merchant_id, m.stock_id, m.item_id, m.reservation_id, m.order_id, m.open, m.sold, m.returned,
-           COALESCE(line.open, 0)::bigint AS line_open, COALESCE(line.sold, 0)::bigint AS line_sold,
-           COALESCE(line.returned, 0)::bigint AS line_returned, m.since
+    SELECT ${fieldsInSql(ledgerTable, "m", ["merchantId", "stockId", "itemId", "reservationId", "orderId"])},
+           m.open, m.sold, m.returned, ${lineSums}, m.since
     FROM moved m
     CROSS JOIN LATERAL (
       SELECT sum(n.open) AS open, sum(n.sold) AS sold, sum(n.returned) AS returned
@@ -556,29 +531,26 @@ const netsStatement = (range: Range) => `
       WHERE n.merchant_id = m.merchant_id AND n.reservation_id = m.reservation_id AND n.stock_id = m.stock_id
     ) line
   ) compared
-  WHERE (open, sold, returned) IS DISTINCT FROM (line_open, line_sold, line_returned)
+  WHERE ${isUnlikeLines}
     AND (since IS NULL OR EXISTS (
       SELECT FROM reservation r
-      WHERE r.merchant_id = compared.merchant_id AND r.reservation_id = compared.reservation_id AND r.created_at > since
+      WHERE r.merchant_id = compared."merchantId" AND r.reservation_id = compared."reservationId"
+        AND r.created_at > since
       OFFSET 0
     ))`
 
-const ofNet = (row: NetRow): Finding =>
+const ofNet = ({ lineOpen, lineReturned, lineSold, open, returned, sold, ...about }: NetRow): Finding =>
   finding("line-is-its-ledger", {
-    merchantId: row.merchant_id,
-    stockId: row.stock_id,
-    itemId: row.item_id,
-    orderId: row.order_id,
-    reservationId: row.reservation_id,
-    subject: `reservation ${row.reservation_id} on stock ${row.stock_id}`,
+    ...about,
+    subject: `reservation ${about.reservationId} on stock ${about.stockId}`,
     identity: "",
     row: {
-      open: row.line_open,
-      ledgerOpen: row.open,
-      sold: row.line_sold,
-      ledgerSold: row.sold,
-      returned: row.line_returned,
-      ledgerReturned: row.returned
+      open: lineOpen,
+      ledgerOpen: open,
+      sold: lineSold,
+      ledgerSold: sold,
+      returned: lineReturned,
+      ledgerReturned: returned
     }
   })
 
@@ -633,18 +605,12 @@ export const nets = questionOf(netsStatement, (row: NetRow) => [ofNet(row)])
 const reservationsPerPass = 250_000
 const reservationsPerQuestion = 5_000
 
-interface PartialRow {
-  readonly reservation_id: string
-  readonly item_id: string
-  readonly order_id: string | null
-  readonly open: number
-  readonly sold: number
-  readonly returned: number
-}
+type PartialRow = Figures & Pick<NetRow, "reservationId" | "itemId" | "orderId">
 
 // inventory_ledger_pkey
 const partialStatement = (range: Range) => `
-  SELECT l.reservation_id, any_value(l.item_id) AS item_id, any_value(l.order_id) AS order_id, ${movedSums}
+  SELECT l.reservation_id AS "reservationId", any_value(l.item_id) AS "itemId", any_value(l.order_id) AS "orderId",
+         ${movedSums}
   FROM inventory_ledger l
   WHERE ${within(range, "uuid", "l", "stock_id")}
     AND l.reservation_id IS NOT NULL
@@ -657,8 +623,8 @@ const partialStatement = (range: Range) => `
 const summedStatement = `
   WITH later AS MATERIALIZED (
     SELECT l.reservation_id, sum(l.reserved_delta) AS open,
-           -sum(l.on_hand_delta) FILTER (WHERE l.type = 'SALE') AS sold,
-           sum(l.on_hand_delta) FILTER (WHERE l.type = 'RETURN') AS returned
+           -sum(l.on_hand_delta) FILTER (WHERE ${isSale("l")}) AS sold,
+           sum(l.on_hand_delta) FILTER (WHERE ${isReturn("l")}) AS returned
     FROM inventory_ledger l
     WHERE l.merchant_id = $1::text AND l.stock_id = $2::text::uuid
       AND (l.recorded_at, l.sequence) > ($3::text::timestamptz, $4::bigint)
@@ -668,13 +634,11 @@ const summedStatement = `
   )
   SELECT *
   FROM (
-    SELECT $1::text AS merchant_id, $2::text AS stock_id,
-           (SELECT s.item_id FROM stock s WHERE s.merchant_id = $1::text AND s.stock_id = $2::text::uuid) AS item_id,
-           u.reservation_id, u.order_id,
+    SELECT $1::text AS "merchantId", $2::text AS "stockId",
+           (SELECT s.item_id FROM stock s WHERE s.merchant_id = $1::text AND s.stock_id = $2::text::uuid) AS "itemId",
+           u.reservation_id AS "reservationId", u.order_id AS "orderId",
            (u.open + COALESCE(later.open, 0))::bigint AS open, (u.sold + COALESCE(later.sold, 0))::bigint AS sold,
-           (u.returned + COALESCE(later.returned, 0))::bigint AS returned,
-           COALESCE(line.open, 0)::bigint AS line_open, COALESCE(line.sold, 0)::bigint AS line_sold,
-           COALESCE(line.returned, 0)::bigint AS line_returned
+           (u.returned + COALESCE(later.returned, 0))::bigint AS returned, ${lineSums}
     FROM unnest($5, $6, $7, $8, $9) AS u (reservation_id, order_id, open, sold, returned)
     LEFT JOIN LATERAL (
       SELECT r.created_at
@@ -690,7 +654,7 @@ const summedStatement = `
     ) line
     WHERE $10::text IS NULL OR r.created_at > $10::text::timestamptz
   ) compared
-  WHERE (open, sold, returned) IS DISTINCT FROM (line_open, line_sold, line_returned)`
+  WHERE ${isUnlikeLines}`
 
 /** The same as `nets`, of one stock in parts. `since` is the time of its checkpoint. */
 export const longNets = Effect.fnUntraced(function* (
@@ -720,9 +684,9 @@ export const longNets = Effect.fnUntraced(function* (
         parameter("int8", pass)
       ])
       for (const row of rows) {
-        const known = sums.get(row.reservation_id)
+        const known = sums.get(row.reservationId)
         sums.set(
-          row.reservation_id,
+          row.reservationId,
           known === undefined
             ? row
             : {
@@ -736,12 +700,9 @@ export const longNets = Effect.fnUntraced(function* (
     }
     const all = [...sums.values()]
     for (const row of all) {
-      const reservationId = row.reservation_id
+      const { itemId, reservationId } = row
       if (reservationId < least || reservationId >= beyond) continue
-      pairDigestOf(
-        { merchantId: stock.merchantId, reservationId, stockId: stock.id, itemId: row.item_id },
-        digest
-      )
+      pairDigestOf({ merchantId: stock.merchantId, reservationId, stockId: stock.id, itemId }, digest)
       comparison.addPair(digest, row, 1)
     }
     for (let index = 0; index < all.length; index += reservationsPerQuestion) {
@@ -751,8 +712,8 @@ export const longNets = Effect.fnUntraced(function* (
         parameter("text", stock.id),
         parameter("text", end.recordedAt),
         parameter("int8", end.sequence),
-        arrays.uuid(some.map(({ reservation_id }) => reservation_id)),
-        arrays.text(some.map(({ order_id }) => order_id)),
+        arrays.uuid(some.map(({ reservationId }) => reservationId)),
+        arrays.text(some.map(({ orderId }) => orderId)),
         arrays.int8(some.map(({ open }) => open)),
         arrays.int8(some.map(({ sold }) => sold)),
         arrays.int8(some.map(({ returned }) => returned)),

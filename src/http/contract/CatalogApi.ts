@@ -1,0 +1,239 @@
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { NewItemId, OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
+import { pageQuery } from "../../schema/Page.ts"
+import { Balance, Count, Total } from "../../schema/Quantity.ts"
+import { Timestamp } from "../../schema/Time.ts"
+import { RequiredPermission, listOf } from "./Contract.ts"
+import { ItemStatus } from "./ItemFigures.ts"
+import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
+import { problem } from "./Problem.ts"
+
+/** The contract of the point-of-sale suite: what is stocked and where, `/v1/api/inventory/…` (CONTRACTS 4.4). */
+
+const attributes = {
+  name: Schema.optionalKey(Text),
+  productId: Schema.optionalKey(OutsideId),
+  stocked: Schema.optionalKey(Schema.Boolean),
+  lowStockThreshold: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "The item is LOW_STOCK, and inventory.low_stock is told, where no more than this is available"
+    })
+  ),
+  safetyStock: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale"
+    })
+  ),
+  countTolerance: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "How far a count may differ from the books, in base units, before it opens a discrepancy (0: any difference does)"
+    })
+  )
+}
+
+export const EnsureItem = Schema.Struct({
+  productVariantId: Schema.optionalKey(NewItemId),
+  sku: Schema.optionalKey(NewItemId),
+  ...attributes
+}).check(
+  Schema.makeFilter(({ productVariantId, sku }) =>
+    productVariantId === undefined && sku === undefined
+      ? { path: ["productVariantId"], issue: "productVariantId or sku (or both) is required" }
+      : undefined
+  )
+)
+export const UpdateItem = Schema.Struct({ sku: Schema.optionalKey(NewItemId), ...attributes })
+
+export const ItemView = Schema.Struct({
+  itemId: Uuid,
+  productVariantId: Schema.NullOr(OutsideId),
+  sku: Schema.NullOr(OutsideId),
+  productId: Schema.NullOr(OutsideId),
+  name: Schema.NullOr(Schema.String),
+  unit: Schema.String,
+  stocked: Schema.Boolean,
+  lowStockThreshold: Count,
+  safetyStock: Count,
+  safetyStockShortfall: Total.annotate({
+    description:
+      "How much is missing until safetyStock is available; 0 for what is discontinued or made to order"
+  }),
+  countTolerance: Count,
+  status: ItemStatus,
+  quantity: Balance,
+  reservedQuantity: Balance,
+  unallocatableQuantity: Balance,
+  availableQuantity: Total,
+  createdAt: Timestamp,
+  updatedAt: Timestamp
+}).annotate({ identifier: "Item" })
+
+export const LocationView = Schema.Struct({
+  locationId: OutsideId,
+  name: Schema.NullOr(Schema.String),
+  isDefault: Schema.Boolean,
+  createdAt: Timestamp
+}).annotate({ identifier: "Location" })
+
+export const StockView = Schema.Struct({
+  stockId: Uuid,
+  itemId: Uuid,
+  productVariantId: Schema.NullOr(OutsideId),
+  sku: Schema.NullOr(OutsideId),
+  locationId: OutsideId,
+  lotNumber: Schema.NullOr(Schema.String),
+  expiresAt: Schema.NullOr(Timestamp),
+  quantity: Balance,
+  reservedQuantity: Balance,
+  unallocatableQuantity: Balance,
+  expiredQuantity: Total.annotate({
+    description:
+      "The part of unallocatableQuantity that is there because the lot has expired; no movement speaks of it"
+  }),
+  availableQuantity: Total,
+  discrepancy: Schema.Boolean.annotate({ description: "Whether a discrepancy of its balance is open" }),
+  version: Count.annotate({ description: "The number of its last movement, for expectedVersion" }),
+  createdAt: Timestamp,
+  updatedAt: Timestamp
+}).annotate({ identifier: "Stock" })
+
+export const DiscrepancyView = Schema.Struct({
+  discrepancyId: Uuid,
+  kind: Schema.String,
+  status: Schema.Literals(["OPEN", "CLOSED", "RESOLVED"]),
+  stockId: Schema.NullOr(Uuid),
+  itemId: Schema.NullOr(Uuid),
+  productVariantId: Schema.NullOr(OutsideId),
+  sku: Schema.NullOr(OutsideId),
+  orderId: Schema.NullOr(Schema.String),
+  detail: Schema.Json,
+  openedAt: Timestamp,
+  closedAt: Schema.NullOr(Timestamp),
+  closedBy: Schema.NullOr(Schema.String),
+  reason: Schema.NullOr(Schema.String)
+}).annotate({ identifier: "Discrepancy" })
+
+export const ItemList = listOf(ItemView)
+export const LocationList = listOf(LocationView)
+export const StockList = listOf(StockView)
+export const DiscrepancyList = listOf(DiscrepancyView)
+export const ResolvedDiscrepancy = Schema.Struct({ discrepancyId: Uuid, resolved: Schema.Boolean })
+
+export class CatalogApi extends HttpApiGroup.make("catalog")
+  .add(
+    HttpApiEndpoint.post("createItem", "/product-variants", {
+      payload: EnsureItem,
+      success: [
+        ItemView.pipe(HttpApiSchema.status(201)),
+        ItemView.annotate({ description: "Known already; what was given is updated" })
+      ],
+      error: problem("ItemConflict")
+    })
+      .annotate(RequiredPermission, "catalog:write")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Stock a product variant",
+          description: "An idempotent upsert: it adopts an item that was known by its sku alone."
+        })
+      ),
+    HttpApiEndpoint.patch("updateItem", "/product-variants/:productVariantId", {
+      params: { productVariantId: NewItemId },
+      payload: UpdateItem,
+      success: [ItemView, ItemView.pipe(HttpApiSchema.status(201))],
+      error: problem("ItemConflict")
+    })
+      .annotate(RequiredPermission, "catalog:write")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Change a product variant's stocking: threshold, safety stock, name, …"
+        })
+      ),
+    HttpApiEndpoint.get("listItems", "/product-variants", {
+      query: {
+        ...pageQuery,
+        search: Schema.optionalKey(Text),
+        status: Schema.optionalKey(ItemStatus),
+        belowSafetyStock: Schema.optionalKey(Schema.Literals(["true", "false"]))
+      },
+      success: ItemList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Search the items",
+          description:
+            "In the order of their creation. A page looks through at most 5,000 items: with filters it may be shorter than its limit, and even empty, while there are more. Go on until nextCursor is null."
+        })
+      ),
+    HttpApiEndpoint.post("createLocation", "/locations", {
+      payload: Schema.Struct({ locationId: OutsideId, name: Schema.optionalKey(Text) }),
+      success: [LocationView.pipe(HttpApiSchema.status(201)), LocationView]
+    })
+      .annotate(RequiredPermission, "catalog:write")
+      .annotateMerge(OpenApi.annotations({ summary: "Create a location, or rename it" })),
+    HttpApiEndpoint.get("listLocations", "/locations", { query: pageQuery, success: LocationList })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "The locations, the default one first" })),
+    HttpApiEndpoint.get("listStocks", "/stocks", {
+      query: {
+        ...pageQuery,
+        productVariantId: Schema.optionalKey(OutsideId),
+        sku: Schema.optionalKey(OutsideId),
+        locationId: Schema.optionalKey(OutsideId)
+      },
+      success: StockList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "The stocks: one item at one location in one lot",
+          description:
+            "In the order of their creation. quantity, reservedQuantity and unallocatableQuantity − expiredQuantity are the sums of the deltas in the stock's ledger."
+        })
+      ),
+    HttpApiEndpoint.get("getStock", "/stocks/:stockId", {
+      params: { stockId: Uuid },
+      success: StockView,
+      error: problem("StockNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "One stock" })),
+    HttpApiEndpoint.get("listStockMovements", "/stocks/:stockId/ledger", {
+      params: { stockId: Uuid },
+      query: movementQuery,
+      success: MovementList,
+      error: problem("StockNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({ summary: "What moved in one stock", description: movementsDescription })
+      ),
+    HttpApiEndpoint.get("listDiscrepancies", "/discrepancies", {
+      query: {
+        ...pageQuery,
+        status: Schema.optionalKey(Schema.Literals(["OPEN", "CLOSED", "RESOLVED"])),
+        kind: Schema.optionalKey(Text),
+        productVariantId: Schema.optionalKey(OutsideId),
+        sku: Schema.optionalKey(OutsideId)
+      },
+      success: DiscrepancyList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "Where books and facts differ, newest first" })),
+    HttpApiEndpoint.post("resolveDiscrepancy", "/discrepancies/:discrepancyId/resolve", {
+      params: { discrepancyId: Uuid },
+      payload: Schema.Struct({ reason: Text.check(Schema.isMinLength(1)) }),
+      success: ResolvedDiscrepancy,
+      error: [problem("DiscrepancyNotFound"), problem("DiscrepancyPersists")]
+    })
+      .annotate(RequiredPermission, "inventory:adjust")
+      .annotateMerge(OpenApi.annotations({ summary: "Resolve a discrepancy by hand, with a reason" }))
+  )
+  .prefix("/v1/api/inventory")
+  .annotateMerge(
+    OpenApi.annotations({ title: "Catalog", description: "Items, locations, stocks, discrepancies." })
+  ) {}

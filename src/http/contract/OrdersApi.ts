@@ -1,0 +1,159 @@
+import { Schema } from "effect"
+import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
+import { OutsideId, Uuid } from "../../schema/Identifier.ts"
+import { pageQuery } from "../../schema/Page.ts"
+import { Balance, Quantity, Total } from "../../schema/Quantity.ts"
+import { Timestamp } from "../../schema/Time.ts"
+import { RequiredPermission, envelope } from "./Contract.ts"
+import { problem } from "./Problem.ts"
+import { ExpiresIn, ReleasedOrder, ReserveOrder, ReservedOrder, orderItems } from "./Reservation.ts"
+
+/** The contract of the order service: `/api/v1/inventory/…`, answers in an envelope (CONTRACTS 4.1). */
+
+export const CheckAvailability = Schema.Struct({ items: orderItems })
+export const AvailabilityOfItems = Schema.Struct({
+  available: Schema.Boolean,
+  items: Schema.Array(
+    Schema.Struct({
+      productId: Schema.optionalKey(OutsideId),
+      variantId: OutsideId,
+      available: Schema.Boolean,
+      requestedQuantity: Quantity,
+      availableQuantity: Total
+    })
+  )
+})
+
+export const ReservationStatus = Schema.Literals(["PENDING", "CONFIRMED", "CANCELLED", "EXPIRED"])
+export const ReservationView = Schema.Struct({
+  reservationId: Uuid,
+  orderId: OutsideId,
+  status: ReservationStatus,
+  expiresAt: Timestamp,
+  createdAt: Timestamp,
+  updatedAt: Timestamp,
+  metadata: Schema.Json,
+  lines: Schema.Array(
+    Schema.Struct({
+      itemId: Uuid,
+      variantId: Schema.NullOr(OutsideId),
+      sku: Schema.NullOr(OutsideId),
+      quantity: Balance,
+      open: Balance,
+      sold: Balance,
+      released: Balance,
+      returned: Balance,
+      /** Which stock the line holds: null for an item that is not stocked. */
+      allocation: Schema.NullOr(
+        Schema.Struct({
+          stockId: Uuid,
+          locationId: Schema.NullOr(OutsideId),
+          lotNumber: Schema.NullOr(Schema.String)
+        })
+      )
+    })
+  )
+})
+
+export const ConfirmedOrder = Schema.Struct({
+  orderId: OutsideId,
+  reservationId: Uuid,
+  confirmed: Schema.Boolean
+})
+export const ExtendedOrder = Schema.Struct({ orderId: OutsideId, reservationId: Uuid, expiresAt: Timestamp })
+export const ReservationList = Schema.Struct({
+  success: Schema.Literal(true),
+  data: Schema.Array(ReservationView),
+  nextCursor: Schema.NullOr(Schema.String),
+  meta: Schema.Struct({ timestamp: Timestamp })
+})
+
+const reserving = [
+  problem("InsufficientStock"),
+  problem("ReservationFailed"),
+  problem("LocationNotFound"),
+  problem("StockNotFound")
+] as const
+
+export class OrdersApi extends HttpApiGroup.make("orders")
+  .add(
+    HttpApiEndpoint.post("checkAvailability", "/check-availability", {
+      payload: CheckAvailability,
+      success: envelope(AvailabilityOfItems)
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Could these items be reserved now?",
+          description:
+            "A hint, not a promise: only reserving holds stock. An unknown variant is not available (0)."
+        })
+      ),
+    HttpApiEndpoint.post("reserve", "/reserve", {
+      payload: ReserveOrder,
+      success: [
+        envelope(ReservedOrder).pipe(HttpApiSchema.status(201)),
+        envelope(ReservedOrder).annotate({
+          description: "The order was reserved already, with the same items"
+        })
+      ],
+      error: reserving
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Reserve the items of an order",
+          description: "All lines or none. Idempotent by order: a repeat with the same items answers 200."
+        })
+      ),
+    HttpApiEndpoint.post("release", "/release", {
+      payload: Schema.Struct({ orderId: OutsideId }),
+      success: envelope(ReleasedOrder),
+      error: [
+        problem("ReservationNotFound"),
+        problem("ReservationAlreadyConfirmed"),
+        problem("ItemNotFound"),
+        problem("ReleaseExceedsReservation")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(OpenApi.annotations({ summary: "Give back what an order holds" })),
+    HttpApiEndpoint.post("confirm", "/confirm", {
+      payload: Schema.Struct({ orderId: OutsideId, reservationId: Schema.optionalKey(Uuid) }),
+      success: envelope(ConfirmedOrder),
+      error: [problem("ReservationNotFound"), problem("ReservationExpired"), problem("ReservationCancelled")]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(OpenApi.annotations({ summary: "Sell what an order holds" })),
+    HttpApiEndpoint.post("extend", "/extend", {
+      payload: Schema.Struct({ orderId: OutsideId, expiresIn: ExpiresIn }),
+      success: envelope(ExtendedOrder),
+      error: [
+        problem("ReservationNotFound"),
+        problem("ReservationAlreadyConfirmed"),
+        problem("ReservationExpired"),
+        problem("ReservationCancelled")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(OpenApi.annotations({ summary: "Hold an order's items longer, counted from now" })),
+    HttpApiEndpoint.get("getReservation", "/reservations/:id", {
+      params: { id: Uuid },
+      success: envelope(ReservationView),
+      error: problem("ReservationNotFound")
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "A reservation with its lines and allocations" })),
+    HttpApiEndpoint.get("listReservations", "/reservations", {
+      query: {
+        ...pageQuery,
+        orderId: Schema.optionalKey(OutsideId),
+        status: Schema.optionalKey(ReservationStatus)
+      },
+      success: ReservationList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(OpenApi.annotations({ summary: "Reservations, newest first" }))
+  )
+  .prefix("/api/v1/inventory")
+  .annotateMerge(OpenApi.annotations({ title: "Orders", description: "What an order service needs." })) {}

@@ -1,0 +1,263 @@
+import { Schema } from "effect"
+import { DiscrepancyNotFound, DiscrepancyPersists, ItemConflict } from "../../../schema/Failure.ts"
+import { discrepancyKinds } from "../../../schema/Discrepancy.ts"
+import { ItemAnswer, ItemKind, LocationAnswer } from "../../../schema/Item.ts"
+import {
+  createItem,
+  createLocation,
+  initialize,
+  type ItemAttributes,
+  locationOf,
+  retireItem
+} from "../catalogue.ts"
+import { commandShape, defineCommand, type PayloadOf } from "../Command.ts"
+import { itemFigures } from "../figures.ts"
+import type { TrackingKey } from "../Needs.ts"
+import { answered, refused } from "../Posting.ts"
+import type { PostingContext } from "../PostingContext.ts"
+import { capturedVariants, type ItemRow, type LocationRow } from "../tables/catalog.ts"
+import { discrepancyById } from "../tables/documents.ts"
+import { initialStockKey, itemDeletedKey } from "../trackingKeys.ts"
+
+/** What is stocked and where: items, locations, merchants; and discrepancies resolved by hand. */
+
+/**
+ * The idempotent upsert *ensureInventoryItem*: finds the item by product variant or sku, adopts one that was known by its
+ * sku alone, or creates it. Attributes that are not given stay as they are.
+ */
+const ensureItemShape = commandShape({
+  tag: "EnsureItem",
+  payload: {
+    productVariantId: Schema.optional(Schema.String),
+    sku: Schema.optional(Schema.String),
+    kind: ItemKind,
+    name: Schema.optional(Schema.String),
+    productId: Schema.optional(Schema.String),
+    unit: Schema.optional(Schema.String),
+    stocked: Schema.optional(Schema.Boolean),
+    lowStockThreshold: Schema.optional(Schema.Number),
+    safetyStock: Schema.optional(Schema.Number),
+    /** How far a count may differ from the books, in base units, before it opens a discrepancy. */
+    countTolerance: Schema.optional(Schema.Number),
+    discontinued: Schema.optional(Schema.Boolean),
+    /** Received once for the item, whatever else came in already. 0 says that there is none; without it nothing is said. */
+    initialStock: Schema.optional(Schema.Number),
+    /** What a message says may be older than a deletion that is known: then the item stays deleted. */
+    keepsDeletion: Schema.optional(Schema.Boolean),
+    /** The captured row that the item comes from: its merchant is remembered, for a delete that carries the key alone. */
+    capturedRow: Schema.optional(Schema.String)
+  },
+  answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, item: ItemAnswer }),
+  refusals: [ItemConflict]
+})
+export type EnsureItem = PayloadOf<typeof ensureItemShape>
+
+export const ensureItem = defineCommand(ensureItemShape, {
+  source: "CATALOG",
+  weight: () => 2,
+  needs: (need, command) => {
+    const { capturedRow, initialStock, productVariantId, sku } = command
+    if (productVariantId !== undefined) need.item({ variantId: productVariantId }, { creates: true })
+    if (sku !== undefined) need.item({ sku }, { creates: true })
+    if (initialStock !== undefined) need.locations()
+    if (capturedRow !== undefined) need.lock("captured", capturedRow)
+    // Under the lock of the variant (or of the sku, where there is none).
+    return {
+      deleted:
+        productVariantId === undefined
+          ? undefined
+          : need.tracking(itemDeletedKey(productVariantId), { isLocked: true }),
+      initialStock:
+        initialStock === undefined ? undefined : need.tracking(initialStockKey(command), { isLocked: true })
+    }
+  },
+  decide: (context, command, keys) => {
+    const { at, merchantId, posting, unit } = context
+    const { productVariantId } = command
+    const { bySku: itemsBySku, byVariant: itemsByVariant } = unit.items.indexes
+    const byVariant =
+      productVariantId === undefined ? undefined : itemsByVariant.get(merchantId, productVariantId)
+    const deletion = keys.deleted === undefined ? undefined : context.tracked(keys.deleted)
+    const isRevived = deletion !== undefined && command.keepsDeletion !== true
+    if (isRevived) unit.tracking.remove(deletion)
+    const isDeleted = deletion !== undefined && !isRevived
+    // Its sku may be another's by now.
+    const sku = isDeleted ? undefined : command.sku
+    const named = sku === undefined ? undefined : itemsBySku.get(merchantId, sku)
+    // An item that is deleted needs its sku no longer: product variants come and go, skus stay.
+    const isFree =
+      named !== undefined && named !== byVariant && named.deletedAt !== null && productVariantId !== undefined
+    if (isFree) unit.items.update(named, { sku: null })
+    const bySku = isFree ? undefined : named
+    const conflict =
+      byVariant !== undefined && bySku !== undefined
+        ? byVariant !== bySku
+        : bySku !== undefined && bySku.productVariantId !== null && productVariantId !== undefined
+    if (conflict) return refused(new ItemConflict({ productVariantId: productVariantId!, sku: sku! }))
+    const known = byVariant ?? bySku
+    const given: ItemAttributes = {
+      productVariantId,
+      sku,
+      name: command.name,
+      productId: command.productId,
+      unit: command.unit,
+      stocked: command.stocked,
+      lowStockThreshold: command.lowStockThreshold,
+      safetyStock: command.safetyStock,
+      countTolerance: command.countTolerance,
+      discontinued: command.discontinued ?? (isRevived ? false : undefined)
+    }
+    const item = known ?? createItem(context, posting.id, given, command.kind)
+    if (known !== undefined) changeItem(context, known, given)
+    if (command.initialStock !== undefined) {
+      receiveInitialStock(context, item, keys.initialStock!, command.initialStock)
+    }
+    if (isDeleted) retireItem(context, item)
+    else if (item.deletedAt !== null) {
+      unit.items.update(item, { deletedAt: null, updatedAt: Math.max(item.updatedAt, at) })
+    }
+    if (command.capturedRow !== undefined) {
+      unit.rows(capturedVariants).insert({ rowId: command.capturedRow, ownerId: merchantId })
+    }
+    return answered({ at, created: item.itemId === posting.id, item: itemAnswer(context, item) })
+  }
+})
+
+const changeItem = (context: PostingContext, item: ItemRow, given: ItemAttributes): void => {
+  const changes = Object.entries(given).filter(
+    ([field, value]) => value !== undefined && item[field as keyof ItemRow] !== value
+  )
+  if (changes.length === 0) return
+  // Touched first: a new threshold or a discontinuation changes the status, and an event says so.
+  context.touch(item)
+  const patch: Partial<ItemRow> = Object.fromEntries(changes)
+  context.unit.items.update(item, { ...patch, updatedAt: Math.max(item.updatedAt, context.at) })
+}
+
+/** Goods that an item came with: a fact, once for the item. None is an answer too: then it is out of stock. */
+const receiveInitialStock = (
+  context: PostingContext,
+  item: ItemRow,
+  applied: TrackingKey,
+  quantity: number
+): void => {
+  if (context.tracked(applied) !== undefined) return
+  context.track(applied)
+  initialize(context, item)
+  if (quantity === 0 || !item.stocked) return
+  context.move(context.stockIn(item, locationOf(context, undefined)), "RECEIPT", { onHand: quantity })
+}
+
+const itemAnswer = ({ at, unit }: PostingContext, item: ItemRow): ItemAnswer => ({
+  ...itemFigures(unit, item, at),
+  kind: item.kind,
+  productId: item.productId,
+  name: item.name,
+  unit: item.unit,
+  stocked: item.stocked,
+  lowStockThreshold: item.lowStockThreshold,
+  safetyStock: item.safetyStock,
+  countTolerance: item.countTolerance,
+  createdAt: item.createdAt,
+  updatedAt: item.updatedAt
+})
+
+/**
+ * A product variant is gone: soft-deleted where nothing is in stock, otherwise DISCONTINUED with a discrepancy. One that
+ * was never heard of is remembered as deleted. Harmless to repeat.
+ */
+const deleteItemShape = commandShape({
+  tag: "DeleteItem",
+  payload: { productVariantId: Schema.String },
+  answer: Schema.Struct({
+    at: Schema.Number,
+    /** REMEMBERED: it was not known, and will be deleted when it is. */
+    outcome: Schema.Literals(["DELETED", "DISCONTINUED", "REMEMBERED"])
+  }),
+  refusals: []
+})
+export type DeleteItem = PayloadOf<typeof deleteItemShape>
+
+export const deleteItem = defineCommand(deleteItemShape, {
+  needs: (need, { productVariantId }) => {
+    need.item({ variantId: productVariantId }, { creates: true })
+    return { deleted: need.tracking(itemDeletedKey(productVariantId), { isLocked: true }) }
+  },
+  decide: (context, { productVariantId }, { deleted }) => {
+    const { at, merchantId, posting, unit } = context
+    if (context.tracked(deleted) === undefined) context.track(deleted)
+    const known = unit.items.indexes.byVariant.get(merchantId, productVariantId)
+    // Remembered as an item that is deleted, so that a fact about it finds it so.
+    const item = known ?? createItem(context, posting.id, { productVariantId })
+    retireItem(context, item)
+    const outcome = known === undefined ? "REMEMBERED" : item.deletedAt === null ? "DISCONTINUED" : "DELETED"
+    return answered({ at, outcome })
+  }
+})
+
+/** *ensureDefaultLocation*: the merchant with its default location. Harmless to repeat. */
+const ensureMerchantCommandShape = commandShape({
+  tag: "EnsureMerchant",
+  payload: {},
+  answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean }),
+  refusals: []
+})
+export type EnsureMerchant = PayloadOf<typeof ensureMerchantCommandShape>
+
+export const ensureMerchantCommand = defineCommand(ensureMerchantCommandShape, {
+  needs: () => undefined,
+  // Done for every posting, before it is decided.
+  decide: ({ at, isNewMerchant }) => answered({ at, created: isNewMerchant })
+})
+
+const ensureLocationShape = commandShape({
+  tag: "EnsureLocation",
+  payload: { locationId: Schema.String, name: Schema.optional(Schema.String) },
+  answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, location: LocationAnswer }),
+  refusals: []
+})
+export type EnsureLocation = PayloadOf<typeof ensureLocationShape>
+
+export const ensureLocation = defineCommand(ensureLocationShape, {
+  needs: (need, { locationId }) => ({ location: need.location(locationId, { creates: true }) }),
+  decide: (context, { locationId, name }, keys) => {
+    const { at, unit } = context
+    const known = context.location(keys.location)
+    if (known === undefined) {
+      const location = createLocation(context, locationId, name ?? null)
+      return answered({ at, created: true, location: locationAnswer(location) })
+    }
+    if (name !== undefined && name !== known.name) unit.locations.update(known, { name })
+    return answered({ at, created: false, location: locationAnswer(known) })
+  }
+})
+
+/** A copy: a later posting of the batch may change the row, and an answer stays as it was given. */
+const locationAnswer = ({ createdAt, isDefault, locationId, name }: LocationRow): LocationAnswer => ({
+  locationId,
+  name,
+  isDefault,
+  createdAt
+})
+
+/** Resolves by hand, with a reason. One whose condition lasts closes itself when the books are right, not before. */
+const resolveDiscrepancyShape = commandShape({
+  tag: "ResolveDiscrepancy",
+  payload: { discrepancyId: Schema.String, reason: Schema.String },
+  answer: Schema.Struct({ at: Schema.Number, discrepancyId: Schema.String, resolved: Schema.Boolean }),
+  refusals: [DiscrepancyNotFound, DiscrepancyPersists]
+})
+export type ResolveDiscrepancy = PayloadOf<typeof resolveDiscrepancyShape>
+
+export const resolveDiscrepancy = defineCommand(resolveDiscrepancyShape, {
+  needs: (need, { discrepancyId }) => ({ discrepancy: need.row(discrepancyById, discrepancyId) }),
+  decide: (context, { discrepancyId, reason }, keys) => {
+    const { at, posting } = context
+    const row = context.row(discrepancyById, keys.discrepancy)
+    if (row === undefined) return refused(new DiscrepancyNotFound({ discrepancyId }))
+    if (row.status !== "OPEN") return answered({ at, discrepancyId, resolved: false })
+    if (discrepancyKinds[row.kind].closesItself) return refused(new DiscrepancyPersists({ discrepancyId }))
+    context.closeDiscrepancy(row, { actor: posting.caller.actor, reason })
+    return answered({ at, discrepancyId, resolved: true })
+  }
+})

@@ -11,7 +11,7 @@ import { partitionOf } from "./Partitioner.ts"
  */
 
 /** What a round takes at most: kafkajs encodes it in one go, and brokers refuse batches beyond 1 MiB when packed. */
-const roundMessagesMax = 2_000
+const roundMessagesMax = 500
 const roundBytesMax = 2_000_000
 const retryPauseMs = 50
 /** Below our own bound, so that the broker's answer says what it waited for. */

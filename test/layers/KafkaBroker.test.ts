@@ -138,6 +138,23 @@ describe.skipIf(ownKafkaMissing !== undefined)("Kafka", () => {
         }
       }))
 
+    test("reaches a server by an IPv6 address", () =>
+      Effect.gen(function* () {
+        const { brokers } = yield* Server
+        const port = Number(brokers.split(":")[1])
+        const dialled = new Set<string>()
+        const broker = yield* connect({
+          brokers: [`[::1]:${port}`],
+          // The server listens on 127.0.0.1 alone.
+          dial: ({ host }) => {
+            dialled.add(host)
+            return dialTcp({ host: "127.0.0.1", port })
+          }
+        })
+        assert.isTrue(yield* broker.ready)
+        assert.isTrue(dialled.has("::1"))
+      }))
+
     test("speaks TLS with whom it can verify, and with nobody else", () =>
       Effect.gen(function* () {
         const { certificate, tlsBrokers } = yield* Server

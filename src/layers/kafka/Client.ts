@@ -50,17 +50,18 @@ export const openClient = (options: KafkaOptions, retry = attempts): Effect.Effe
     warnUnheard()
     const { sasl, tls } = options
     const boundMs = options.requestTimeoutMs ?? requestTimeoutMs
+    const { brokers, literals } = namesOf(options.brokers)
     const sockets = new Set<Socket>()
     let closed = false
     const socketFactory: ISocketFactory = ({ host, onConnect, port }) => {
       if (closed) throw new Error("the client was given up")
-      const socket = dial(host, port, options, onConnect)
+      const socket = dial(literals.get(host) ?? host, port, options, onConnect)
       sockets.add(socket)
       socket.once("close", () => sockets.delete(socket))
       return socket.setKeepAlive(true, keepAliveMs).setNoDelay(true)
     }
     const kafka = new kafkajs.Kafka({
-      brokers: [...options.brokers],
+      brokers,
       clientId: "holdfast",
       connectionTimeout: boundMs,
       authenticationTimeout: boundMs,
@@ -90,6 +91,18 @@ export const openClient = (options: KafkaOptions, retry = attempts): Effect.Effe
       }
     }
   })
+
+/** kafkajs cuts an address at its first colon: an IPv6 address goes by a name that only `dial` knows. */
+const namesOf = (addresses: ReadonlyArray<string>) => {
+  const literals = new Map<string, string>()
+  const brokers = addresses.map((address, index) => {
+    const [, host, port] = /^\[(.+)\]:(\d+)$/.exec(address) ?? []
+    if (host === undefined) return address
+    literals.set(`ipv6-${index}`, host)
+    return `ipv6-${index}:${port}`
+  })
+  return { brokers, literals }
+}
 
 const dial = (
   host: string,

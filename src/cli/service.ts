@@ -175,7 +175,11 @@ export const service = <E, R>(
 ) => {
   const jwks = Option.match(settings.jwks, {
     onNone: () => DevIssuer.layer,
-    onSome: (config) => JwksHttp.layer(config).pipe(Layer.provide(NodeHttpClient.layerUndici))
+    onSome: (config) =>
+      // A caller who waited for keys still hears what became of it within its own deadline.
+      JwksHttp.layer({ ...config, waitMsMax: settings.requestTimeoutMs * 0.8 }).pipe(
+        Layer.provide(NodeHttpClient.layerUndici)
+      )
   })
   const authentication = Authentication.layer.pipe(
     Layer.provide(Policies.layerLocal),

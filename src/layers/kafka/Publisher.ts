@@ -10,7 +10,10 @@ import { partitionOf } from "./Partitioner.ts"
  * it is a single message, and what had been written of it is written again. A duplicate is harmless.
  */
 
-/** What a round takes at most: kafkajs encodes it in one go, and brokers refuse batches beyond 1 MiB when packed. */
+/**
+ * What a round takes at most: kafkajs encodes it in one go, some 25 ms in which nothing else runs, and brokers refuse
+ * batches beyond 1 MiB when packed.
+ */
 const roundMessagesMax = 500
 const roundBytesMax = 2_000_000
 const retryPauseMs = 50

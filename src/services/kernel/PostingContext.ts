@@ -182,7 +182,8 @@ export class PostingContext {
       reservationId: notes.reservationId ?? null,
       reference: notes.reference ?? null,
       reason: notes.reason ?? null,
-      occurredAt: notes.occurredAt ?? null
+      occurredAt: notes.occurredAt ?? null,
+      eventSequence: null
     }
     unit.ledger.insert(row)
     touched.movements.push({ row, stock, notes })

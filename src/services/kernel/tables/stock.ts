@@ -85,6 +85,12 @@ export const ledger = defineTable({
     reason: orNull(text()),
     occurredAt: orNull(timestamptz())
   },
-  changing: {}
+  changing: {
+    /**
+     * The number, among its item's events, of the event that reports it: known once the posting is decided, and never
+     * changed after the INSERT.
+     */
+    eventSequence: orNull(int8())
+  }
 })({ appendOnly: "holdfast_ledger_is_append_only" })
 export type LedgerRow = RowOf<typeof ledger>

@@ -147,7 +147,7 @@ const repairAll = Effect.fnUntraced(function* (
 ) {
   const { json, reason } = options
   const { plan, run } = yield* Repairs
-  const { left, steps } = plan(findings, { of: options.acknowledged }, reason)
+  const { left, steps } = plan(findings, options.acknowledged, reason)
   yield* showPlan(steps, left, json)
   if (steps.length === 0) return false
   if (!options.yes) {

@@ -309,6 +309,15 @@ export class PostingContext {
     this.#followBalance(stock, item, (["NEGATIVE_STOCK", "OVERCOMMITTED"] as const).filter(isOpen))
   }
 
+  /** Makes an item's discrepancy what its stock calls for, if it is discontinued, whatever was written about it. */
+  followDiscontinued(item: ItemRow): void {
+    const isOpen = this.unit.discrepancies.indexes.open.has(
+      item.merchantId,
+      openName(item.itemId, "DISCONTINUED_WITH_STOCK")
+    )
+    this.#followDiscontinued(item, isOpen)
+  }
+
   /** Emits an event of an item that has no movement. It is numbered with the item's others when the posting is done. */
   emitOfItem<D extends object>(item: ItemRow, event: ItemEventDefinition<D>, data: ItemEventData<D>): void {
     this.touch(item).events.push({ event, data })

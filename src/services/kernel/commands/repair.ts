@@ -4,7 +4,7 @@ import { ItemNotFound, ReservationNotFound } from "../../../schema/Failure.ts"
 import { statusOf } from "../../../schema/Item.ts"
 import { kindOf } from "../../../schema/Reservation.ts"
 import { commandShape, defineCommand, type PayloadOf } from "../Command.ts"
-import { sellableOf } from "../figures.ts"
+import { hasStock, sellableOf } from "../figures.ts"
 import { addLine, addReservation, type Asked } from "../holds.ts"
 import { answered, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
@@ -72,7 +72,12 @@ export const repairItem = defineCommand(repairItemShape, {
     if (item === undefined) return refused(new ItemNotFound({ items: [command.itemId] }))
     const truths = repairReadings(unit).stocks
     const before = figuresOf(context, item)
-    for (const stock of unit.stocksOf(item)) {
+    const stocks = unit.stocksOf(item)
+    // What is deleted has no stock: it is discontinued for as long as it has some.
+    if (item.deletedAt !== null && hasStock(stocks)) {
+      unit.items.update(item, { deletedAt: null, discontinued: true })
+    }
+    for (const stock of stocks) {
       const truth = truths.get(merchantId, stock.stockId)!
       if (command.acknowledged.includes(stock.stockId)) continueFrom(context, stock, truth, command.reason)
       else rebuild(context, stock, truth)
@@ -80,13 +85,14 @@ export const repairItem = defineCommand(repairItemShape, {
     addUp(context, item, command.eventsEmitted)
     // What happens from here on is news, and has its events.
     context.touch(item)
-    for (const stock of unit.stocksOf(item)) {
+    for (const stock of stocks) {
       const reserved = truths.get(merchantId, stock.stockId)!.open - stock.reserved
       if (command.movesReserved && reserved !== 0) {
         context.move(stock, "ADJUSTMENT", { reserved }, { reason: command.reason })
       }
       context.followBalance(stock, item)
     }
+    context.followDiscontinued(item)
     return answered({ at, repaired: log(context, command, before, figuresOf(context, item)) })
   }
 })

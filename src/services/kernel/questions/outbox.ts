@@ -12,7 +12,7 @@ const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 const lastReported = `
     SELECT e.merchant_id, e.item_id, max(e.sequence) AS sequence
     FROM audit_event e
-    WHERE ${within("e", "item_id")}
+    WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
     GROUP BY e.merchant_id, e.item_id`
 
 export const outboxQuestions: ReadonlyArray<Question> = [
@@ -29,7 +29,7 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     SELECT e.*, COALESCE(lag(e.sequence) OVER w + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
              AS sequence_expected
     FROM audit_event e
-    WHERE ${within("e", "item_id")}
+    WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
       AND e.is_first AND e.sequence IS NOT NULL AND ${isKept("e")}
     WINDOW w AS (PARTITION BY e.merchant_id, e.item_id ORDER BY e.position, e.ordinal)
   ) e
@@ -74,10 +74,12 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     statement: `
   SELECT e.merchant_id, 'event ' || ${eventId} AS subject, e.item_id AS names_item
   FROM audit_event e
-  WHERE ${within("e", "item_id")}
+  WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
     AND e.is_first AND ${isKept("e")}
     AND NOT EXISTS (
-      SELECT FROM item i WHERE i.merchant_id = e.merchant_id AND i.item_id = e.item_id OFFSET 0
+      SELECT
+      FROM item i
+      WHERE ${within("i", "item_id")} AND i.merchant_id = e.merchant_id AND i.item_id = e.item_id
     )`
   },
   {
@@ -88,7 +90,7 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     statement: `
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} AS subject, e.discrepancy_id
   FROM audit_event e
-  WHERE ${within("e", "item_id")}
+  WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
     AND e.discrepancy_id IS NOT NULL
     AND NOT EXISTS (
       SELECT FROM discrepancy d

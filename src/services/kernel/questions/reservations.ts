@@ -4,9 +4,60 @@ import { saleStockKeyInSql } from "../trackingKeys.ts"
 
 /** Invariants 2, 5 and 7 of reservations and their lines. */
 
-/** Documents of such a kind followed one another for the same line: only the largest counts. */
-const largestCounts = reservationKindsInSql(({ asks }) => asks === "LARGEST")
-const allCount = reservationKindsInSql(({ asks }) => asks === "ALL")
+const ofOrderLines = reservationKindsInSql(({ isOfOrderLines }) => isOfOrderLines)
+
+/**
+ * What was sold of orders beyond what their documents asked for. Of the documents of some kinds only the largest counts,
+ * because they followed one another for the same line. `documents` says how many an order must have.
+ */
+// reservation_by_order, reservation_line_pkey
+const soldMoreThanAsked = (orders: string, documents: string): string => `
+  WITH document AS MATERIALIZED (
+    SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
+    FROM (${orders}) suspected
+    CROSS JOIN LATERAL (
+      SELECT r.*, count(*) OVER () AS documents
+      FROM reservation r
+      WHERE r.merchant_id = suspected.merchant_id AND r.order_id = suspected.order_id
+      OFFSET 0
+    ) r
+    WHERE r.documents ${documents} AND r.kind IN (${ofOrderLines})
+  ),
+  sold AS (
+    SELECT d.merchant_id, d.order_id, l.item_id, sum(l.sold)::bigint AS quantity
+    FROM document d
+    CROSS JOIN LATERAL (
+      SELECT l.item_id, l.sold
+      FROM reservation_line l
+      WHERE l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.sold > 0
+      OFFSET 0
+    ) l
+    GROUP BY d.merchant_id, d.order_id, l.item_id
+  ),
+  asked AS (
+    SELECT merchant_id, order_id, item_id, sum(quantity)::bigint AS quantity
+    FROM (
+      SELECT merchant_id, order_id, item_id,
+             CASE WHEN kind IN (${reservationKindsInSql(({ asks }) => asks === "LARGEST")}) THEN max(quantity)
+                  WHEN kind IN (${reservationKindsInSql(({ asks }) => asks === "ALL")}) THEN sum(quantity) END AS quantity
+      FROM (
+        SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
+               sum((line.value ->> 1)::bigint) AS quantity
+        FROM document d
+        CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
+        GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
+      ) requests
+      GROUP BY merchant_id, order_id, item_id, kind
+    ) asked_by_kind
+    GROUP BY merchant_id, order_id, item_id
+  )
+  SELECT sold.merchant_id, sold.order_id, sold.item_id,
+         'item ' || sold.item_id || ' of order ' || sold.order_id AS subject, sold.quantity AS sold,
+         COALESCE(asked.quantity, 0) AS asked
+  FROM sold
+  LEFT JOIN asked
+    ON asked.merchant_id = sold.merchant_id AND asked.order_id = sold.order_id AND asked.item_id = sold.item_id::text
+  WHERE sold.quantity > COALESCE(asked.quantity, 0)`
 
 export const reservationQuestions: ReadonlyArray<Question> = [
   {
@@ -37,52 +88,40 @@ export const reservationQuestions: ReadonlyArray<Question> = [
     OR (status IN ('CANCELLED', 'EXPIRED') AND sold > 0)`
   },
   {
-    // An order is sold no more of an item than it asked for: by each kind of document what its requests come to.
+    // A document of an order sells no more of an item than it asked for.
+    check: "sold-once",
+    over: "reservations",
+    // reservation_pkey, reservation_line_pkey
+    statement: soldMoreThanAsked(`
+    SELECT DISTINCT d.merchant_id, d.order_id
+    FROM (
+      SELECT r.merchant_id, r.order_id, r.reservation_id, line.value ->> 0 AS item_id,
+             sum((line.value ->> 1)::bigint) AS quantity
+      FROM reservation r
+      CROSS JOIN LATERAL jsonb_array_elements(r.request::jsonb) AS line (value)
+      WHERE ${within("r", "reservation_id")}
+        AND r.kind IN (${ofOrderLines})
+      GROUP BY r.merchant_id, r.order_id, r.reservation_id, line.value ->> 0
+    ) d
+    RIGHT JOIN (
+      SELECT l.merchant_id, l.reservation_id, l.item_id::text AS item_id, sum(l.sold) AS sold
+      FROM reservation_line l
+      WHERE ${within("l", "reservation_id")}
+      GROUP BY l.merchant_id, l.reservation_id, l.item_id
+    ) l ON l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.item_id = d.item_id
+    WHERE l.sold > COALESCE(d.quantity, 0)`, "= 1")
+  },
+  {
+    // Nor do several documents of one order.
     check: "sold-once",
     over: "orders",
-    // reservation_by_order, reservation_line_pkey
-    statement: `
-  WITH document AS MATERIALIZED (
-    SELECT r.merchant_id, r.order_id, r.kind, r.reservation_id, r.request
+    // reservation_by_order
+    statement: soldMoreThanAsked(`
+    SELECT r.merchant_id, r.order_id
     FROM reservation r
     WHERE ${within("r", "order_id", "text")}
-      AND r.kind IN (${reservationKindsInSql(({ isOfOrderLines }) => isOfOrderLines)})
-  ),
-  sold AS (
-    SELECT d.merchant_id, d.order_id, l.item_id, sum(l.sold)::bigint AS quantity
-    FROM document d
-    CROSS JOIN LATERAL (
-      SELECT l.item_id, l.sold
-      FROM reservation_line l
-      WHERE l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.sold > 0
-      OFFSET 0
-    ) l
-    GROUP BY d.merchant_id, d.order_id, l.item_id
-  ),
-  asked AS (
-    SELECT merchant_id, order_id, item_id, sum(quantity)::bigint AS quantity
-    FROM (
-      SELECT merchant_id, order_id, item_id,
-             CASE WHEN kind IN (${largestCounts}) THEN max(quantity)
-                  WHEN kind IN (${allCount}) THEN sum(quantity) END AS quantity
-      FROM (
-        SELECT d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0 AS item_id,
-               sum((line.value ->> 1)::bigint) AS quantity
-        FROM document d
-        CROSS JOIN LATERAL jsonb_array_elements(d.request::jsonb) AS line (value)
-        GROUP BY d.merchant_id, d.order_id, d.kind, d.reservation_id, line.value ->> 0
-      ) requests
-      GROUP BY merchant_id, order_id, item_id, kind
-    ) asked_by_kind
-    GROUP BY merchant_id, order_id, item_id
-  )
-  SELECT sold.merchant_id, sold.order_id, sold.item_id,
-         'item ' || sold.item_id || ' of order ' || sold.order_id AS subject, sold.quantity AS sold,
-         COALESCE(asked.quantity, 0) AS asked
-  FROM sold
-  LEFT JOIN asked
-    ON asked.merchant_id = sold.merchant_id AND asked.order_id = sold.order_id AND asked.item_id = sold.item_id::text
-  WHERE sold.quantity > COALESCE(asked.quantity, 0)`
+    GROUP BY r.merchant_id, r.order_id
+    HAVING count(*) > 1`, "> 1")
   }
 ]
 
@@ -126,44 +165,6 @@ export const lineQuestions: ReadonlyArray<Question> = [
         WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
         OFFSET 0
       ))`
-  },
-  {
-    // A line's stock has moved for it: the first time where the reservation was made. (What has moved is compared where the
-    // ledger is walked.)
-    check: "line-is-its-ledger",
-    over: "lines",
-    // reservation_line_pkey, reservation_pkey, stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey
-    statement: `
-  SELECT l.merchant_id, l.reservation_id, l.item_id, l.stock_id, r.order_id,
-         'reservation ' || l.reservation_id || ' on stock ' || l.stock_id AS subject, l.open, 0 AS ledger_open, l.sold,
-         0 AS ledger_sold, l.returned, 0 AS ledger_returned
-  FROM (
-    SELECT l.merchant_id, l.reservation_id, l.item_id, l.stock_id, l.open, l.sold, l.returned
-    FROM reservation_line l
-    WHERE ${within("l", "reservation_id")}
-      AND l.stock_id IS NOT NULL
-  ) l
-  JOIN (
-    SELECT r.merchant_id, r.reservation_id, r.order_id, r.created_at
-    FROM reservation r
-    WHERE ${within("r", "reservation_id")}
-  ) r ON r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
-  WHERE NOT EXISTS (
-      SELECT FROM inventory_ledger m
-      WHERE m.merchant_id = l.merchant_id AND m.stock_id = l.stock_id AND m.recorded_at >= r.created_at
-        AND m.reservation_id = l.reservation_id
-      OFFSET 0
-    )
-    AND EXISTS (
-      SELECT FROM stock s
-      WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
-      OFFSET 0
-    )
-    AND NOT EXISTS (
-      SELECT FROM ledger_checkpoint c
-      WHERE c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id AND c.recorded_at >= r.created_at
-      OFFSET 0
-    )`
   },
   {
     // The stocks that a paid order was sold from are noted: a return without its order's message asks for them.

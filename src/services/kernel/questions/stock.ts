@@ -109,11 +109,6 @@ export const stockQuestions: ReadonlyArray<Question> = [
   }
 ]
 
-/** What movements for reservations come to: what they hold, have sold and have taken back. */
-const moved = `sum(l.reserved_delta)::bigint AS open,
-           COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type IN (${sellingTypes})), 0)::bigint AS sold,
-           COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type IN (${returningTypes})), 0)::bigint AS returned`
-
 export const ledgerQuestions: ReadonlyArray<Question> = [
   {
     // Numbered without gaps, in time, each with the balances of the one before it plus its deltas, and none recorded
@@ -192,43 +187,61 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
   GROUP BY l.merchant_id, l.posting_id`
   },
   {
-    // What a reservation holds of a stock, has sold and has taken back is what its lines say. Reservations from before a
-    // checkpoint are left out: their movements are not all there.
+    // What a reservation holds of a stock, has sold and has taken back is what its lines say. Lines were copied in the order
+    // of stocks some time ago (`audit_line`): where they differ, they are read again beside the ledger. Reservations from
+    // before a checkpoint are left out: their movements are not all there.
     check: "line-is-its-ledger",
     over: "shares",
-    // inventory_ledger_pkey, ledger_checkpoint_pkey, reservation_line_pkey, reservation_pkey
+    // inventory_ledger_pkey, ledger_checkpoint_pkey, audit_line_by_stock, reservation_line_pkey, reservation_pkey
     statement: `
-  SELECT *
+  WITH checkpoint AS MATERIALIZED (${checkpointsInSql})
+  SELECT merchant_id, stock_id, COALESCE(item_id, line.any_item_id) AS item_id,
+         COALESCE(order_id, document.any_order_id) AS order_id, reservation_id,
+         'reservation ' || reservation_id || ' on stock ' || stock_id AS subject, line.open, COALESCE(m.open, 0) AS ledger_open,
+         line.sold, COALESCE(m.sold, 0) AS ledger_sold, line.returned, COALESCE(m.returned, 0) AS ledger_returned
   FROM (
-    SELECT m.merchant_id, m.stock_id, m.item_id, m.order_id, m.reservation_id,
-           'reservation ' || m.reservation_id || ' on stock ' || m.stock_id AS subject, line.open, m.open AS ledger_open,
-           line.sold, m.sold AS ledger_sold, line.returned, m.returned AS ledger_returned
-    FROM (
-      SELECT l.merchant_id, l.stock_id, l.reservation_id, any_value(l.item_id) AS item_id,
-             any_value(l.order_id) AS order_id, min(c.recorded_at) AS since, ${moved}
-      FROM inventory_ledger l
-      LEFT JOIN (${checkpointsInSql}) c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
-      WHERE ${within("l", "stock_id")}
-        AND l.reservation_id IS NOT NULL
-        AND l.type IN (${typesOfReservations})
-        AND ${inShare("uuid_hash(l.reservation_id) & 2147483647")}
-        AND ${isAfterCheckpoint("l")}
-      GROUP BY l.merchant_id, l.stock_id, l.reservation_id
-    ) m
-    CROSS JOIN LATERAL (
-      SELECT COALESCE(sum(n.open), 0)::bigint AS open, COALESCE(sum(n.sold), 0)::bigint AS sold,
-             COALESCE(sum(n.returned), 0)::bigint AS returned
-      FROM reservation_line n
-      WHERE n.merchant_id = m.merchant_id AND n.reservation_id = m.reservation_id AND n.stock_id = m.stock_id
-      OFFSET 0
-    ) line
-    WHERE (m.open, m.sold, m.returned) IS DISTINCT FROM (line.open, line.sold, line.returned)
-      AND (m.since IS NULL OR EXISTS (
-        SELECT FROM reservation r
-        WHERE r.merchant_id = m.merchant_id AND r.reservation_id = m.reservation_id AND r.created_at > m.since
-        OFFSET 0
-      ))
-  ) differing`
+    SELECT l.merchant_id, l.stock_id, l.reservation_id, any_value(l.item_id) AS item_id,
+           any_value(l.order_id) AS order_id, sum(l.reserved_delta)::bigint AS open,
+           COALESCE(-sum(l.on_hand_delta) FILTER (WHERE l.type IN (${sellingTypes})), 0)::bigint AS sold,
+           COALESCE(sum(l.on_hand_delta) FILTER (WHERE l.type IN (${returningTypes})), 0)::bigint AS returned
+    FROM inventory_ledger l
+    LEFT JOIN checkpoint c ON c.merchant_id = l.merchant_id AND c.stock_id = l.stock_id
+    WHERE ${within("l", "stock_id")}
+      AND l.reservation_id IS NOT NULL
+      AND l.type IN (${typesOfReservations})
+      AND ${inShare("uuid_hash(l.reservation_id) & 2147483647")}
+      AND ${isAfterCheckpoint("l")}
+    GROUP BY l.merchant_id, l.stock_id, l.reservation_id
+  ) m
+  FULL JOIN (
+    SELECT n.merchant_id, n.stock_id, n.reservation_id, sum(n.open)::bigint AS open, sum(n.sold)::bigint AS sold,
+           sum(n.returned)::bigint AS returned
+    FROM audit_line n
+    WHERE ${within("n", "stock_id")}
+      AND ${inShare("uuid_hash(n.reservation_id) & 2147483647")}
+    GROUP BY n.merchant_id, n.stock_id, n.reservation_id
+  ) n USING (merchant_id, stock_id, reservation_id)
+  CROSS JOIN LATERAL (
+    SELECT COALESCE(sum(o.open), 0)::bigint AS open, COALESCE(sum(o.sold), 0)::bigint AS sold,
+           COALESCE(sum(o.returned), 0)::bigint AS returned, any_value(o.item_id) AS any_item_id
+    FROM reservation_line o
+    WHERE o.merchant_id = COALESCE(m.merchant_id, n.merchant_id)
+      AND o.reservation_id = COALESCE(m.reservation_id, n.reservation_id)
+      AND o.stock_id = COALESCE(m.stock_id, n.stock_id)
+      AND (m.open, m.sold, m.returned) IS DISTINCT FROM (n.open, n.sold, n.returned)
+    OFFSET 0
+  ) line
+  LEFT JOIN LATERAL (
+    SELECT r.order_id AS any_order_id, r.created_at
+    FROM reservation r
+    WHERE r.merchant_id = COALESCE(m.merchant_id, n.merchant_id)
+      AND r.reservation_id = COALESCE(m.reservation_id, n.reservation_id)
+    OFFSET 0
+  ) document ON true
+  LEFT JOIN checkpoint since USING (merchant_id, stock_id)
+  WHERE (m.open, m.sold, m.returned) IS DISTINCT FROM (n.open, n.sold, n.returned)
+    AND (COALESCE(m.open, 0), COALESCE(m.sold, 0), COALESCE(m.returned, 0)) <> (line.open, line.sold, line.returned)
+    AND (since.recorded_at IS NULL OR document.created_at > since.recorded_at)`
   },
   {
     // Every movement is in exactly one event, the one that it names, and every movement of an event in the ledger. Of the
@@ -257,13 +270,13 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
       SELECT e.merchant_id, e.stock_id, e.item_id, e.sequence, e.posting_id, e.type, e.on_hand_delta,
              e.reserved_delta, e.unallocatable_delta, NULL, 1, 0
       FROM audit_event e
-      WHERE ${within("e", "stock_id")}
+      WHERE e.stock_id IS NOT NULL AND ${within("e", "stock_id")}
         AND ${inShare("COALESCE(e.sequence, 0)")}
         AND ${isKept("e")}
     ) both_sides
-    GROUP BY both_sides.merchant_id, both_sides.stock_id, both_sides.item_id, both_sides.event_sequence,
-             both_sides.posting_id, both_sides.type, both_sides.on_hand_delta, both_sides.reserved_delta,
-             both_sides.unallocatable_delta
+    GROUP BY both_sides.posting_id, both_sides.event_sequence, both_sides.stock_id, both_sides.on_hand_delta,
+             both_sides.reserved_delta, both_sides.unallocatable_delta, both_sides.item_id, both_sides.type,
+             both_sides.merchant_id
     HAVING sum(both_sides.settled) > sum(both_sides.reported)
       OR sum(both_sides.reported) > count(both_sides.sequence)
   ) differing`

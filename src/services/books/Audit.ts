@@ -4,7 +4,7 @@ import { reservationKindsInSql } from "../../schema/Reservation.ts"
 import { guards } from "./audit/catalog.ts"
 import { type Finding, findingOf } from "./audit/Finding.ts"
 import { unpackOutbox } from "./audit/OutboxReading.ts"
-import { type Ask, eachRange, eachRangeOfStocks, everything, sharesOf } from "./audit/ranges.ts"
+import { type Ask, eachRange, eachWeightedRange } from "./audit/ranges.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { keysOf, type KeyWalk, type Question, type Walk, within } from "../kernel/Question.ts"
@@ -58,7 +58,7 @@ export class Audit extends Context.Service<
 
 const questions: ReadonlyArray<Question> = [...tables.flatMap((table) => table.questions), ...outboxQuestions]
 /** Asked on the connection that has the events unpacked; the others on another one meanwhile, which has the lines. */
-const ofEvents: ReadonlyArray<Walk> = ["sharesReported", "itemsReported", "events", "once"]
+const ofEvents: ReadonlyArray<Walk> = ["itemsReported", "sharesReported", "once"]
 
 const examine = Effect.fn("Audit.examine")(function* (
   ask: Ask,
@@ -86,13 +86,13 @@ const examine = Effect.fn("Audit.examine")(function* (
         const own = yield* session
         yield* copyLines(own, merchantId)
         const asked = questions.filter(({ over }) => !ofEvents.includes(over))
-        return yield* askAll(own, asked, { merchantId, report, events: 0 })
+        return yield* askAll(own, asked, { merchantId, report })
       }),
       Effect.gen(function* () {
         const own = yield* session
         const events = yield* unpackOutbox(own, ask, merchantId, report)
         const asked = questions.filter(({ over }) => ofEvents.includes(over))
-        yield* askAll(own, asked, { merchantId, report, events })
+        yield* askAll(own, asked, { merchantId, report })
         return events
       })
     ],
@@ -115,8 +115,8 @@ const examine = Effect.fn("Audit.examine")(function* (
 /** Copies the lines that are about stock, for a key that their table has no index by. */
 const copyLines = Effect.fnUntraced(function* (own: Ask, merchantId: string | undefined) {
   yield* own(
-    `CREATE TEMPORARY TABLE audit_line (merchant_id text, stock_id uuid, reservation_id uuid, open int8, sold int8,
-       returned int8)`,
+    `CREATE TEMPORARY TABLE audit_line (merchant_id text, stock_id uuid, item_id uuid, reservation_id uuid, open int8,
+       sold int8, returned int8)`,
     []
   )
   yield* eachRange(own, keysOf.lines, merchantId, (range) => Effect.asVoid(own(copyStatement, range)))
@@ -127,7 +127,7 @@ const copyLines = Effect.fnUntraced(function* (own: Ask, merchantId: string | un
 // reservation_line_pkey
 const copyStatement = `
   INSERT INTO audit_line
-  SELECT l.merchant_id, l.stock_id, l.reservation_id, l.open, l.sold, l.returned
+  SELECT l.merchant_id, l.stock_id, l.item_id, l.reservation_id, l.open, l.sold, l.returned
   FROM reservation_line l
   WHERE ${within("l", "reservation_id")}
     AND l.stock_id IS NOT NULL`
@@ -138,11 +138,10 @@ const askAll = Effect.fnUntraced(function* (
   asked: ReadonlyArray<Question>,
   options: {
     readonly merchantId: string | undefined
-    readonly events: number
     readonly report: (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
   }
 ) {
-  const { events, merchantId, report } = options
+  const { merchantId, report } = options
   const looked = { stocks: 0, movements: 0 }
   const over = Effect.fnUntraced(function* (walk: Walk, ranges: ReadonlyArray<ReadonlyArray<unknown>>) {
     for (const { check, statement } of asked.filter((question) => question.over === walk)) {
@@ -153,29 +152,29 @@ const askAll = Effect.fnUntraced(function* (
     }
   })
   const walks = new Set(asked.map((question) => question.over))
-  if (walks.has("stocks") || walks.has("sharesReported")) {
-    yield* eachRangeOfStocks(ask, merchantId, (range) =>
+  if (walks.has("stocks")) {
+    yield* eachWeightedRange(ask, "stock", merchantId, (range) =>
       Effect.gen(function* () {
-        looked.stocks += range.stocks
-        looked.movements += range.movements
+        looked.stocks += range.rows
+        looked.movements += range.weight
         yield* over("stocks", [range.whole])
-        if (walks.has("movements")) yield* over("movements", yield* range.parts)
+        yield* over("movements", yield* range.parts)
         yield* over("shares", range.shares)
-        yield* over("sharesReported", range.shares)
       })
+    )
+  }
+  if (walks.has("itemsReported")) {
+    yield* eachWeightedRange(ask, "item", merchantId, (range) =>
+      Effect.andThen(over("itemsReported", [range.whole]), over("sharesReported", range.shares))
     )
   }
   for (const walk of walks) {
     const keys = keysOf[walk as KeyWalk]
     if (keys !== undefined) yield* eachRange(ask, keys, merchantId, (range) => over(walk, [range]))
   }
-  yield* over("events", sharesOf(everything(merchantId), events, eventsPerShare))
   yield* over("once", [[parameter("text", merchantId ?? null)]])
   return looked
 })
-/** Events whose ids are compared at once. */
-const eventsPerShare = 500_000
-
 /** Which of these findings a person has acknowledged, with a reason. */
 const acknowledgedOf = Effect.fnUntraced(function* (ask: Ask, findings: ReadonlyArray<Finding>) {
   const rows = yield* ask<{ merchantId: string; finding: string }>(acknowledgedStatement, [

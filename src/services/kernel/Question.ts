@@ -23,11 +23,9 @@ export interface Keys {
 
 const keyWalks = {
   items: { table: "item", column: "item_id", type: "uuid", rows: 4_000 },
-  /** Of the reported events of so many items. */
-  itemsReported: { table: "item", column: "item_id", type: "uuid", rows: 200 },
   reservations: { table: "reservation", column: "reservation_id", type: "uuid", rows: 4_000 },
   lines: { table: "reservation_line", column: "reservation_id", type: "uuid", rows: 4_000 },
-  orders: { table: "reservation", column: "order_id", type: "text", rows: 4_000 },
+  orders: { table: "reservation", column: "order_id", type: "text", rows: 10_000 },
   discrepancies: { table: "discrepancy", column: "discrepancy_id", type: "uuid", rows: 4_000 },
   trackings: { table: "tracking", column: "tracking_key", type: "text", rows: 10_000 }
 } as const satisfies Readonly<Record<string, Keys>>
@@ -38,11 +36,17 @@ export type KeyWalk = keyof typeof keyWalks
  * - `stocks`: ranges of stocks with some 20,000 movements each.
  * - `movements`: the same; a stock with more is walked by ranges of its sequence (`inPart`).
  * - `shares`: the same; a stock with very many is asked about several times, each time for a share of what it is about.
- * - `sharesReported`: the same, beside what the events report.
- * - `events`: all events, in shares.
+ * - `itemsReported`, `sharesReported`: ranges of items with some 20,000 reported events each, in the same two ways.
  * - `once`: no range. `$1` is the one merchant, or null.
  */
-export type Walk = KeyWalk | "stocks" | "movements" | "shares" | "sharesReported" | "events" | "once"
+export type Walk =
+  | KeyWalk
+  | "stocks"
+  | "movements"
+  | "shares"
+  | "itemsReported"
+  | "sharesReported"
+  | "once"
 
 /** The rows of a range. `$1` to `$4` are its keys (the first exclusive; no second: to the end), `$5` the one merchant. */
 export const within = (row: string, column: string, type: "uuid" | "text" = "uuid"): string =>

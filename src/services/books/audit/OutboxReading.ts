@@ -15,19 +15,19 @@ import type { Ask } from "./ranges.ts"
 
 /** Group rows of the outbox read at once. */
 const groupsPerRead = 32
+/** More than a group has: a batch is bounded. */
+const eventsPerGroup = 1_000_000
 
 const columns = {
   merchant_id: "text",
   posting_id: "uuid",
-  /** An event's id is its posting's, and this. */
+  /** An event's id is its posting's, and this; null on the further movements of an event. */
   number: "int4",
-  position: "int8",
-  ordinal: "int4",
+  /** Grows in the order in which the events of a key are published. */
+  place: "int8",
   item_id: "uuid",
   sequence: "int8",
   discrepancy_id: "uuid",
-  /** Of the rows of one event, the first. */
-  is_first: "bool",
   stock_id: "uuid",
   type: "text",
   on_hand_delta: "int8",
@@ -41,8 +41,7 @@ const eventsStatement = `
   CREATE TEMPORARY TABLE audit_event (${names.map((name) => `${name} ${columns[name]}`).join(", ")})`
 const insertStatement = `INSERT INTO audit_event SELECT * FROM ${rowsOf(names)} AS u`
 const indexStatements = [
-  "CREATE INDEX audit_event_by_stock ON audit_event (merchant_id, stock_id) WHERE stock_id IS NOT NULL",
-  "CREATE INDEX audit_event_by_item ON audit_event (merchant_id, item_id) WHERE item_id IS NOT NULL",
+  "CREATE INDEX audit_event_by_item ON audit_event (merchant_id, item_id)",
   "ANALYZE audit_event"
 ]
 
@@ -148,7 +147,7 @@ const unpack = (groups: ReadonlyArray<Group>, merchantId: string | undefined) =>
         const event = json as Event
         if (merchantId !== undefined && event.merchantId !== merchantId) return
         events += 1
-        addRows(columns, event, group.position, index + 1)
+        addRows(columns, event, group.position * eventsPerGroup + index)
         findings.push(...misplaced(event, group))
       })
     }
@@ -234,18 +233,16 @@ const isMovement = (json: unknown): boolean =>
 
 const none = [undefined]
 
-const addRows = (columns: Columns, { data, id, merchantId, type }: Event, position: number, ordinal: number): void => {
+const addRows = (columns: Columns, { data, id, merchantId, type }: Event, place: number): void => {
   const movements = data.movements?.length === 0 ? none : (data.movements ?? none)
   movements.forEach((moved, index) => {
     columns.merchant_id.push(merchantId)
     columns.posting_id.push(id.slice(0, 36))
-    columns.number.push(Number(id.slice(37)))
-    columns.position.push(position)
-    columns.ordinal.push(ordinal)
+    columns.number.push(index === 0 ? Number(id.slice(37)) : null)
+    columns.place.push(place)
     columns.item_id.push(data.itemId ?? null)
     columns.sequence.push(data.sequence ?? null)
     columns.discrepancy_id.push(type === DiscrepancyOpened.type ? (data.discrepancyId ?? null) : null)
-    columns.is_first.push(index === 0)
     columns.stock_id.push(moved?.stockId ?? null)
     columns.type.push(moved?.type ?? null)
     columns.on_hand_delta.push(moved?.onHandDelta ?? null)

@@ -60,100 +60,100 @@ export const eachRange = Effect.fnUntraced(function* (
   }
 })
 
-/** A range of stocks with about so many movements is one question, and so is a part of a stock with many more. */
-const movementsPerRange = 20_000
-const stocksPerRange = 2_000
-/** Stocks whose keys are read at once. */
-const stocksPerPage = 10_000
-/** Movements of one stock that are added up at once; of a stock with more, a share of what they are about. */
-const movementsPerShare = 250_000
+/** A range of rows with about so many movements or events is one question, and so is a part of a stock with many more. */
+const weightPerRange = 20_000
+const rowsPerRange = 2_000
+/** Rows whose keys are read at once. */
+const rowsPerPage = 10_000
+/** Movements of one stock (events of one item) that are compared at once; of more, a share of what they are about. */
+const weightPerShare = 250_000
 
-/** Ranges of stocks, with the parameters of each kind of walk over them (`Walk`). */
-export interface StockRange {
-  readonly stocks: number
-  readonly movements: number
+/** A range of rows, with its parameters for each kind of walk over it (`Walk`). */
+export interface WeightedRange {
+  readonly rows: number
+  readonly weight: number
   readonly whole: Parameters
   readonly parts: Effect.Effect<ReadonlyArray<Parameters>, DatabaseUnavailable>
   readonly shares: ReadonlyArray<Parameters>
 }
 
-export const sharesOf = (range: Parameters, rows: number, perShare: number): ReadonlyArray<Parameters> => {
-  const shares = Math.max(1, Math.ceil(rows / perShare))
-  return Array.from({ length: shares }, (_, share) => [...range, parameter("int4", share), parameter("int4", shares)])
-}
-/** A range of everything. */
-export const everything = (merchantId: string | undefined): Parameters =>
-  parametersOf({ from: { merchantId: merchantId ?? "", id: nilUuid }, to: undefined }, merchantId)
-
-export const eachRangeOfStocks = Effect.fnUntraced(function* (
+/** Ranges of stocks by the numbers of their movements, or of items by those of their events. */
+export const eachWeightedRange = Effect.fnUntraced(function* (
   ask: Ask,
+  table: keyof typeof weights,
   merchantId: string | undefined,
-  use: Use<StockRange>
+  use: Use<WeightedRange>
 ) {
   let from: Key = { merchantId: merchantId ?? "", id: nilUuid }
+  const useRange = (to: Key | undefined, rows: number, weight: number) => {
+    const whole = parametersOf({ from, to }, merchantId)
+    const shares = Math.max(1, Math.ceil(weight / weightPerShare))
+    const isLong = table === "stock" && to !== undefined && rows === 1 && weight > 2 * weightPerRange
+    return use({
+      rows,
+      weight,
+      whole,
+      parts: isLong ? partsOf(ask, whole, to) : Effect.succeed([[...whole, ...placesOf(null, null)]]),
+      shares: Array.from({ length: shares }, (_, share) => [
+        ...whole,
+        parameter("int4", share),
+        parameter("int4", shares)
+      ])
+    })
+  }
   for (;;) {
-    const page = yield* ask<Key & { readonly movements: number }>(stocksStatement, [
+    const page = yield* ask<Key & { readonly weight: number }>(weightsStatement(table), [
       ...parametersOf({ from, to: undefined }, undefined).slice(0, 2),
       parameter("text", merchantId ?? null)
     ])
-    let stocks = 0
-    let movements = 0
-    for (const [index, stock] of page.entries()) {
-      stocks += 1
-      movements += Math.max(0, stock.movements)
+    let rows = 0
+    let weight = 0
+    for (const [index, row] of page.entries()) {
+      rows += 1
+      weight += Math.max(0, row.weight)
       const next = page[index + 1]
-      const isFull = movements >= movementsPerRange || stocks >= stocksPerRange
-      // A stock with very many movements is a range of its own.
-      if (!isFull && next !== undefined && next.movements < movementsPerRange) continue
-      const to = { merchantId: stock.merchantId, id: stock.id }
-      yield* use(rangeOfStocks(ask, { from, to }, merchantId, stocks, movements))
+      const isFull = weight >= weightPerRange || rows >= rowsPerRange
+      // A row with very much is a range of its own.
+      if (!isFull && next !== undefined && next.weight < weightPerRange) continue
+      const to = { merchantId: row.merchantId, id: row.id }
+      yield* useRange(to, rows, weight)
       from = to
-      stocks = 0
-      movements = 0
+      rows = 0
+      weight = 0
     }
-    if (page.length < stocksPerPage) break
+    if (page.length < rowsPerPage) break
   }
-  // Behind the last stock there may be movements of none.
-  yield* use(rangeOfStocks(ask, { from, to: undefined }, merchantId, 0, 0))
+  // Behind the last row there may be what is of none.
+  yield* useRange(undefined, 0, 0)
 })
 
-const rangeOfStocks = (
-  ask: Ask,
-  range: Range,
-  merchantId: string | undefined,
-  stocks: number,
-  movements: number
-): StockRange => {
-  const whole = parametersOf(range, merchantId)
-  const isLong = range.to !== undefined && stocks === 1 && movements > 2 * movementsPerRange
-  return {
-    stocks,
-    movements,
-    whole,
-    parts: isLong ? partsOf(ask, whole, range.to) : Effect.succeed([[...whole, ...placesOf(null, null)]]),
-    shares: sharesOf(whole, movements, movementsPerShare)
-  }
-}
-
-// stock_pkey, ledger_checkpoint_pkey
-const stocksStatement = `
-  SELECT s.merchant_id AS "merchantId", s.stock_id AS id, s.sequence - COALESCE((
+/** Of a row `t`. */
+const weights = {
+  // ledger_checkpoint_pkey
+  stock: `t.sequence - COALESCE((
            SELECT c.sequence
            FROM ledger_checkpoint c
-           WHERE c.merchant_id = s.merchant_id AND c.stock_id = s.stock_id
+           WHERE c.merchant_id = t.merchant_id AND c.stock_id = t.stock_id
            ORDER BY c.sequence DESC
            LIMIT 1
-         ), 0) AS movements
-  FROM stock s
-  WHERE (s.merchant_id, s.stock_id) > ($1::text, $2::text::uuid) AND ($3::text IS NULL OR s.merchant_id = $3)
-  ORDER BY s.merchant_id, s.stock_id
-  LIMIT ${stocksPerPage}`
+         ), 0)`,
+  item: "t.event_sequence"
+}
+
+// stock_pkey, item_pkey
+const weightsStatement = (table: keyof typeof weights): string => `
+  SELECT t.merchant_id AS "merchantId", t.${table}_id AS id, ${weights[table]} AS weight
+  FROM ${table} t
+  WHERE (t.merchant_id, t.${table}_id) > ($1::text, $2::text::uuid) AND ($3::text IS NULL OR t.merchant_id = $3)
+  ORDER BY t.merchant_id, t.${table}_id
+  LIMIT ${rowsPerPage}`
 
 /** A movement's place in the ledger of its stock. The time is text, to the microsecond. */
 interface Place {
   readonly at: string
   readonly sequence: number
 }
+const lastPlace: Place = { at: "infinity", sequence: 0 }
 const placesOf = (from: Place | null, to: Place | null): Parameters =>
   [from, to].flatMap((place) => [
     parameter("text", place?.at ?? null),
@@ -175,7 +175,6 @@ const partsOf = Effect.fnUntraced(function* (ask: Ask, whole: Parameters, { id, 
     from = to
   }
 })
-const lastPlace: Place = { at: "infinity", sequence: 0 }
 
 // inventory_ledger_pkey
 const placeStatement = `
@@ -184,5 +183,5 @@ const placeStatement = `
   WHERE l.merchant_id = $1::text AND l.stock_id = $2::text::uuid
     AND ($3::text IS NULL OR (l.recorded_at, l.sequence) > ($3::text::timestamptz, $4::int8))
   ORDER BY l.recorded_at, l.sequence
-  OFFSET ${movementsPerRange - 1}
+  OFFSET ${weightPerRange - 1}
   LIMIT 1`

@@ -1,4 +1,4 @@
-import { inShare, isKept, keptSinceInSql, type Question, wasCommitted, within } from "../Question.ts"
+import { isKept, keptSinceInSql, type Question, wasCommitted, within } from "../Question.ts"
 
 /**
  * Invariant 4 and 7 of the outbox, which is no table of a definition: the batch writes it beside them all (`writes.ts`). Its
@@ -12,7 +12,7 @@ const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 const lastReported = `
     SELECT e.merchant_id, e.item_id, max(e.sequence) AS sequence
     FROM audit_event e
-    WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
+    WHERE ${within("e", "item_id")}
     GROUP BY e.merchant_id, e.item_id`
 
 export const outboxQuestions: ReadonlyArray<Question> = [
@@ -29,9 +29,9 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     SELECT e.*, COALESCE(lag(e.sequence) OVER w + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
              AS sequence_expected
     FROM audit_event e
-    WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
-      AND e.is_first AND e.sequence IS NOT NULL AND ${isKept("e")}
-    WINDOW w AS (PARTITION BY e.merchant_id, e.item_id ORDER BY e.position, e.ordinal)
+    WHERE ${within("e", "item_id")}
+      AND e.number IS NOT NULL AND e.sequence IS NOT NULL AND ${isKept("e")}
+    WINDOW w AS (PARTITION BY e.merchant_id, e.item_id ORDER BY e.place)
   ) e
   WHERE e.sequence <> e.sequence_expected
     AND NOT EXISTS (
@@ -74,8 +74,8 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     statement: `
   SELECT e.merchant_id, 'event ' || ${eventId} AS subject, e.item_id AS names_item
   FROM audit_event e
-  WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
-    AND e.is_first AND ${isKept("e")}
+  WHERE ${within("e", "item_id")}
+    AND e.number IS NOT NULL AND ${isKept("e")}
     AND NOT EXISTS (
       SELECT
       FROM item i
@@ -90,7 +90,7 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     statement: `
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} AS subject, e.discrepancy_id
   FROM audit_event e
-  WHERE e.item_id IS NOT NULL AND ${within("e", "item_id")}
+  WHERE ${within("e", "item_id")}
     AND e.discrepancy_id IS NOT NULL
     AND NOT EXISTS (
       SELECT FROM discrepancy d
@@ -100,15 +100,26 @@ export const outboxQuestions: ReadonlyArray<Question> = [
   },
   {
     check: "event-is-there-once",
-    over: "events",
+    over: "itemsReported",
+    // audit_event_by_item
     statement: `
-  SELECT e.merchant_id, 'event ' || ${eventId} AS subject, count(*) AS times, min(e.position) AS position,
-         max(e.position) AS last_position
+  SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} AS subject, count(*) AS times
   FROM audit_event e
-  WHERE ${within("e", "posting_id")}
-    AND ${inShare("uuid_hash(e.posting_id) & 2147483647")}
-    AND e.is_first
-  GROUP BY e.merchant_id, e.posting_id, e.number
+  WHERE ${within("e", "item_id")}
+    AND e.number IS NOT NULL
+  GROUP BY e.posting_id, e.number, e.merchant_id, e.item_id
+  HAVING count(*) > 1`
+  },
+  {
+    // The same of events that are about no item: few.
+    check: "event-is-there-once",
+    over: "once",
+    // audit_event_by_item
+    statement: `
+  SELECT e.merchant_id, 'event ' || ${eventId} AS subject, count(*) AS times
+  FROM audit_event e
+  WHERE e.item_id IS NULL AND ($1::text IS NULL OR e.merchant_id = $1::text)
+  GROUP BY e.posting_id, e.number, e.merchant_id
   HAVING count(*) > 1`
   },
   {

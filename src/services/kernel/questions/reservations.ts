@@ -143,28 +143,24 @@ export const lineQuestions: ReadonlyArray<Question> = [
   FROM reservation_line l
   WHERE ${within("l", "reservation_id")}
     AND NOT EXISTS (
-      SELECT FROM reservation r
-      WHERE r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
-      OFFSET 0
+      SELECT
+      FROM reservation r
+      WHERE ${within("r", "reservation_id")}
+        AND r.merchant_id = l.merchant_id AND r.reservation_id = l.reservation_id
     )`
   },
   {
-    // A line is of an item and a stock of its merchant.
+    // A line of what is not stocked is of an item of its merchant. (Those about stock: where stocks are walked.)
     check: "own-merchant",
     over: "lines",
-    // reservation_line_pkey, item_pkey, stock_pkey
+    // reservation_line_pkey, item_pkey
     statement: `
-  SELECT l.merchant_id, l.reservation_id, l.item_id, l.stock_id,
-         'line ' || l.line_number || ' of reservation ' || l.reservation_id AS subject, l.item_id AS names_item,
-         l.stock_id AS names_stock
+  SELECT l.merchant_id, l.reservation_id, l.item_id,
+         'line ' || l.line_number || ' of reservation ' || l.reservation_id AS subject, l.item_id AS names_item
   FROM reservation_line l
   WHERE ${within("l", "reservation_id")}
-    AND (NOT EXISTS (SELECT FROM item i WHERE i.merchant_id = l.merchant_id AND i.item_id = l.item_id OFFSET 0)
-      OR l.stock_id IS NOT NULL AND NOT EXISTS (
-        SELECT FROM stock s
-        WHERE s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
-        OFFSET 0
-      ))`
+    AND l.stock_id IS NULL
+    AND NOT EXISTS (SELECT FROM item i WHERE i.merchant_id = l.merchant_id AND i.item_id = l.item_id OFFSET 0)`
   },
   {
     // The stocks that a paid order was sold from are noted: a return without its order's message asks for them.

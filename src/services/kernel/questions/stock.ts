@@ -106,6 +106,23 @@ export const stockQuestions: ReadonlyArray<Question> = [
     WHERE ${within("s", "stock_id")}
   ) stated
   WHERE NOT has_item OR NOT has_location`
+  },
+  {
+    // What lines hold and sell is of a stock of their merchant and their item.
+    check: "own-merchant",
+    over: "stocks",
+    // audit_line_by_stock, stock_pkey
+    statement: `
+  SELECT n.merchant_id, n.reservation_id, n.item_id, n.stock_id,
+         'lines of reservation ' || n.reservation_id || ' on stock ' || n.stock_id AS subject, n.item_id AS names_item
+  FROM audit_line n
+  WHERE ${within("n", "stock_id")}
+    AND NOT EXISTS (
+      SELECT
+      FROM stock s
+      WHERE ${within("s", "stock_id")}
+        AND s.merchant_id = n.merchant_id AND s.stock_id = n.stock_id AND s.item_id = n.item_id
+    )`
   }
 ]
 
@@ -248,7 +265,7 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
     // ledger only what was committed before the outbox was read can be missed there (`audit_horizon`).
     check: "movement-is-told",
     over: "sharesReported",
-    // inventory_ledger_pkey, audit_event_by_stock
+    // stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey, audit_event_by_item
     statement: `
   SELECT *
   FROM (
@@ -262,15 +279,21 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
       SELECT l.merchant_id, l.stock_id, l.item_id, l.event_sequence, l.posting_id, l.type, l.on_hand_delta,
              l.reserved_delta, l.unallocatable_delta, l.sequence, 0 AS reported,
              ${wasCommitted("l")}::int AS settled
-      FROM inventory_ledger l
-      WHERE ${within("l", "stock_id")}
-        AND ${inShare("COALESCE(l.event_sequence, 0)")}
+      FROM stock s
+      CROSS JOIN LATERAL (
+        SELECT *, l.xmin
+        FROM inventory_ledger l
+        WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${inShare("COALESCE(l.event_sequence, 0)")}
+        OFFSET 0
+      ) l
+      WHERE ${within("s", "item_id")}
         AND ${isKept("l")}
       UNION ALL
       SELECT e.merchant_id, e.stock_id, e.item_id, e.sequence, e.posting_id, e.type, e.on_hand_delta,
              e.reserved_delta, e.unallocatable_delta, NULL, 1, 0
       FROM audit_event e
-      WHERE e.stock_id IS NOT NULL AND ${within("e", "stock_id")}
+      WHERE ${within("e", "item_id")}
+        AND e.stock_id IS NOT NULL
         AND ${inShare("COALESCE(e.sequence, 0)")}
         AND ${isKept("e")}
     ) both_sides

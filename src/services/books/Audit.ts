@@ -121,6 +121,7 @@ const copyLines = Effect.fnUntraced(function* (own: Ask, merchantId: string | un
   )
   yield* eachRange(own, keysOf.lines, merchantId, (range) => Effect.asVoid(own(copyStatement, range)))
   yield* own("CREATE INDEX audit_line_by_stock ON audit_line (merchant_id, stock_id)", [])
+  yield* own("CLUSTER audit_line USING audit_line_by_stock", [])
   yield* own("ANALYZE audit_line", [])
 })
 

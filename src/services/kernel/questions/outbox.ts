@@ -10,7 +10,7 @@ const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 
 /** The number of each item's last event. */
 const lastReported = `
-    SELECT e.merchant_id, e.item_id, max(e.sequence) AS sequence
+    SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
     FROM audit_event e
     WHERE ${within("e", "item_id")}
     GROUP BY e.merchant_id, e.item_id`
@@ -26,7 +26,7 @@ export const outboxQuestions: ReadonlyArray<Question> = [
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} || ' of item ' || e.item_id AS subject, e.sequence,
          e.sequence_expected
   FROM (
-    SELECT e.*, COALESCE(lag(e.sequence) OVER w + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
+    SELECT e.*, COALESCE(lag(e.last_sequence) OVER w + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
              AS sequence_expected
     FROM audit_event e
     WHERE ${within("e", "item_id")}

@@ -138,7 +138,12 @@ const looking = Effect.fnUntraced(function* (options: {
 /** Prints the plan of a repair and runs it once confirmed. Answers whether any step was run. */
 const repairAll = Effect.fnUntraced(function* (
   findings: ReadonlyArray<Finding>,
-  { acknowledged, json, reason, yes }: {
+  {
+    acknowledged,
+    json,
+    reason,
+    yes
+  }: {
     readonly json: boolean
     readonly yes: boolean
     readonly acknowledged: ReadonlySet<string>

@@ -225,7 +225,9 @@ const leftOut = Effect.fnUntraced(function* (ask: Ask, merchantId: string | unde
     ...marks.map(({ since, table }) => `${table} before ${new Date(since).toISOString()}: removed by age`),
     ...(row!.stocks === 0
       ? []
-      : [`movements before the checkpoints of ${row!.stocks} stocks, and what reservations from before them moved`])
+      : [
+          `movements before the checkpoints of ${row!.stocks} stocks, and what reservations from before them moved`
+        ])
   ]
 })
 

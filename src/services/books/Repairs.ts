@@ -136,14 +136,34 @@ const plan: Repairs["Service"]["plan"] = (findings, acknowledged, reason) => {
   }
   const to = (repair: Finding["repair"]) => findings.filter((one) => one.repair === repair)
 
-  each(to("SCHEMA"), ({ id }) => id, ([one]) => guardStep(one!))
-  each(to("TRACKING"), ({ id }) => id, ([one]) => trackStep(one!))
+  each(
+    to("SCHEMA"),
+    ({ id }) => id,
+    ([one]) => guardStep(one!)
+  )
+  each(
+    to("TRACKING"),
+    ({ id }) => id,
+    ([one]) => trackStep(one!)
+  )
   const items = [...to("ITEM"), ...broken.filter(isAcknowledged)]
   const isHeld = ({ check }: Finding): boolean => check === "reserved-is-open"
-  each(items.filter((one) => !isHeld(one)), ({ itemId }) => itemId, (group) => itemStep(group, reason))
-  each(to("RESERVATION"), ({ reservationId }) => reservationId, (group) => reservationStep(group, reason))
+  each(
+    items.filter((one) => !isHeld(one)),
+    ({ itemId }) => itemId,
+    (group) => itemStep(group, reason)
+  )
+  each(
+    to("RESERVATION"),
+    ({ reservationId }) => reservationId,
+    (group) => reservationStep(group, reason)
+  )
   // After the reservations: what they make up for themselves is not made up for again.
-  each(items.filter(isHeld), ({ itemId }) => itemId, (group) => itemStep(group, reason))
+  each(
+    items.filter(isHeld),
+    ({ itemId }) => itemId,
+    (group) => itemStep(group, reason)
+  )
   // What an order's lines say that it sold is repaired with them.
   const orders = new Set(to("RESERVATION").map(orderOf))
   for (const one of to("ACKNOWLEDGE")) {
@@ -166,7 +186,11 @@ const about = (findings: ReadonlyArray<Finding>) => {
 const guardStep = (finding: Finding): RepairStep | undefined => {
   const { detail, repair } = finding.row
   return typeof repair === "string"
-    ? { ...about([finding]), says: `${String(detail)}: it is put back`, act: { _tag: "Guard", statement: repair } }
+    ? {
+        ...about([finding]),
+        says: `${String(detail)}: it is put back`,
+        act: { _tag: "Guard", statement: repair }
+      }
     : undefined
 }
 
@@ -181,7 +205,9 @@ const trackStep = (finding: Finding): RepairStep => {
 const itemStep = (group: ReadonlyArray<Finding>, reason: string): RepairStep => {
   const itemId = group[0]!.itemId!
   const reported = group.find(({ check }) => check === "number-was-told")?.row["sequenceTold"]
-  const acknowledged = [...new Set(group.filter(({ check }) => breaks.has(check)).map(({ stockId }) => stockId!))]
+  const acknowledged = [
+    ...new Set(group.filter(({ check }) => breaks.has(check)).map(({ stockId }) => stockId!))
+  ]
   const command = {
     _tag: "RepairItem" as const,
     itemId,
@@ -215,7 +241,8 @@ const effects: { readonly [C in Check]?: (row: Finding["row"]) => string } = {
     `${String(reserved)} reserved, ${String(open)} open on its lines: a movement makes up for what its ledger and reservations do not`,
   "balance-has-its-discrepancy": ({ called }) =>
     `open discrepancies become ${(called as ReadonlyArray<string>).join(" and ") || "none"}`,
-  "discontinued-has-its-discrepancy": ({ isOpen }) => `DISCONTINUED_WITH_STOCK ${isOpen === true ? "closes" : "opens"}`,
+  "discontinued-has-its-discrepancy": ({ isOpen }) =>
+    `DISCONTINUED_WITH_STOCK ${isOpen === true ? "closes" : "opens"}`,
   "deleted-has-no-stock": () => "the item is discontinued instead, while it has stock",
   "number-was-told": ({ sequenceTold }) => `events go on from number ${String(sequenceTold)}`
 }

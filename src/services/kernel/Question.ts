@@ -39,14 +39,7 @@ export type KeyWalk = keyof typeof keyWalks
  * - `itemsReported`, `sharesReported`: ranges of items with some 20,000 reported events each, in the same two ways.
  * - `once`: no range. `$1` is the one merchant, or null.
  */
-export type Walk =
-  | KeyWalk
-  | "stocks"
-  | "movements"
-  | "shares"
-  | "itemsReported"
-  | "sharesReported"
-  | "once"
+export type Walk = KeyWalk | "stocks" | "movements" | "shares" | "itemsReported" | "sharesReported" | "once"
 
 /** The rows of a range. `$1` to `$4` are its keys (the first exclusive; no second: to the end), `$5` the one merchant. */
 export const within = (row: string, column: string, type: "uuid" | "text" = "uuid"): string =>
@@ -112,7 +105,11 @@ interface Rule {
   readonly says: string
   readonly repair: Repair
 }
-const rule = (invariant: Rule["invariant"], repair: Repair, says: string): Rule => ({ invariant, says, repair })
+const rule = (invariant: Rule["invariant"], repair: Repair, says: string): Rule => ({
+  invariant,
+  says,
+  repair
+})
 
 /**
  * What can be found, by name. How it is repaired:
@@ -168,7 +165,11 @@ const rules = {
     "ACKNOWLEDGE",
     "an item's events are not numbered one by one in the order of the outbox"
   ),
-  "last-event-is-told": rule(4, "ACKNOWLEDGE", "an item's number of events is greater than that of its last event"),
+  "last-event-is-told": rule(
+    4,
+    "ACKNOWLEDGE",
+    "an item's number of events is greater than that of its last event"
+  ),
   "number-was-told": rule(4, "ITEM", "an item's number of events is less than that of its last event"),
   "event-is-there-once": rule(4, "ACKNOWLEDGE", "two events have one id"),
   "event-in-its-bucket": rule(
@@ -176,14 +177,30 @@ const rules = {
     "ACKNOWLEDGE",
     "an event lies in a bucket that its key does not belong to, or its key is not its item's"
   ),
-  "sent-in-order": rule(4, "ACKNOWLEDGE", "an event is marked SENT although an earlier one of its key is not"),
+  "sent-in-order": rule(
+    4,
+    "ACKNOWLEDGE",
+    "an event is marked SENT although an earlier one of its key is not"
+  ),
   "discrepancy-is-there": rule(4, "ACKNOWLEDGE", "an event reports a discrepancy that is not there"),
   "tracking-names-its-posting": rule(5, "TRACKING", "a tracking row names another posting than its own"),
-  "posting-is-tracked": rule(5, "TRACKING", "a posting has moved stock, and no tracking row says that it was applied"),
+  "posting-is-tracked": rule(
+    5,
+    "TRACKING",
+    "a posting has moved stock, and no tracking row says that it was applied"
+  ),
   "paid-stock-is-noted": rule(5, "TRACKING", "no tracking row notes a stock that a paid order was sold from"),
-  "noted-stock-is-paid": rule(5, "ACKNOWLEDGE", "a tracking row notes a stock from which nothing paid was sold"),
+  "noted-stock-is-paid": rule(
+    5,
+    "ACKNOWLEDGE",
+    "a tracking row notes a stock from which nothing paid was sold"
+  ),
   "sold-once": rule(5, "ACKNOWLEDGE", "an order was sold more of an item than it asked for"),
-  "constraint-in-place": rule(5, "ACKNOWLEDGE", "a key or check that the books rely on is missing or not valid"),
+  "constraint-in-place": rule(
+    5,
+    "ACKNOWLEDGE",
+    "a key or check that the books rely on is missing or not valid"
+  ),
   "own-merchant": rule(7, "ACKNOWLEDGE", "a row refers to what its merchant does not have"),
   "event-of-its-merchant": rule(7, "ACKNOWLEDGE", "an event reports another merchant than its own"),
   "row-security": rule(7, "SCHEMA", "a table of merchants' data is not guarded by row-level security")

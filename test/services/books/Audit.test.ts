@@ -416,7 +416,8 @@ const cases: ReadonlyArray<Case> = [
   },
   {
     says: "an item that is discontinued while it is in stock, and nobody is told",
-    statement: "UPDATE item SET discontinued = true, status = 'DISCONTINUED' WHERE product_variant_id = 'cup'",
+    statement:
+      "UPDATE item SET discontinued = true, status = 'DISCONTINUED' WHERE product_variant_id = 'cup'",
     found: ["discontinued-has-its-discrepancy"]
   },
   {

@@ -30,7 +30,10 @@ export const findingOf = (check: Check, answer: object): Finding => {
   const fields = Object.entries(answer).map(([name, value]) => [camelCased(name), value] as const)
   const { merchantId, subject, ...rest } = Object.fromEntries(fields) as Record<string, unknown>
   const about = { merchantId: String(merchantId ?? ""), subject: String(subject) }
-  const named = Object.fromEntries(ids.map((id) => [id, rest[id] ?? null])) as Pick<Finding, (typeof ids)[number]>
+  const named = Object.fromEntries(ids.map((id) => [id, rest[id] ?? null])) as Pick<
+    Finding,
+    (typeof ids)[number]
+  >
   for (const id of ids) delete rest[id]
   // What a repair derives is found under its subject, whatever the figures are by then.
   const known = checks[check].repair === "ACKNOWLEDGE" ? rest : ""
@@ -38,4 +41,5 @@ export const findingOf = (check: Check, answer: object): Finding => {
   return { id: hash("sha256", identity).slice(0, 16), check, ...checks[check], ...about, ...named, row: rest }
 }
 
-const camelCased = (name: string): string => name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+const camelCased = (name: string): string =>
+  name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())

@@ -73,10 +73,9 @@ const pauseMs = 20
 const awaitWriters = Effect.fnUntraced(function* (ask: Ask) {
   const writers = yield* ask<{ readonly writer: string }>(writersStatement, [])
   for (let waited = 0; waited < patienceMs && writers.length > 0; waited += pauseMs) {
-    const left = yield* ask(
-      `SELECT FROM (${writersStatement}) w WHERE w.writer = ANY ($1) LIMIT 1`,
-      [arrays.text(writers.map(({ writer }) => writer))]
-    )
+    const left = yield* ask(`SELECT FROM (${writersStatement}) w WHERE w.writer = ANY ($1) LIMIT 1`, [
+      arrays.text(writers.map(({ writer }) => writer))
+    ])
     if (left.length === 0) return
     yield* ask(`SELECT pg_sleep(${pauseMs / 1000})::text`, [])
   }
@@ -124,7 +123,10 @@ export const unpackOutbox = Effect.fnUntraced(function* (
       const insert =
         unpacked.columns.number.length === 0
           ? Effect.void
-          : own(insertStatement, names.map((name) => arrays[columns[name]](unpacked.columns[name])))
+          : own(
+              insertStatement,
+              names.map((name) => arrays[columns[name]](unpacked.columns[name]))
+            )
       const [next] = yield* Effect.all(
         [groups.length < groupsPerRead ? Effect.succeed([]) : read(bucket, groups.at(-1)!.position), insert],
         { concurrency: "unbounded" }
@@ -168,7 +170,11 @@ const listOf = (text: string): ReadonlyArray<unknown> | string => {
 }
 
 /** Whose it is cannot be known: it is shown to every merchant that asks. */
-const unreadable = ({ bucket, events, position, recordedAt }: Group, ordinal: number | null, says: string): Finding => {
+const unreadable = (
+  { bucket, events, position, recordedAt }: Group,
+  ordinal: number | null,
+  says: string
+): Finding => {
   const row = `row ${position} of bucket ${bucket} of the outbox`
   return findingOf("events-are-readable", {
     subject: ordinal === null ? row : `event ${ordinal} in ${row}`,
@@ -214,7 +220,12 @@ const isOptional = (json: unknown, is: (json: unknown) => boolean): boolean => j
 const faultOf = (event: unknown): string | undefined => {
   if (!isObject(event)) return "it is not an object"
   const { data, id, merchantId } = event
-  if (typeof id !== "string" || !/^[1-9]\d{0,8}$/.test(id.slice(37)) || id[36] !== "." || !isUuid(id.slice(0, 36))) {
+  if (
+    typeof id !== "string" ||
+    !/^[1-9]\d{0,8}$/.test(id.slice(37)) ||
+    id[36] !== "." ||
+    !isUuid(id.slice(0, 36))
+  ) {
     return "its id is not a posting's and a number"
   }
   if (typeof merchantId !== "string") return "its merchant is not a text"

@@ -182,12 +182,18 @@ export const repairReservation = defineCommand(repairReservationShape, {
       // A stock that is not this merchant's, or not of a locked item, is left alone.
       if (stock === undefined) continue
       const ledger = moved.find((row) => row.stockId === stockId)
-      followLedger(context, reservation, stock, ledger ?? { stockId: stock.stockId, open: 0, sold: 0, returned: 0 })
+      followLedger(
+        context,
+        reservation,
+        stock,
+        ledger ?? { stockId: stock.stockId, open: 0, sold: 0, returned: 0 }
+      )
     }
     const isInTheWay = ({ kind, scope, status }: ReservationRow): boolean =>
       status === "PENDING" && kind === reservation.kind && scope === reservation.scope
     // The order has another one in its place: what this one holds is given back.
-    if (reservation.status !== "PENDING" && others.some(isInTheWay)) releaseAll(context, reservation, "CANCELLED")
+    if (reservation.status !== "PENDING" && others.some(isInTheWay))
+      releaseAll(context, reservation, "CANCELLED")
     const ended = reservation.status === "EXPIRED" ? "EXPIRED" : "CANCELLED"
     const isSold = reservation.lines.some(({ sold }) => sold > 0)
     const isHeld = reservation.lines.some(({ open }) => open > 0)
@@ -207,7 +213,11 @@ const followLedger = (
 ): void => {
   const lines = reservation.lines.filter(({ stockId }) => stockId === stock.stockId)
   const sum = (of: (line: LineRow) => number): number => lines.reduce((total, line) => total + of(line), 0)
-  const figures = { open: sum((line) => line.open), sold: sum((line) => line.sold), returned: sum((line) => line.returned) }
+  const figures = {
+    open: sum((line) => line.open),
+    sold: sum((line) => line.sold),
+    returned: sum((line) => line.returned)
+  }
   if (isSame(figures, ledger)) return
   const left = { ...ledger }
   if (lines.reduce((total, { quantity }) => total + quantity, 0) < left.open + left.sold) {

@@ -92,7 +92,8 @@ export const reservationQuestions: ReadonlyArray<Question> = [
     check: "sold-once",
     over: "reservations",
     // reservation_pkey, reservation_line_pkey
-    statement: soldMoreThanAsked(`
+    statement: soldMoreThanAsked(
+      `
     SELECT DISTINCT d.merchant_id, d.order_id
     FROM (
       SELECT r.merchant_id, r.order_id, r.reservation_id, line.value ->> 0 AS item_id,
@@ -109,19 +110,24 @@ export const reservationQuestions: ReadonlyArray<Question> = [
       WHERE ${within("l", "reservation_id")}
       GROUP BY l.merchant_id, l.reservation_id, l.item_id
     ) l ON l.merchant_id = d.merchant_id AND l.reservation_id = d.reservation_id AND l.item_id = d.item_id
-    WHERE l.sold > COALESCE(d.quantity, 0)`, "= 1")
+    WHERE l.sold > COALESCE(d.quantity, 0)`,
+      "= 1"
+    )
   },
   {
     // Nor do several documents of one order.
     check: "sold-once",
     over: "orders",
     // reservation_by_order
-    statement: soldMoreThanAsked(`
+    statement: soldMoreThanAsked(
+      `
     SELECT r.merchant_id, r.order_id
     FROM reservation r
     WHERE ${within("r", "order_id", "text")}
     GROUP BY r.merchant_id, r.order_id
-    HAVING count(*) > 1`, "> 1")
+    HAVING count(*) > 1`,
+      "> 1"
+    )
   }
 ]
 

@@ -1,5 +1,10 @@
 import { balanceDiscrepanciesInSql, balanceDiscrepancyKindsInSql } from "../../../schema/Discrepancy.ts"
-import { movementTypesInSql, returningTypes, sellingTypes, typesOfReservations } from "../../../schema/Movement.ts"
+import {
+  movementTypesInSql,
+  returningTypes,
+  sellingTypes,
+  typesOfReservations
+} from "../../../schema/Movement.ts"
 import {
   checkpointsInSql,
   inPart,

@@ -111,6 +111,14 @@ const logStatement = `
 /** A broken ledger: a stock with one is not rebuilt from it, until a person has acknowledged that it goes on. */
 const breaks: ReadonlySet<Check> = new Set(["ledger-follows", "ledger-ends"])
 
+interface Phase {
+  readonly of: (finding: Finding) => boolean
+  /** Findings of one merchant with the same are one step. */
+  readonly by: "id" | "itemId" | "reservationId"
+  /** Undefined where it cannot be done. */
+  readonly stepOf: (group: ReadonlyArray<Finding>, reason: string) => RepairStep | undefined
+}
+
 const plan: Repairs["Service"]["plan"] = (findings, acknowledged, reason) => {
   const isNamed = ({ id, stockId }: Finding): boolean =>
     acknowledged.has(id) || (stockId !== null && acknowledged.has(stockId))
@@ -118,64 +126,44 @@ const plan: Repairs["Service"]["plan"] = (findings, acknowledged, reason) => {
   // One break of a stock is acknowledged with all of them: the chain goes on after the last.
   const goesOn = new Set(broken.filter(isNamed).map(({ stockId }) => stockId))
   const waitsFor = new Set(broken.map(({ stockId }) => stockId).filter((stockId) => !goesOn.has(stockId)))
-  const isAcknowledged = (each: Finding): boolean =>
-    each.repair === "ACKNOWLEDGE" && (isNamed(each) || (breaks.has(each.check) && goesOn.has(each.stockId)))
+  const isOver = ({ check, stockId }: Finding): boolean => breaks.has(check) && goesOn.has(stockId)
+  const phases: ReadonlyArray<Phase> = [
+    { of: ({ repair }) => repair === "SCHEMA", by: "id", stepOf: guardStep },
+    { of: ({ repair }) => repair === "TRACKING", by: "id", stepOf: trackStep },
+    {
+      of: (each) => isOver(each) || (each.repair === "ITEM" && !isHeld(each)),
+      by: "itemId",
+      stepOf: itemStep
+    },
+    { of: ({ repair }) => repair === "RESERVATION", by: "reservationId", stepOf: reservationStep },
+    // After the reservations: what they make up for themselves is not made up for again.
+    { of: isHeld, by: "itemId", stepOf: itemStep },
+    {
+      of: (each) => each.repair === "ACKNOWLEDGE" && !breaks.has(each.check) && isNamed(each),
+      by: "id",
+      stepOf: acknowledgeStep
+    }
+  ]
   const steps: Array<RepairStep> = []
-  const left: Array<Finding> = []
-  /** The findings about one thing, in one step, unless what they rest on is broken. */
-  const each = (
-    some: ReadonlyArray<Finding>,
-    by: (finding: Finding) => string | null,
-    stepOf: (group: ReadonlyArray<Finding>) => RepairStep | undefined
-  ): void => {
-    for (const group of Map.groupBy(some, (one) => `${one.merchantId}\u001f${by(one)}`).values()) {
-      const step = group.some(({ stockId }) => waitsFor.has(stockId)) ? undefined : stepOf(group)
-      if (step === undefined) left.push(...group)
-      else steps.push(step)
+  const left = new Set(findings)
+  for (const { by, of, stepOf } of phases) {
+    const groups = Map.groupBy(findings.filter(of), (each) => `${each.merchantId}\u001f${each[by]}`)
+    for (const group of groups.values()) {
+      const step = group.some(({ stockId }) => waitsFor.has(stockId)) ? undefined : stepOf(group, reason)
+      if (step === undefined) continue
+      steps.push(step)
+      for (const each of group) left.delete(each)
     }
   }
-  const to = (repair: Finding["repair"]) => findings.filter((one) => one.repair === repair)
-
-  each(
-    to("SCHEMA"),
-    ({ id }) => id,
-    ([one]) => guardStep(one!)
-  )
-  each(
-    to("TRACKING"),
-    ({ id }) => id,
-    ([one]) => trackStep(one!)
-  )
-  const items = [...to("ITEM"), ...broken.filter(isAcknowledged)]
-  const isHeld = ({ check }: Finding): boolean => check === "reserved-is-open"
-  each(
-    items.filter((one) => !isHeld(one)),
-    ({ itemId }) => itemId,
-    (group) => itemStep(group, reason)
-  )
-  each(
-    to("RESERVATION"),
-    ({ reservationId }) => reservationId,
-    (group) => reservationStep(group, reason)
-  )
-  // After the reservations: what they make up for themselves is not made up for again.
-  each(
-    items.filter(isHeld),
-    ({ itemId }) => itemId,
-    (group) => itemStep(group, reason)
-  )
   // What an order's lines say that it sold is repaired with them.
-  const orders = new Set(to("RESERVATION").map(orderOf))
-  for (const one of to("ACKNOWLEDGE")) {
-    if (isAcknowledged(one)) {
-      if (!breaks.has(one.check)) {
-        steps.push({ ...about([one]), says: "it is acknowledged as it is", act: { _tag: "Acknowledge" } })
-      }
-    } else if (one.check !== "sold-once" || !orders.has(orderOf(one))) left.push(one)
+  const orders = new Set(findings.filter(({ repair }) => repair === "RESERVATION").map(orderOf))
+  return {
+    steps,
+    left: [...left].filter((each) => each.check !== "sold-once" || !orders.has(orderOf(each)))
   }
-  return { steps, left }
 }
 
+const isHeld = ({ check }: Finding): boolean => check === "reserved-is-open"
 const orderOf = ({ merchantId, orderId }: Finding): string => `${merchantId} ${orderId}`
 
 const about = (findings: ReadonlyArray<Finding>) => {
@@ -183,26 +171,33 @@ const about = (findings: ReadonlyArray<Finding>) => {
   return { merchantId, subject, findings }
 }
 
-const guardStep = (finding: Finding): RepairStep | undefined => {
-  const { detail, repair } = finding.row
+const acknowledgeStep: Phase["stepOf"] = (group) => ({
+  ...about(group),
+  says: "it is acknowledged as it is",
+  act: { _tag: "Acknowledge" }
+})
+
+const guardStep: Phase["stepOf"] = (group) => {
+  const { detail, repair } = group[0]!.row
   return typeof repair === "string"
     ? {
-        ...about([finding]),
+        ...about(group),
         says: `${String(detail)}: it is put back`,
         act: { _tag: "Guard", statement: repair }
       }
     : undefined
 }
 
-const trackStep = (finding: Finding): RepairStep => {
-  const postingId = String(finding.row["postingId"])
-  const key = String(finding.row["trackingKey"] ?? postingKey(postingId))
+const trackStep: Phase["stepOf"] = (group) => {
+  const { row } = group[0]!
+  const postingId = String(row["postingId"])
+  const key = String(row["trackingKey"] ?? postingKey(postingId))
   const says = `posting ${postingId} is written down as applied`
-  return { ...about([finding]), says, act: { _tag: "Track", key, postingId } }
+  return { ...about(group), says, act: { _tag: "Track", key, postingId } }
 }
 
 /** An item is rebuilt from the ledger, and goes on where its broken ledger is acknowledged. */
-const itemStep = (group: ReadonlyArray<Finding>, reason: string): RepairStep => {
+const itemStep: Phase["stepOf"] = (group, reason) => {
   const itemId = group[0]!.itemId!
   const reported = group.find(({ check }) => check === "number-was-told")?.row["sequenceTold"]
   const acknowledged = [
@@ -247,7 +242,7 @@ const effects: { readonly [C in Check]?: (row: Finding["row"]) => string } = {
   "number-was-told": ({ sequenceTold }) => `events go on from number ${String(sequenceTold)}`
 }
 
-const reservationStep = (group: ReadonlyArray<Finding>, reason: string): RepairStep | undefined => {
+const reservationStep: Phase["stepOf"] = (group, reason) => {
   const reservationId = group[0]!.reservationId!
   const orderId = group.find((one) => one.orderId !== null)?.orderId
   if (orderId === undefined || orderId === null) return undefined

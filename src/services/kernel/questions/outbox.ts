@@ -8,11 +8,11 @@ import { isKept, keptSinceInSql, type Question, wasCommitted, within } from "../
 const eventId = `e.posting_id || '.' || e.number`
 const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 
-/** The number of each item's last event. */
+/** The number of each item's last event, among those after which none was removed by age. */
 const lastReported = `
     SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
     FROM audit_event e
-    WHERE ${within("e", "item_id")}
+    WHERE ${within("e", "item_id")} AND ${isKept("e")}
     GROUP BY e.merchant_id, e.item_id`
 
 export const outboxQuestions: ReadonlyArray<Question> = [

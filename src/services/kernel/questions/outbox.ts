@@ -26,12 +26,14 @@ export const outboxQuestions: ReadonlyArray<Question> = [
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} || ' of item ' || e.item_id AS subject, e.sequence,
          e.sequence_expected
   FROM (
-    SELECT e.*, COALESCE(lag(e.last_sequence) OVER w + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
+    SELECT e.*, COALESCE(max(e.last_sequence) OVER before + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
              AS sequence_expected
     FROM audit_event e
     WHERE ${within("e", "item_id")}
       AND e.number IS NOT NULL AND e.sequence IS NOT NULL AND ${isKept("e")}
-    WINDOW w AS (PARTITION BY e.merchant_id, e.item_id ORDER BY e.place)
+    WINDOW before AS (
+      PARTITION BY e.merchant_id, e.item_id ORDER BY e.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
   ) e
   WHERE e.sequence <> e.sequence_expected
     AND NOT EXISTS (

@@ -1,4 +1,4 @@
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import { hash } from "node:crypto"
 import { DiscrepancyOpened } from "../../../schema/OutgoingEvent.ts"
 import type { DatabaseUnavailable } from "../../../schema/Failure.ts"
@@ -40,11 +40,12 @@ type Columns = { readonly [C in keyof typeof columns]: Array<unknown> }
 const names = Object.keys(columns) as ReadonlyArray<keyof typeof columns>
 
 const eventsStatement = `
-  CREATE TEMPORARY TABLE audit_event (${names.map((name) => `${name} ${columns[name]}`).join(", ")})`
-const insertStatement = `INSERT INTO audit_event SELECT * FROM ${rowsOf(names)} AS u`
+  CREATE TEMPORARY TABLE audit_event_read (${names.map((name) => `${name} ${columns[name]}`).join(", ")})`
+const insertStatement = `INSERT INTO audit_event_read SELECT * FROM ${rowsOf(names)} AS u`
 const indexStatements = [
+  "CREATE TEMPORARY TABLE audit_event AS SELECT * FROM audit_event_read ORDER BY item_id, place",
+  "DROP TABLE audit_event_read",
   "CREATE INDEX audit_event_by_item ON audit_event (merchant_id, item_id)",
-  "CLUSTER audit_event USING audit_event_by_item",
   "ANALYZE audit_event"
 ]
 
@@ -114,26 +115,25 @@ export const unpackOutbox = Effect.fnUntraced(function* (
       parameter("int8", position),
       parameter("int8", horizon!.position)
     ])
+  let inserted: Fiber.Fiber<unknown, DatabaseUnavailable> | undefined
   for (let bucket = 0; bucket < outboxBuckets; bucket++) {
     let groups = yield* read(bucket, -1)
     while (groups.length > 0) {
+      // PostgreSQL reads what comes next, and inserts what came before, while these are parsed.
+      const next = yield* Effect.forkChild(
+        groups.length < groupsPerRead ? Effect.succeed([]) : read(bucket, groups.at(-1)!.position),
+        { startImmediately: true }
+      )
       const unpacked = unpack(groups, merchantId)
       events += unpacked.events
       yield* report(unpacked.findings)
-      const insert =
-        unpacked.columns.number.length === 0
-          ? Effect.void
-          : own(
-              insertStatement,
-              names.map((name) => arrays[columns[name]](unpacked.columns[name]))
-            )
-      const [next] = yield* Effect.all(
-        [groups.length < groupsPerRead ? Effect.succeed([]) : read(bucket, groups.at(-1)!.position), insert],
-        { concurrency: "unbounded" }
-      )
-      groups = next
+      if (inserted !== undefined) yield* Fiber.join(inserted)
+      const values = names.map((name) => arrays[columns[name]](unpacked.columns[name]))
+      inserted = yield* Effect.forkChild(own(insertStatement, values), { startImmediately: true })
+      groups = yield* Fiber.join(next)
     }
   }
+  if (inserted !== undefined) yield* Fiber.join(inserted)
   for (const statement of indexStatements) yield* own(statement, [])
   return events
 })

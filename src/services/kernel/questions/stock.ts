@@ -210,14 +210,14 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
   },
   {
     // What a reservation holds of a stock, has sold and has taken back is what its lines say. Lines were copied in the order
-    // of stocks some time ago (`audit_line`): where they differ, they are read again beside the ledger. Reservations from
+    // of stocks some time ago (`audit_line`): where one differs, all are read again beside the ledger. Reservations from
     // before a checkpoint are left out: their movements are not all there.
     check: "line-is-its-ledger",
     over: "shares",
     // inventory_ledger_pkey, ledger_checkpoint_pkey, audit_line_by_stock, reservation_line_pkey, reservation_pkey
     statement: `
   WITH checkpoint AS MATERIALIZED (${checkpointsInSql})
-  SELECT merchant_id, stock_id, COALESCE(item_id, line.any_item_id) AS item_id,
+  SELECT DISTINCT merchant_id, stock_id, COALESCE(item_id, line.any_item_id) AS item_id,
          COALESCE(order_id, document.any_order_id) AS order_id, reservation_id,
          'reservation ' || reservation_id || ' on stock ' || stock_id AS subject, line.open, COALESCE(m.open, 0) AS ledger_open,
          line.sold, COALESCE(m.sold, 0) AS ledger_sold, line.returned, COALESCE(m.returned, 0) AS ledger_returned
@@ -236,12 +236,10 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
     GROUP BY l.merchant_id, l.stock_id, l.reservation_id
   ) m
   FULL JOIN (
-    SELECT n.merchant_id, n.stock_id, n.reservation_id, sum(n.open)::bigint AS open, sum(n.sold)::bigint AS sold,
-           sum(n.returned)::bigint AS returned
+    SELECT n.merchant_id, n.stock_id, n.reservation_id, n.open, n.sold, n.returned
     FROM audit_line n
     WHERE ${within("n", "stock_id")}
       AND ${inShare("uuid_hash(n.reservation_id) & 2147483647")}
-    GROUP BY n.merchant_id, n.stock_id, n.reservation_id
   ) n USING (merchant_id, stock_id, reservation_id)
   CROSS JOIN LATERAL (
     SELECT COALESCE(sum(o.open), 0)::bigint AS open, COALESCE(sum(o.sold), 0)::bigint AS sold,

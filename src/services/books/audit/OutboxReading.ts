@@ -212,7 +212,9 @@ interface Event {
 
 const isObject = (json: unknown): json is Readonly<Record<string, unknown>> =>
   typeof json === "object" && json !== null && !Array.isArray(json)
-const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const hex = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+const uuid = new RegExp(`^${hex}$`)
+const eventId = new RegExp(`^${hex}\\.[1-9]\\d{0,8}$`)
 const isUuid = (json: unknown): boolean => typeof json === "string" && uuid.test(json)
 const isOptional = (json: unknown, is: (json: unknown) => boolean): boolean => json === undefined || is(json)
 
@@ -220,14 +222,7 @@ const isOptional = (json: unknown, is: (json: unknown) => boolean): boolean => j
 const faultOf = (event: unknown): string | undefined => {
   if (!isObject(event)) return "it is not an object"
   const { data, id, merchantId } = event
-  if (
-    typeof id !== "string" ||
-    !/^[1-9]\d{0,8}$/.test(id.slice(37)) ||
-    id[36] !== "." ||
-    !isUuid(id.slice(0, 36))
-  ) {
-    return "its id is not a posting's and a number"
-  }
+  if (typeof id !== "string" || !eventId.test(id)) return "its id is not a posting's and a number"
   if (typeof merchantId !== "string") return "its merchant is not a text"
   if (!isObject(data)) return "its data is not an object"
   const { discrepancyId, itemId, movements = [], sequence } = data

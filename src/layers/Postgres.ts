@@ -371,11 +371,13 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
           ...surveySettings,
           statement_timeout: String(surveySessionTimeoutMs)
         }).pipe(
-          Effect.map(({ rows }): Survey => (statement, parameters) =>
-            rows(statement, parameters).pipe(
-              Effect.map((all) => all as ReadonlyArray<never>),
-              Effect.catch(unavailableOrDefect)
-            )
+          Effect.map(
+            ({ rows }): Survey =>
+              (statement, parameters) =>
+                rows(statement, parameters).pipe(
+                  Effect.map((all) => all as ReadonlyArray<never>),
+                  Effect.catch(unavailableOrDefect)
+                )
           ),
           Effect.catch(unavailableOrDefect)
         )

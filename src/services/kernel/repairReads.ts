@@ -51,6 +51,16 @@ export const repairReadings = (unit: UnitOfWork): RepairReadings => {
 
 const lineOf = rowReader(reservationLines)
 
+const merchantsOf = (rows: ReadonlyArray<{ readonly merchantId: string }>) =>
+  arrays.text(rows.map(({ merchantId }) => merchantId))
+const reservationsOf = (rows: ReadonlyArray<{ readonly reservationId: string }>) =>
+  arrays.uuid(rows.map(({ reservationId }) => reservationId))
+const stocksOf = (rows: ReadonlyArray<{ readonly stockId: string }>) =>
+  arrays.uuid(rows.map(({ stockId }) => stockId))
+
+const append = <V>(lists: ByMerchant<Array<V>>, merchantId: string, id: string, value: V): unknown =>
+  lists.get(merchantId, id)?.push(value) ?? lists.set(merchantId, id, [value])
+
 export const readRepairs: LaterRead<RepairRequest> = Effect.fnUntraced(function* (session, unit, requests) {
   const stocks = [...unit.stocks.indexes.byId.values()]
   const wanted = requests.flatMap(({ merchantId, reservation }) =>
@@ -61,12 +71,6 @@ export const readRepairs: LaterRead<RepairRequest> = Effect.fnUntraced(function*
       merchantId === reservation.merchantId ? [{ ...reservation, stockId }] : []
     )
   )
-  const merchantsOf = (rows: ReadonlyArray<{ readonly merchantId: string }>) =>
-    arrays.text(rows.map(({ merchantId }) => merchantId))
-  const reservationsOf = (rows: ReadonlyArray<{ readonly reservationId: string }>) =>
-    arrays.uuid(rows.map(({ reservationId }) => reservationId))
-  const stocksOf = (rows: ReadonlyArray<{ readonly stockId: string }>) =>
-    arrays.uuid(rows.map(({ stockId }) => stockId))
   const since = arrays.timestamptz(pairs.map((pair) => pair.since))
   const [truths, movements, orphans] = yield* Effect.all(
     [
@@ -81,8 +85,6 @@ export const readRepairs: LaterRead<RepairRequest> = Effect.fnUntraced(function*
     const truth = { onHand, reserved, unallocatable, sequence, recordedAt, open } as StockTruth
     readings.stocks.set(merchantId as string, stockId as string, truth)
   }
-  const append = <V>(lists: ByMerchant<Array<V>>, merchantId: string, id: string, value: V): unknown =>
-    lists.get(merchantId, id)?.push(value) ?? lists.set(merchantId, id, [value])
   for (const [merchantId, reservationId, stockId, open, sold, returned] of movements) {
     const row = { stockId, open, sold, returned } as MovedRow
     append(readings.moved, merchantId as string, reservationId as string, row)

@@ -57,7 +57,8 @@ const invalidValue = ({ expected, kind, option, value }: CliError.InvalidValue):
     .replace(/^Expected:? ?/, "")
     .replaceAll(/"([^"]*)" \| /g, "$1, ")
     .replace(/, "([^"]*)"$/, " or $1")
-  if (value === "") return `${name} needs a value (${words})`
+    .replace(/^(integer|a string representing a finite number)$/, "a whole number")
+  if (value === "") return `${name} needs a value${words === "string" ? "" : `: ${words}`}`
   const given = JSON.stringify(value)
   if (words.startsWith(given)) return `${name}: ${words}`
   return words.startsWith("must ") ? `${name} ${given} ${words}` : `${name} ${given} is not ${words}`

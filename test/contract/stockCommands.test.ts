@@ -131,7 +131,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })("com
     () =>
       Effect.gen(function* () {
         const malformed = yield* holdfast(["reserve", "o", "cup"])
-        assert.strictEqual(malformed.code, 1)
+        assert.strictEqual(malformed.code, 2)
         assert.include(malformed.complaints.join("\n"), `"cup" is not <variant>=<quantity>`)
         const database = new URL((yield* Service).databaseUrl)
         database.pathname = "/postgres"

@@ -4,7 +4,7 @@ import { timestamp } from "../schema/Time.ts"
 
 /** What commands print: aligned tables for a person, one JSON value a line for a program. */
 
-/** One column. A value that is not there shows as `-`; a column without any is left out. */
+/** One column. A value that is not there shows as `-`; a column in which there is nothing is left out. */
 export interface Column<Row> {
   readonly title: string
   readonly value: (row: Row) => string | number | null | undefined
@@ -15,6 +15,8 @@ export interface Column<Row> {
    * them apart, where the table would be too wide; commands that take such an id take its end.
    */
   readonly id?: "whole" | "shortened"
+  /** Zero is nothing as well: what is hardly ever anything else. */
+  readonly zeroIsNothing?: boolean
 }
 export type Colour = keyof typeof sequences
 
@@ -34,6 +36,8 @@ export const paint = (text: string, colour: Colour): Effect.Effect<string> =>
 const gap = "  "
 /** Text is broken into lines of at least this width; a terminal that is narrower yet has lines that it breaks itself. */
 const cellWidthMin = 8
+/** Words up to this width (a time of day has it) are broken only where lines of whole words would be too wide. */
+const wordWidthMax = 13
 const idEndMin = 6
 
 interface Shown {
@@ -56,9 +60,11 @@ export const table = <Row>(
   options: { readonly colours?: boolean; readonly width?: number } = {}
 ): ReadonlyArray<string> => {
   const colours = options.colours ?? false
-  const shown = columns.flatMap(({ colour, id, title, value }): ReadonlyArray<Shown> => {
+  const shown = columns.flatMap(({ colour, id, title, value, zeroIsNothing }): ReadonlyArray<Shown> => {
     const values = rows.map(value)
-    if (values.every((each) => each === null || each === undefined)) return []
+    const isNothing = (each: (typeof values)[number]): boolean =>
+      each === null || each === undefined || (zeroIsNothing === true && each === 0)
+    if (values.every(isNothing)) return []
     const cells = values.map((each) => plain(each ?? "-"))
     return [
       {
@@ -97,7 +103,8 @@ export const table = <Row>(
   ]
 }
 
-const widthOfAll = (texts: ReadonlyArray<string>): number => Math.max(...texts.map(CliOutput.displayWidth))
+const widthOfAll = (texts: ReadonlyArray<string>): number =>
+  Math.max(...texts.map((text) => CliOutput.displayWidth(text)))
 const totalWidth = (columns: ReadonlyArray<Shown>): number =>
   columns.reduce((sum, { width }) => sum + width, gap.length * (columns.length - 1))
 
@@ -106,16 +113,23 @@ const fit = (columns: ReadonlyArray<Shown>, width: number): ReadonlyArray<Shown>
   if (totalWidth(columns) <= width) return columns
   const fitted = columns.map((column) => (column.id === "shortened" ? shortened(column) : { ...column }))
   const breakable = fitted.filter(({ id, isNumeric }) => id === undefined && !isNumeric)
-  for (let excess = totalWidth(fitted) - width; excess > 0; excess -= 1) {
-    const widest = breakable.reduce<Shown | undefined>(
-      (most, column) => (most === undefined || column.width > most.width ? column : most),
-      undefined
-    )
-    if (widest === undefined || widest.width <= cellWidthMin) break
-    widest.width -= 1
+  const widthOfWords = ({ cells, title }: Shown): number =>
+    Math.max(cellWidthMin, Math.min(wordWidthMax, widthOfAll([title, ...cells].flatMap(wordsOf))))
+  for (const widthMin of [widthOfWords, () => cellWidthMin]) {
+    const least = new Map(breakable.map((column) => [column, widthMin(column)]))
+    for (let excess = totalWidth(fitted) - width; excess > 0; excess -= 1) {
+      const [widest] = breakable
+        .filter((column) => column.width > least.get(column)!)
+        .toSorted((one, other) => other.width - one.width)
+      if (widest === undefined) break
+      widest.width -= 1
+    }
   }
   return fitted
 }
+
+/** A text may be broken behind these. */
+const wordsOf = (text: string): ReadonlyArray<string> => text.split(/(?<=[\s,;/])/u)
 
 /** Ends and not beginnings, because those of version 7 begin with their time. */
 const shortened = (column: Shown): Shown => {
@@ -133,7 +147,7 @@ const wrap = (text: string, width: number): ReadonlyArray<string> => {
   if (CliOutput.displayWidth(text) <= width) return [text]
   const lines: Array<string> = []
   let line = ""
-  for (const word of text.split(/(?<=[\s,;/])/u)) {
+  for (const word of wordsOf(text)) {
     if (line !== "" && CliOutput.displayWidth((line + word).trimEnd()) > width) {
       lines.push(line.trimEnd())
       line = ""

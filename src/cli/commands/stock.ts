@@ -94,7 +94,7 @@ const stockColumns: ReadonlyArray<Column<StockLine>> = [
   { title: "expires", value: (row) => momentOf(row.expiresAt) },
   { title: "on hand", value: (row) => row.quantity, colour: (row) => negative(row.quantity) },
   { title: "reserved", value: (row) => row.reservedQuantity },
-  { title: "unallocatable", value: (row) => row.unallocatableQuantity },
+  { title: "unallocatable", value: (row) => row.unallocatableQuantity, zeroIsNothing: true },
   { title: "available", value: (row) => row.availableQuantity, colour: () => "bold" },
   { title: "version", value: (row) => row.version },
   { title: "stock", value: (row) => row.stockId, id: "shortened" }
@@ -155,7 +155,7 @@ const figures: ReadonlyArray<Column<ItemLine>> = [
   { title: "name", value: (row) => row.name },
   { title: "on hand", value: (row) => row.quantity, colour: (row) => negative(row.quantity) },
   { title: "reserved", value: (row) => row.reservedQuantity },
-  { title: "unallocatable", value: (row) => row.unallocatableQuantity },
+  { title: "unallocatable", value: (row) => row.unallocatableQuantity, zeroIsNothing: true },
   { title: "available", value: (row) => row.availableQuantity, colour: () => "bold" }
 ]
 const statusColumn: Column<ItemLine> = {

@@ -13,7 +13,7 @@ import { isAlive } from "./javaServers.ts"
  * One PostgreSQL for a test run, and a database of its own for whoever asks. The server comes from TEST_DATABASE_URL (a
  * maintenance database, with the right to create others) or is the embedded one in a folder that goes with the run.
  * With TEST_DATABASE_ROLE=owner the databases belong to an ordinary role, and are served under it: what a managed
- * PostgreSQL gives. Tests that administer the server themselves need the superuser and fail then.
+ * PostgreSQL gives. Tests that administer the server themselves (settings, replication) need the superuser and fail then.
  */
 
 declare module "vitest" {
@@ -183,8 +183,10 @@ const makeTemplate = Effect.fnUntraced(function* (
     ...(ownerRole === undefined
       ? []
       : [
-          `DROP ROLE IF EXISTS ${ownerRole}`,
-          `CREATE ROLE ${ownerRole} LOGIN CREATEROLE PASSWORD '${ownerPassword}'`,
+          `DO $$ BEGIN CREATE ROLE ${ownerRole} LOGIN CREATEROLE PASSWORD '${ownerPassword}';
+           EXCEPTION WHEN duplicate_object THEN NULL; END $$`,
+          // For tests that change behind the service's back what its triggers guard.
+          `GRANT SET ON PARAMETER session_replication_role TO ${ownerRole}`,
           `ALTER DATABASE ${templateName} OWNER TO ${ownerRole}`
         ])
   )

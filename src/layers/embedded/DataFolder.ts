@@ -78,7 +78,8 @@ const tryHold = Effect.fnUntraced(function* (folder: string, holder: Holder) {
       ({ problem }) => problem === "in_use",
       () =>
         Effect.flatMap(readOptional(owner), (text) => {
-          const [pid, held] = text?.trim().split(" ") ?? []
+          // Services of earlier versions wrote their id alone.
+          const [pid, held = pid && "service"] = text?.trim().split(" ") ?? []
           return Effect.fail(
             failure(
               // Who holds it has not written its name yet, or is taking it away.

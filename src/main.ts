@@ -17,17 +17,18 @@ import { outbox } from "./cli/commands/outbox.ts"
 import { publish } from "./cli/commands/publish.ts"
 import { release } from "./cli/commands/release.ts"
 import { reserve } from "./cli/commands/reserve.ts"
-import { program, serve } from "./cli/commands/serve.ts"
+import { serve } from "./cli/commands/serve.ts"
 import { stock } from "./cli/commands/stock.ts"
 import { tail } from "./cli/commands/tail.ts"
 import { token } from "./cli/commands/token.ts"
 import { topics } from "./cli/commands/topics.ts"
 import { linesOf } from "./cli/failures.ts"
+import { presenter, usageCode } from "./cli/usage.ts"
 
 // Outside of what is compiled: the same file beside src and beside dist.
 const { version } = createRequire(import.meta.url)("../package.json") as { readonly version: string }
 
-const holdfast = Command.make("holdfast", {}, () => program).pipe(
+const holdfast = Command.make("holdfast").pipe(
   Command.withDescription("The inventory service that never oversells"),
   Command.withSubcommands([
     serve,
@@ -52,12 +53,17 @@ const holdfast = Command.make("holdfast", {}, () => program).pipe(
   ])
 )
 
-/** 0 when it did what it was asked or was told to stop; otherwise what the failure says of itself, or 1. */
+/**
+ * 0 when it did what it was asked or was told to stop, 2 when the command line is wrong; otherwise what the failure says
+ * of itself, or 1.
+ */
 const teardown: Runtime.Teardown = (exit, onExit) =>
   onExit(Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause) ? 0 : exitCodeOf(exit.cause))
 
 const exitCodeOf = (cause: Cause.Cause<unknown>): number => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
+  const misuse = usageCode(failure)
+  if (misuse !== undefined) return misuse
   return typeof failure === "object" && failure !== null && "exitCode" in failure
     ? Number(failure.exitCode)
     : 1
@@ -68,6 +74,10 @@ Command.run(holdfast, { version }).pipe(
     Effect.forEach(linesOf(cause), (line) => Console.error(`holdfast: ${line}`), { discard: true })
   ),
   // What a command prints is its answer, which a program may read: what it logs goes beside it.
-  Effect.provide([NodeServices.layer, Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])]),
+  Effect.provide([
+    NodeServices.layer,
+    presenter,
+    Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)])
+  ]),
   (main) => NodeRuntime.runMain(main, { disableErrorReporting: true, teardown })
 )

@@ -192,6 +192,24 @@ const indexesAcrossMerchants: Readonly<Record<string, string>> = {
 
 const isExempt = (table: string): boolean => table in tablesWithoutMerchant || isOfTheBroker(table)
 
+/** Statements of migrations, without what their comments say. */
+const migrations = globSync("*.sql", { cwd: path.join(root, "migrations") }).map((name) => {
+  const text = readFileSync(path.join(root, "migrations", name), "utf8")
+  return { name, statements: text.replaceAll(/--.*$/gm, "") }
+})
+
+describe("the migrations", () => {
+  it("name no role and ask for nothing that only a superuser has (decision 0024)", () => {
+    const forbidden =
+      /\b(GRANT|REVOKE|(CREATE|ALTER|DROP) (ROLE|USER)|SET ROLE|holdfast_reader|pg_statistic|pg_authid)\b/i
+    const found = migrations.flatMap(({ name, statements }) => {
+      const match = forbidden.exec(statements)
+      return match === null ? [] : [`${name}: ${match[0]}`]
+    })
+    assert.deepStrictEqual(found, [])
+  })
+})
+
 describe("the tables", () => {
   const catalog = Effect.gen(function* () {
     const sql = yield* connect((yield* freshDatabase).url)

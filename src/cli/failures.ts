@@ -14,7 +14,7 @@ const said = new Set(["type", "title", "status", "detail", "instance", "code", "
 export const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
-  // What was wrong with the command line has been said, with the help.
+  // What is wrong with the command line has been said (usage.ts).
   if (CliError.isCliError(failure)) return []
   if (failure instanceof ConfigurationInvalid) return failure.problems
   if (isFailing(failure)) {

@@ -49,7 +49,7 @@ export const StockFileRow = Schema.Struct({
 }).check(
   Schema.makeFilter(({ productVariantId, sku }) =>
     productVariantId === undefined && sku === undefined
-      ? { path: ["productVariantId"], issue: "productVariantId or sku (or both) is required" }
+      ? { path: ["productVariantId"], issue: "is required where there is no sku" }
       : undefined
   )
 )

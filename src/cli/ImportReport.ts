@@ -180,7 +180,8 @@ export class ImportReport {
     const first = momentOf(this.#earliest)
     const last = momentOf(this.#latest)
     const moment = first === last ? `at ${first}` : `between ${first} and ${last}`
-    return `${this.#earlier} of them were loaded by an earlier run of this file, ${moment}, and were not touched again (--again loads them anew).`
+    const were = this.#earlier === 1 ? "was" : "were"
+    return `${this.#earlier} of them ${were} loaded by an earlier run of this file, ${moment}, and ${were} not touched again (--again loads them anew).`
   }
 }
 

@@ -6,7 +6,12 @@ CREATE TABLE file_chunk (
   loads jsonb NOT NULL,
   PRIMARY KEY (merchant_id, chunk_key)
 );
-GRANT SELECT ON file_chunk TO holdfast_reader;
 ALTER TABLE file_chunk ENABLE ROW LEVEL SECURITY;
-CREATE POLICY one_merchant ON file_chunk FOR SELECT TO holdfast_reader
+CREATE POLICY one_merchant ON file_chunk FOR SELECT
   USING (merchant_id = current_setting('holdfast.merchant_id', true));
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'holdfast_reader') THEN
+    GRANT SELECT ON file_chunk TO holdfast_reader;
+  END IF;
+END $$;

@@ -1,5 +1,6 @@
 import { Console, Effect } from "effect"
 import { TerminalCapabilities } from "effect/cli"
+import { timestamp } from "../schema/Time.ts"
 
 /** What commands print: aligned tables for a person, one JSON value a line for a program. */
 
@@ -72,13 +73,19 @@ export const printRows = Effect.fnUntraced(function* <Row>(
   options: { readonly json: boolean; readonly empty: string }
 ) {
   if (options.json) {
-    for (const row of rows) yield* Console.log(JSON.stringify(row))
+    for (const row of rows) yield* Console.log(jsonOf(row))
     return
   }
   if (rows.length === 0) return yield* Console.log(options.empty)
   const { canColor } = yield* TerminalCapabilities.TerminalCapabilities
   for (const line of table(rows, columns, { colours: canColor })) yield* Console.log(line)
 })
+
+/** A value as one line of JSON, whose times are those of HTTP: what is called `…At` is a moment. */
+export const jsonOf = (value: unknown): string =>
+  JSON.stringify(value, (name, each: unknown) =>
+    name.endsWith("At") && typeof each === "number" ? timestamp(each) : each
+  )
 
 /** A moment as a person reads it, in UTC as everywhere: `2030-01-31 12:00:00.000Z`. */
 export const momentOf = (at: number | null): string | null =>

@@ -366,7 +366,7 @@ describe("the statements", () => {
       yield* aDaysWork(shopOf(context))
       const files = Context.get(context, StockFiles)
       const rows = [{ line: 2, row: { productVariantId: "cup", quantity: 3, locationId: "default" } }]
-      const terms = { fileHash: "hash", chunk: 0, run: "run", again: false, dryRun: false, reason: "file" }
+      const terms = { fileHash: "hash", chunk: 0, run: "run", again: false, reason: "file" }
       yield* files.load(yield* caller(), { ...terms, rows })
       yield* files.page("acme", null)
       yield* Context.get(context, Health).ready

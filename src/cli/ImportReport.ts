@@ -4,7 +4,7 @@ import type { Failing } from "../http/contract/ProblemKinds.ts"
 import { type StockFileRow, writtenColumns } from "../schema/StockFileRow.ts"
 import { timestamp } from "../schema/Time.ts"
 import { ValidationFailed } from "../schema/Validation.ts"
-import type { Change, Loaded } from "../services/stock/StockFiles.ts"
+import type { Loaded, Previewed } from "../services/stock/StockFiles.ts"
 import { memberLines, membersOf } from "./failures.ts"
 import type { RejectsFile, RejectsUnwritable } from "./RejectsFile.ts"
 import { fieldsOf, type Place, type RowChunk } from "./StockFile.ts"
@@ -51,16 +51,20 @@ export class ImportReport {
   }
 
   /** What became of a chunk's rows; `loaded` is of those that could be read. */
-  take({ bytesRead, reads }: RowChunk, loaded: Loaded | undefined): Effect.Effect<void, RejectsUnwritable> {
+  take(
+    { bytesRead, reads }: RowChunk,
+    loaded: Loaded | Previewed | undefined
+  ): Effect.Effect<void, RejectsUnwritable> {
     this.rows += reads.length
     for (const { at, lines } of loaded?.earlier ?? []) {
       this.#earlier += lines
       this.#earliest = Math.min(this.#earliest, at)
       this.#latest = Math.max(this.#latest, at)
     }
-    for (const locationId of loaded?.locations ?? []) this.#locations.add(locationId)
+    const preview = loaded !== undefined && "changes" in loaded ? loaded : undefined
+    for (const locationId of preview?.locations ?? []) this.#locations.add(locationId)
     const failures = new Map(loaded?.refused.map(({ failure, line }) => [line, failure]))
-    const changes = new Map(loaded?.changes.map((change) => [change.line, change]))
+    const changes = new Map(preview?.changes.map((change) => [change.line, change]))
     const lines: Array<Effect.Effect<void, RejectsUnwritable>> = []
     for (const read of reads) {
       if (read.lastLine > read.line) {
@@ -94,7 +98,7 @@ export class ImportReport {
   }
 
   /** Of a dry run: what would be there instead of what. */
-  #change({ after, before, line }: Change): Effect.Effect<void> {
+  #change({ after, before, line }: Previewed["changes"][number]): Effect.Effect<void> {
     const differences = differencesOf(before, after)
     if (differences.length === 0) {
       this.#unchanged += 1

@@ -10,6 +10,8 @@ export interface Column<Row> {
   readonly value: (row: Row) => string | number | null | undefined
   /** Only on a terminal that takes colours. */
   readonly colour?: (row: Row) => Colour | undefined
+  /** A column of ids, which are never broken into lines. */
+  readonly id?: "whole"
 }
 export type Colour = keyof typeof sequences
 
@@ -73,7 +75,7 @@ export const printRows = Effect.fnUntraced(function* <Row>(
   options: { readonly json: boolean; readonly empty: string }
 ) {
   if (options.json) {
-    for (const row of rows) yield* Console.log(jsonOf(row))
+    for (const row of rows) yield* printJson(row)
     return
   }
   if (rows.length === 0) return yield* Console.log(options.empty)
@@ -81,10 +83,12 @@ export const printRows = Effect.fnUntraced(function* <Row>(
   for (const line of table(rows, columns, { colours: canColor })) yield* Console.log(line)
 })
 
-/** A value as one line of JSON, whose times are those of HTTP: what is called `…At` is a moment. */
-export const jsonOf = (value: unknown): string =>
-  JSON.stringify(value, (name, each: unknown) =>
-    name.endsWith("At") && typeof each === "number" ? timestamp(each) : each
+/** Prints a value as JSON in one line, with times as HTTP has them: what is called `…At` is a moment. */
+export const printJson = (value: unknown): Effect.Effect<void> =>
+  Console.log(
+    JSON.stringify(value, (name, each: unknown) =>
+      name.endsWith("At") && typeof each === "number" ? timestamp(each) : each
+    )
   )
 
 /** A moment as a person reads it, in UTC as everywhere: `2030-01-31 12:00:00.000Z`. */

@@ -1,13 +1,13 @@
 import { Console, Effect } from "effect"
 import type { Answers } from "../services/kernel/commands.ts"
-import { jsonOf, printRows } from "./Table.ts"
+import { printJson, printRows } from "./Table.ts"
 
 /** What an adjustment of stock has made of it. */
 export const printAdjusted = Effect.fnUntraced(function* (
   { applied, item, stocks }: Answers["AdjustStock"],
   json: boolean
 ) {
-  if (json) return yield* Console.log(jsonOf({ applied, ...item, stocks }))
+  if (json) return yield* printJson({ applied, ...item, stocks })
   if (!applied) yield* Console.log("It was applied before: nothing changed.")
   yield* printRows(
     stocks,

@@ -1,5 +1,5 @@
 import { Clock, Effect, Exit, Fiber, Stream } from "effect"
-import type { Chunk, Loaded, StockFiles } from "../services/stock/StockFiles.ts"
+import type { Chunk, Loaded, Previewed, StockFiles } from "../services/stock/StockFiles.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import type { ImportReport } from "./ImportReport.ts"
 import { FileUnreadable, type RowChunk } from "./StockFile.ts"
@@ -13,7 +13,8 @@ export interface Importing {
   readonly files: StockFiles["Service"]
   readonly merchantId: string
   /** What all of its chunks are loaded with. */
-  readonly terms: Pick<Chunk, "fileHash" | "run" | "again" | "dryRun" | "reason">
+  readonly terms: Pick<Chunk, "fileHash" | "run" | "again" | "reason">
+  readonly dryRun: boolean
   /** Locations that exist, as far as the import knows. */
   readonly locations: Set<string>
   readonly report: ImportReport
@@ -23,7 +24,7 @@ interface InFlight {
   readonly chunk: RowChunk
   readonly names: Names
   /** Of a chunk of which no row can be read there is nothing to load. */
-  readonly fiber: Fiber.Fiber<Exit.Exit<Loaded, unknown>> | undefined
+  readonly fiber: Fiber.Fiber<Exit.Exit<Loaded | Previewed, unknown>> | undefined
 }
 
 /**
@@ -42,7 +43,7 @@ export const loadAll = Effect.fnUntraced(function* (importing: Importing, chunks
     const names = namesOf(rows)
     while (inFlight.length >= chunksInFlight || inFlight.some((other) => mayShareItem(other.names, names)))
       yield* awaitFirst
-    if (!importing.terms.dryRun) yield* ensureLocations(importing, rows)
+    if (!importing.dryRun) yield* ensureLocations(importing, rows)
     const fiber =
       rows.length === 0
         ? undefined
@@ -60,12 +61,14 @@ export const loadAll = Effect.fnUntraced(function* (importing: Importing, chunks
 type Rows = Chunk["rows"]
 
 const loadChunk = Effect.fnUntraced(function* (
-  { files, merchantId, terms }: Importing,
+  { dryRun, files, merchantId, terms }: Importing,
   chunk: number,
   rows: Rows
 ) {
   const asked = Effect.gen(function* () {
-    return yield* files.load(yield* callerOf(merchantId), { ...terms, chunk, rows })
+    const caller = yield* callerOf(merchantId)
+    const given = { ...terms, chunk, rows }
+    return dryRun ? yield* files.preview(caller, given) : yield* files.load(caller, given)
   })
   return yield* patiently(asked)
 })

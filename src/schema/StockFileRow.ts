@@ -62,7 +62,7 @@ export const StockFileRow = Schema.Struct({
 }).check(
   Schema.makeFilter(({ expectedQuantity, expectedVersion, productVariantId, quantity, sku }) => {
     if (productVariantId === undefined && sku === undefined) {
-      return { path: ["productVariantId"], issue: "is required, or a sku (or both)" }
+      return { path: ["productVariantId"], issue: "is required where there is no sku" }
     }
     const expects = expectedQuantity ?? expectedVersion
     return expects !== undefined && quantity === undefined

@@ -138,7 +138,7 @@ describe("a file of stock", () => {
         line: 3,
         row: { sku: "b", quantity: 1, expiresAt: Date.parse("2998-12-31T23:00:00Z"), lowStockThreshold: 2 }
       })
-      assert.strictEqual(complaintOf(third), "productVariantId is required, or a sku (or both)")
+      assert.strictEqual(complaintOf(third), "productVariantId is required where there is no sku")
       assert.include(complaintOf(fourth), "expiresAt must be a day such as")
     })
   )

@@ -94,7 +94,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })(
 
           const into = ["--location", "shop", "--lot", "L7"]
           const received = yield* done(
-            ...["receive", "cup", "10", ...into, "--expires", "2999-01-31", "--reference", "delivery:1"]
+            "receive",
+            "cup",
+            "10",
+            ...into,
+            "--expires",
+            "2999-01-31",
+            "--reference",
+            "delivery:1"
           )
           assert.include(received.at(-1), "cup has 10 in all, 10 available: IN_STOCK")
           const again = yield* done("receive", "cup", "10", ...into, "--reference", "delivery:1")
@@ -123,7 +130,12 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })(
           ])
           const version = pick((yield* get("/inventory/CUP")).body, "batches.0.version") as number
           const stale = yield* holdfast(
-            ...["adjust", "cup", "CORRECTION", "8", "--expected-version", String(version - 1)]
+            "adjust",
+            "cup",
+            "CORRECTION",
+            "8",
+            "--expected-version",
+            String(version - 1)
           )
           assert.strictEqual(stale.code, 1)
           assert.include(stale.complaints[0], "VERSION_MISMATCH")

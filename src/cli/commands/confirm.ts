@@ -4,7 +4,7 @@ import { Uuid } from "../../schema/Identifier.ts"
 import { Reservations } from "../../services/stock/Reservations.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { json, merchant, orderId } from "../options.ts"
-import { jsonOf } from "../Table.ts"
+import { printJson } from "../Table.ts"
 
 export const confirm = Command.make(
   "confirm",
@@ -29,7 +29,7 @@ export const confirm = Command.make(
         })
         const { confirmed: applied, reservationId } = answer
         if (json) {
-          return yield* Console.log(jsonOf({ orderId, reservationId, confirmed: true, applied }))
+          return yield* printJson({ orderId, reservationId, confirmed: true, applied })
         }
         yield* Console.log(
           `Order ${orderId} ${applied ? "is" : "was"} confirmed${applied ? "" : " before"}: reservation ${reservationId}`

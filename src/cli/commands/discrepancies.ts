@@ -6,14 +6,14 @@ import { Discrepancies, type Discrepancy } from "../../services/stock/Discrepanc
 import { forMerchant } from "../merchantCommand.ts"
 import { id, json, limit, merchant } from "../options.ts"
 import { rowsUpTo } from "../pages.ts"
-import { type Column, jsonOf, momentOf, printRows } from "../Table.ts"
+import { type Column, printJson, momentOf, printRows } from "../Table.ts"
 
 /** `holdfast discrepancies`: where facts contradict the books, and how that was explained. */
 
 const kinds = Object.keys(discrepancyKinds) as ReadonlyArray<DiscrepancyKind>
 
 const columns: ReadonlyArray<Column<Discrepancy>> = [
-  { title: "discrepancy", value: (row) => row.discrepancyId },
+  { title: "discrepancy", id: "whole", value: (row) => row.discrepancyId },
   { title: "kind", value: (row) => row.kind },
   {
     title: "status",
@@ -77,7 +77,7 @@ const show = Command.make("show", { discrepancyId, merchant, json }, ({ discrepa
     Effect.fnUntraced(function* ({ merchantId }) {
       const { get } = yield* Discrepancies
       const discrepancy = yield* get(merchantId, discrepancyId)
-      if (json) return yield* Console.log(jsonOf(discrepancy))
+      if (json) return yield* printJson(discrepancy)
       yield* printRows([discrepancy], columns, { json, empty: "" })
       const { closesItself } = discrepancyKinds[discrepancy.kind]
       if (discrepancy.status !== "OPEN") return
@@ -108,7 +108,7 @@ const resolve = Command.make(
         const { resolve } = yield* Discrepancies
         const { answer } = yield* resolve(caller, { discrepancyId, reason })
         const { resolved: applied } = answer
-        if (json) return yield* Console.log(jsonOf({ discrepancyId, applied }))
+        if (json) return yield* printJson({ discrepancyId, applied })
         yield* Console.log(applied ? `Resolved ${discrepancyId}` : `${discrepancyId} was not open any more`)
       })
     )

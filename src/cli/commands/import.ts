@@ -90,9 +90,9 @@ export const importFile = Command.make(
               fileHash: hash,
               run: yield* nextUuid,
               again,
-              dryRun,
               reason: `import of ${path.basename(file).replace(/[\p{Cc}\p{Cs}]/gu, "")}`.slice(0, 1_024)
             },
+            dryRun,
             locations: new Set([defaultLocationId]),
             report
           }

@@ -6,7 +6,7 @@ import { Catalog } from "../../services/stock/Catalog.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { count, id, json, limit, merchant, text } from "../options.ts"
 import { rowsUpTo } from "../pages.ts"
-import { type Column, jsonOf, printRows } from "../Table.ts"
+import { type Column, printJson, printRows } from "../Table.ts"
 
 /** `holdfast items`: what is stocked. `holdfast stock` shows how much of it there is. */
 
@@ -88,7 +88,7 @@ const set = Command.make(
           countTolerance: Option.getOrUndefined(given.countTolerance)
         })
         const { created, item } = answer
-        if (given.json) return yield* Console.log(jsonOf({ created, ...item }))
+        if (given.json) return yield* printJson({ created, ...item })
         yield* printRows([item], columns, { json: false, empty: "" })
         yield* Console.log(created ? "It is new." : "It was there.")
       })

@@ -5,7 +5,7 @@ import { Catalog } from "../../services/stock/Catalog.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { json, limit, merchant, text } from "../options.ts"
 import { rowsUpTo } from "../pages.ts"
-import { jsonOf, momentOf, printRows } from "../Table.ts"
+import { printJson, momentOf, printRows } from "../Table.ts"
 
 /** `holdfast locations`: where stock is held, in the order in which it is picked. */
 
@@ -44,7 +44,7 @@ const set = Command.make(
         const { ensureLocation } = yield* Catalog
         const { answer } = yield* ensureLocation(caller, { locationId, name: Option.getOrUndefined(name) })
         const { created, location } = answer
-        if (json) return yield* Console.log(jsonOf({ created, ...location }))
+        if (json) return yield* printJson({ created, ...location })
         const called = location.name === null ? "" : ` (${location.name})`
         yield* Console.log(`Location ${locationId}${called} ${created ? "is new" : "was there"}`)
       })

@@ -1,4 +1,4 @@
-import { Console, Effect, Option } from "effect"
+import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Uuid } from "../../schema/Identifier.ts"
 import { reservationStatuses } from "../../schema/Reservation.ts"
@@ -6,7 +6,7 @@ import { type Reservation, Reservations } from "../../services/stock/Reservation
 import { forMerchant } from "../merchantCommand.ts"
 import { id, json, limit, merchant } from "../options.ts"
 import { rowsUpTo } from "../pages.ts"
-import { type Column, jsonOf, momentOf, printRows } from "../Table.ts"
+import { type Column, printJson, momentOf, printRows } from "../Table.ts"
 
 /** `holdfast reservations`: what orders were promised, and what became of it. */
 
@@ -14,7 +14,7 @@ const sumOf = ({ lines }: Reservation, field: "quantity" | "open" | "sold"): num
   lines.reduce((sum, line) => sum + line[field], 0)
 
 const columns: ReadonlyArray<Column<Reservation>> = [
-  { title: "reservation", value: (row) => row.reservationId },
+  { title: "reservation", id: "whole", value: (row) => row.reservationId },
   { title: "order", value: (row) => row.orderId },
   {
     title: "status",
@@ -66,7 +66,7 @@ const show = Command.make(
       Effect.fnUntraced(function* ({ merchantId }) {
         const { get } = yield* Reservations
         const reservation = yield* get(merchantId, reservationId)
-        if (json) return yield* Console.log(jsonOf(reservation))
+        if (json) return yield* printJson(reservation)
         yield* printRows([reservation], columns, { json, empty: "" })
         yield* printRows(
           reservation.lines,

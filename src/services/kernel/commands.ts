@@ -9,7 +9,7 @@ import {
 } from "./commands/catalog.ts"
 import { confirmReservation } from "./commands/confirmations.ts"
 import { countStock } from "./commands/count.ts"
-import { loadRows } from "./commands/files.ts"
+import { loadRows, previewRows } from "./commands/files.ts"
 import { cancelOrder, confirmOrder, receiveOrder, returnGoods } from "./commands/orders.ts"
 import { repairItem, repairReservation } from "./commands/repair.ts"
 import {
@@ -44,7 +44,8 @@ export const commands = [
   repairItem,
   repairReservation,
   bulk,
-  loadRows
+  loadRows,
+  previewRows
 ] as const satisfies ReadonlyArray<CommandDefinition>
 
 type Definition = (typeof commands)[number]

@@ -2,7 +2,14 @@ import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { nilUuid } from "../../schema/Identifier.ts"
 import type { AnswerOf } from "../kernel/Command.ts"
-import { fileRowOf, itemFields, type LoadRows, type loadRows, stockFields } from "../kernel/commands/files.ts"
+import {
+  fileRowOf,
+  itemFields,
+  type LoadRows,
+  type loadRows,
+  type previewRows,
+  stockFields
+} from "../kernel/commands/files.ts"
 import type { Caller } from "../../schema/Caller.ts"
 import type { PostingFailure } from "../kernel/Posting.ts"
 import type { StockFileRow } from "../../schema/StockFileRow.ts"
@@ -16,7 +23,7 @@ import { type StockRow, stocks } from "../kernel/tables/stock.ts"
 /** Rows of a file that are loaded together, and what became of them. */
 export type Chunk = Omit<LoadRows, "_tag">
 export type Loaded = AnswerOf<typeof loadRows>
-export type Change = Loaded["changes"][number]
+export type Previewed = AnswerOf<typeof previewRows>
 
 /** Whole merchants in and out: items with their stocks, as rows of a file. */
 export class StockFiles extends Context.Service<
@@ -24,9 +31,11 @@ export class StockFiles extends Context.Service<
   {
     /**
      * Loads a chunk in one transaction, each row for itself: its item is ensured and its stock set to the row's quantity.
-     * Locations must be there, but for a dry run.
+     * Locations must be there.
      */
     readonly load: (caller: Caller, chunk: Chunk) => Effect.Effect<Loaded, PostingFailure>
+    /** What that would do. Nothing is changed. */
+    readonly preview: (caller: Caller, chunk: Chunk) => Effect.Effect<Previewed, PostingFailure>
     /** Creates a location unless it is there. Returns whether it was created. */
     readonly ensureLocation: (caller: Caller, locationId: string) => Effect.Effect<boolean, PostingFailure>
     /**
@@ -61,6 +70,8 @@ export class StockFiles extends Context.Service<
       return StockFiles.of({
         load: (caller, chunk) =>
           Effect.map(ledger.post(caller, { _tag: "LoadRows", ...chunk }), ({ answer }) => answer),
+        preview: (caller, chunk) =>
+          Effect.map(ledger.post(caller, { _tag: "PreviewRows", ...chunk }), ({ answer }) => answer),
         ensureLocation: (caller, locationId) =>
           Effect.map(
             ledger.post(caller, { _tag: "EnsureLocation", locationId }),

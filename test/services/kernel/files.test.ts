@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { StockFileRow } from "../../../src/schema/StockFileRow.ts"
-import type { LoadRows } from "../../../src/services/kernel/commands/files.ts"
+import type { LoadRows, PreviewRows } from "../../../src/services/kernel/commands/files.ts"
 import { fileChunks } from "../../../src/services/kernel/tables/files.ts"
 import { Desk, variant } from "../../support/books.ts"
 
@@ -15,10 +15,13 @@ const loading = (
   chunk: 0,
   run: "first",
   again: false,
-  dryRun: false,
   reason: "import of stock.csv",
   ...terms,
   rows: Object.entries(rows).map(([line, row]) => ({ line: Number(line), row }))
+})
+const previewing = (...of: Parameters<typeof loading>): PreviewRows => ({
+  ...loading(...of),
+  _tag: "PreviewRows"
 })
 const cup = (quantity: number, more: StockFileRow = {}): StockFileRow => ({
   productVariantId: "cup",
@@ -120,10 +123,10 @@ describe("rows of a file", () => {
     }
   })
 
-  it("of a dry run change nothing, and are answered as they would be", () => {
+  it("of a preview change nothing, and are answered as they would be", () => {
     const desk = new Desk()
     const rows = { 2: cup(5, { locationId: "shop", name: "Cup" }), 3: pot(1, { expectedQuantity: 2 }) }
-    const dry = desk.post(loading(rows, { dryRun: true }))
+    const dry = desk.post(previewing(rows))
     assert.deepStrictEqual(
       dry.refused.map(({ line }) => line),
       [3]
@@ -131,6 +134,7 @@ describe("rows of a file", () => {
     assert.deepStrictEqual(dry.locations, ["shop"])
     assert.strictEqual(desk.store.merchants.size, 0)
     assert.strictEqual(desk.store.items.size, 0)
+    assert.strictEqual(desk.store.tracking.size, 0)
     assert.deepStrictEqual(desk.store.events, [])
     const attributes = { lowStockThreshold: 0, safetyStock: 0, countTolerance: 0, stocked: true }
     const after = {
@@ -144,7 +148,7 @@ describe("rows of a file", () => {
     assert.deepStrictEqual(dry.changes, [{ line: 2, before: null, after }])
     desk.post({ _tag: "EnsureLocation", locationId: "shop" })
     assert.deepStrictEqual(desk.post(loading(rows)).refused.length, 1)
-    const second = desk.post(loading({ 2: cup(9) }, { fileHash: "other", dryRun: true }))
+    const second = desk.post(previewing({ 2: cup(9) }, { fileHash: "other" }))
     assert.deepStrictEqual(second.changes, [{ line: 2, before: after, after: { ...after, quantity: 9 } }])
     assert.strictEqual(desk.item("cup").onHand, 5)
   })

@@ -3,14 +3,14 @@ import { type BalanceOverflow, type ItemConflict, RefusalData, StockMoved } from
 import type { ItemRef } from "../../../schema/Item.ts"
 import { StockFileRow } from "../../../schema/StockFileRow.ts"
 import { createLocation } from "../catalogue.ts"
-import { commandShape, defineCommand, type PayloadOf, type RefusalOf } from "../Command.ts"
-import type { LocationKey, Needs } from "../Needs.ts"
+import { type AnswerOf, commandShape, defineCommand, type PayloadOf, type RefusalOf } from "../Command.ts"
+import type { LocationKey, Needs, RowKey } from "../Needs.ts"
 import { perform } from "../operation.ts"
 import { answered } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
 import { matchStock } from "../stockMatching.ts"
 import type { ItemRow } from "../tables/catalog.ts"
-import { fileChunkByKey, fileChunks } from "../tables/files.ts"
+import { fileChunkByKey, type FileChunkRow, fileChunks } from "../tables/files.ts"
 import type { StockRow } from "../tables/stock.ts"
 import { type EnsureItem, ensureItem } from "./catalog.ts"
 import { type AdjustStock, adjustStock } from "./stock.ts"
@@ -27,103 +27,147 @@ const Load = Schema.Struct({
 })
 type Load = typeof Load.Type
 
+const payload = {
+  /** The file, by its bytes. */
+  fileHash: Schema.String,
+  /** The chunk, by its place in the file: the same lines whenever the file is read. */
+  chunk: Schema.Number,
+  run: Schema.String,
+  /** Loads what another run has loaded once more. */
+  again: Schema.Boolean,
+  reason: Schema.String,
+  rows: Schema.Array(Schema.Struct({ line: Schema.Number, row: StockFileRow }))
+}
+const loaded = {
+  at: Schema.Number,
+  /** Nothing of such a row is left. It is tried again when the file is imported again. */
+  refused: Schema.Array(Schema.Struct({ line: Schema.Number, failure: RefusalData })),
+  /** How many lines other runs have loaded, and when: they were left alone. */
+  earlier: Schema.Array(Schema.Struct({ at: Schema.Number, lines: Schema.Number }))
+}
+
 const loadRowsShape = commandShape({
   tag: "LoadRows",
-  payload: {
-    /** The file, by its bytes. */
-    fileHash: Schema.String,
-    /** The chunk, by its place in the file: the same lines whenever the file is read. */
-    chunk: Schema.Number,
-    run: Schema.String,
-    /** Loads what another run has loaded once more. */
-    again: Schema.Boolean,
-    /** Answers what would change, and changes nothing. */
-    dryRun: Schema.Boolean,
-    reason: Schema.String,
-    rows: Schema.Array(Schema.Struct({ line: Schema.Number, row: StockFileRow }))
-  },
-  answer: Schema.Struct({
-    at: Schema.Number,
-    /** Nothing of such a row is left. It is tried again when the file is imported again. */
-    refused: Schema.Array(Schema.Struct({ line: Schema.Number, failure: RefusalData })),
-    /** Lines that other runs have loaded, and when: they were left alone. */
-    earlier: Schema.Array(Schema.Struct({ at: Schema.Number, lines: Schema.Number })),
-    /** Of a dry run: what it would have changed, and the locations that it would have created. */
-    changes: Schema.Array(
-      Schema.Struct({
-        line: Schema.Number,
-        before: Schema.NullOr(StockFileRow),
-        after: StockFileRow
-      })
-    ),
-    locations: Schema.Array(Schema.String)
-  }),
+  payload,
+  answer: Schema.Struct(loaded),
   refusals: []
 })
 export type LoadRows = PayloadOf<typeof loadRowsShape>
 
 /**
- * Each row for itself: its item is ensured, and its stock set to the row's quantity. A row is known by the file's bytes and
- * its line, and loaded once. What was loaded is written down with it, so that a second run of the posting finds its effect.
+ * Each row for itself: its item is ensured, and its stock set to the row's quantity. Locations must be there. A row is
+ * known by the file's bytes and its line and is loaded once, which is written down with it.
  */
 export const loadRows = defineCommand(loadRowsShape, {
-  keepsAnswer: false,
-  weight: ({ rows }) => 4 * rows.length,
-  needs: (need, command) => ({
-    chunk: need.row(fileChunkByKey, `${command.fileHash} ${command.chunk}`),
-    rows: command.rows.map(({ row }) => neededFor(need, row, command))
-  }),
+  weight: ({ rows }) => weightOfRow * rows.length,
+  needs: (need, command) => neededFor(need, command, { creates: false }),
   decide: (context, command, keys) => {
-    const { at, unit } = context
-    const known = context.row(fileChunkByKey, keys.chunk)
-    const loads = ((known?.loads["loads"] ?? []) as ReadonlyArray<Load>).filter(
-      ({ run }) => !command.again || run === command.run
-    )
-    const refusals: Array<{ readonly line: number; readonly failure: RefusalData }> = []
-    const changes: Array<Change & { readonly line: number }> = []
-    const locations: Array<string> = []
-    const loaded: Array<number> = []
-    const earlier = new Map<Load, number>()
-    for (const [index, { line }] of command.rows.entries()) {
-      const load = loads.find(({ lines }) => lines.some(([first, last]) => first <= line && line <= last))
-      if (load !== undefined) {
-        if (load.run !== command.run) earlier.set(load, (earlier.get(load) ?? 0) + 1)
-        continue
-      }
-      const mark = unit.mark
-      const row = keys.rows[index]!
-      if (command.dryRun && row.location !== undefined && context.location(row.location) === undefined) {
-        createLocation(context, row.location, null)
-        locations.push(row.location)
-      }
-      const before = command.dryRun ? standing(context, row) : undefined
+    const { known, loads, rows, ...answer } = openRows(context, command, keys)
+    const lines: Array<number> = []
+    const refused: Array<RefusedRow> = []
+    for (const row of rows) {
+      const mark = context.unit.mark
       const refusal = loadRow(context, row)
-      if (refusal !== undefined) {
-        unit.undoTo(mark)
-        refusals.push({ line, failure: { ...refusal } })
-      } else if (before === undefined) loaded.push(line)
-      else changes.push({ line, before: before ?? null, after: standing(context, row)! })
+      if (refusal === undefined) lines.push(row.line)
+      else {
+        context.unit.undoTo(mark)
+        refused.push({ line: row.line, failure: { ...refusal } })
+      }
     }
-    // Also the merchant and its default location, where it is new.
-    if (command.dryRun) unit.undoTo(0)
-    else if (loaded.length > 0) {
+    if (lines.length > 0) {
+      const { at, merchantId, unit } = context
+      const all = { loads: [...loads, { at, run: command.run, lines: rangesOf(lines) }] }
       const chunks = unit.rows(fileChunks)
-      const all = { loads: [...loads, { at, run: command.run, lines: rangesOf(loaded) }] }
-      if (known === undefined) {
-        chunks.insert({ merchantId: context.merchantId, chunkKey: keys.chunk, loads: all })
-      } else chunks.update(known, { loads: all })
+      if (known === undefined) chunks.insert({ merchantId, chunkKey: keys.chunk, loads: all })
+      else chunks.update(known, { loads: all })
     }
-    return answered({
-      at,
-      refused: refusals,
-      earlier: [...earlier].map(([load, lines]) => ({ at: load.at, lines })),
-      changes,
-      locations
-    })
+    return answered({ ...answer, refused })
   }
 })
 
+const previewRowsShape = commandShape({
+  tag: "PreviewRows",
+  payload,
+  answer: Schema.Struct({
+    ...loaded,
+    /** The rows that would be loaded: what the books say of their items and stocks, and what they would say. */
+    changes: Schema.Array(
+      Schema.Struct({ line: Schema.Number, before: Schema.NullOr(StockFileRow), after: StockFileRow })
+    ),
+    /** Locations that would be created. */
+    locations: Schema.Array(Schema.String)
+  }),
+  refusals: []
+})
+export type PreviewRows = PayloadOf<typeof previewRowsShape>
+
+/** What `LoadRows` would do, once the locations are there: decided in the same way and undone. */
+export const previewRows = defineCommand(previewRowsShape, {
+  // It has no effect that a second run could find.
+  keepsAnswer: false,
+  weight: ({ rows }) => weightOfRow * rows.length,
+  needs: (need, command) => neededFor(need, command, { creates: true }),
+  decide: (context, command, keys) => {
+    const { unit } = context
+    const { rows, ...answer } = openRows(context, command, keys)
+    const refused: Array<RefusedRow> = []
+    const changes: Array<AnswerOf<typeof previewRowsShape>["changes"][number]> = []
+    const locations: Array<string> = []
+    for (const row of rows) {
+      const mark = unit.mark
+      if (row.location !== undefined && context.location(row.location) === undefined) {
+        createLocation(context, row.location, null)
+        locations.push(row.location)
+      }
+      const before = standing(context, row)
+      const refusal = loadRow(context, row)
+      if (refusal === undefined) changes.push({ line: row.line, before, after: standing(context, row)! })
+      else {
+        unit.undoTo(mark)
+        refused.push({ line: row.line, failure: { ...refusal } })
+      }
+    }
+    // Also the merchant with its default location, where it is new.
+    unit.undoTo(0)
+    return answered({ at: answer.at, earlier: answer.earlier, refused, changes, locations })
+  }
+})
+
+/** An item and a stock. */
+const weightOfRow = 4
+
+type RefusedRow = AnswerOf<typeof loadRowsShape>["refused"][number]
+
+/** The rows that are not loaded yet, and what is known of those that are. */
+const openRows = (context: PostingContext, command: Terms, keys: NeededRows) => {
+  const known = context.row(fileChunkByKey, keys.chunk)
+  const loads = ((known?.loads["loads"] ?? []) as ReadonlyArray<Load>).filter(
+    ({ run }) => !command.again || run === command.run
+  )
+  const earlier = new Map<Load, number>()
+  const rows = keys.rows.filter(({ line }) => {
+    const load = loads.find(({ lines }) => lines.some(([first, last]) => first <= line && line <= last))
+    if (load !== undefined && load.run !== command.run) earlier.set(load, (earlier.get(load) ?? 0) + 1)
+    return load === undefined
+  })
+  return {
+    at: context.at,
+    known,
+    loads,
+    rows,
+    earlier: [...earlier].map(([{ at }, lines]) => ({ at, lines }))
+  }
+}
+
+type Terms = Omit<LoadRows, "_tag">
+
+interface NeededRows {
+  readonly chunk: RowKey<FileChunkRow>
+  readonly rows: ReadonlyArray<NeededRow>
+}
+
 interface NeededRow {
+  readonly line: number
   readonly row: StockFileRow
   readonly item: EnsureItem
   readonly itemKeys: ReturnType<typeof ensureItem.needs>
@@ -133,22 +177,24 @@ interface NeededRow {
   readonly location: LocationKey | undefined
 }
 
-const neededFor = (need: Needs, row: StockFileRow, { dryRun, reason }: LoadRows): NeededRow => {
-  const item = itemOf(row)
-  const stock = stockOf(row, reason)
-  const { locationId } = row
-  return {
-    row,
-    item,
-    itemKeys: ensureItem.needs(need, item),
-    stock,
-    stockKeys: stock === undefined ? undefined : adjustStock.needs(need, stock),
-    location:
-      stock === undefined || locationId === undefined
-        ? undefined
-        : need.location(locationId, { creates: dryRun })
-  }
-}
+const neededFor = (need: Needs, command: Terms, locations: { readonly creates: boolean }): NeededRows => ({
+  chunk: need.row(fileChunkByKey, `${command.fileHash} ${command.chunk}`),
+  rows: command.rows.map(({ line, row }) => {
+    const item = itemOf(row)
+    const stock = stockOf(row, command.reason)
+    const { locationId } = row
+    return {
+      line,
+      row,
+      item,
+      itemKeys: ensureItem.needs(need, item),
+      stock,
+      stockKeys: stock === undefined ? undefined : adjustStock.needs(need, stock),
+      location:
+        stock === undefined || locationId === undefined ? undefined : need.location(locationId, locations)
+    }
+  })
+})
 
 const itemOf = (row: StockFileRow): EnsureItem => {
   const { countTolerance, lowStockThreshold, name, productId, productVariantId, safetyStock, sku, stocked } =
@@ -236,11 +282,6 @@ const unexpectedStock = (
     quantity,
     version
   })
-}
-
-interface Change {
-  readonly before: StockFileRow | null
-  readonly after: StockFileRow
 }
 
 /** What the books say of a row's item and stock, as a row; null where there is no such item. */

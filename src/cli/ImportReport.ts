@@ -92,7 +92,7 @@ export class ImportReport {
         )
       : Effect.andThen(
           this.clear,
-          Console.error(`${linesOf(place)}: ${code}: ${[detail, ...memberLines(members)].join("; ")}`)
+          Console.error(shown(`${linesOf(place)}: ${code}: ${[detail, ...memberLines(members)].join("; ")}`))
         )
     return this.#rejects === undefined ? spoken : Effect.andThen(spoken, this.#rejects.add(place))
   }
@@ -118,7 +118,7 @@ export class ImportReport {
     const isNew = before === null ? "new item " : ""
     return Effect.andThen(
       this.clear,
-      Console.log(`line ${line}: ${isNew}${name}${place}: ${differences.join(", ")}`)
+      Console.log(shown(`line ${line}: ${isNew}${name}${place}: ${differences.join(", ")}`))
     )
   }
 
@@ -169,7 +169,9 @@ export class ImportReport {
       ...(locations.length === 0
         ? []
         : [`Locations that ${this.#dryRun ? "would be" : "are"} new: ${locations.join(", ")}.`]),
-      ...(unreadColumns.length === 0 ? [] : [`Columns that are not read: ${unreadColumns.join(", ")}.`]),
+      ...(unreadColumns.length === 0
+        ? []
+        : [shown(`Columns that are not read: ${unreadColumns.join(", ")}.`)]),
       ...(rows > refused && this.#withQuantity === 0 ? ["No row has a quantity: no stock is set."] : []),
       ...(this.#firstOfSeveral === undefined
         ? []
@@ -193,6 +195,9 @@ const unreadable = (complaint: string): Problem => {
   const { code, status, title, type } = problemOf(new ValidationFailed({ errors: [] }))
   return { type, title, status, code, detail: complaint }
 }
+
+/** What a file says never steers the terminal that it is shown on. */
+const shown = (text: string): string => text.replace(/[\p{Cc}\p{Bidi_C}]/gu, "\uFFFD")
 
 const linesOf = ({ lastLine, line }: Place): string =>
   lastLine > line ? `lines ${line} to ${lastLine}` : `line ${line}`

@@ -70,6 +70,7 @@ export interface RowChunk {
 
 /** Names that are told of columns that are not read: of JSON lines, each row may have others. */
 const unreadNamesMax = 50
+const unreadNameLengthMax = 100
 
 /** Reads the rows of one file of stock, and notes what of it is not read. */
 export class StockFileReader {
@@ -190,7 +191,7 @@ export class StockFileReader {
   }
 
   #leaveUnread(name: string): void {
-    if (this.unreadColumns.size < unreadNamesMax) this.unreadColumns.add(name)
+    if (this.unreadColumns.size < unreadNamesMax) this.unreadColumns.add(name.slice(0, unreadNameLengthMax))
   }
 }
 

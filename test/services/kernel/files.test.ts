@@ -104,6 +104,17 @@ describe("rows of a file", () => {
     assert.strictEqual(desk.item("pot").onHand, 1)
   })
 
+  it("that a run was to load again and that were refused are tried again", () => {
+    const desk = new Desk()
+    const rows = { 2: cup(5, { expectedQuantity: 0 }) }
+    desk.post(loading(rows))
+    assert.strictEqual(desk.post(loading(rows, { run: "second", again: true })).refused.length, 1)
+    assert.strictEqual(desk.post(loading(rows, { run: "third" })).refused.length, 1)
+    sell(desk, 5)
+    assert.deepStrictEqual(desk.post(loading(rows, { run: "fourth" })).refused, [])
+    assert.strictEqual(desk.item("cup").onHand, 5)
+  })
+
   it("are compare-and-set by what they expect, of a stock that is there or not", () => {
     for (const [expects, isLoaded] of [
       [{ expectedQuantity: 5 }, true],

@@ -74,9 +74,11 @@ export const loadRows = defineCommand(loadRowsShape, {
         refused.push({ line: row.line, failure: { ...refusal } })
       }
     }
-    if (lines.length > 0) {
+    // What another run has loaded is not loaded any more once this one was to do it again and was refused.
+    if (lines.length > 0 || loads.length < loadsOf(known).length) {
       const { at, merchantId, unit } = context
-      const all = { loads: [...loads, { at, run: command.run, lines: rangesOf(lines) }] }
+      const own = lines.length === 0 ? [] : [{ at, run: command.run, lines: rangesOf(lines) }]
+      const all = { loads: [...loads, ...own] }
       const chunks = unit.rows(fileChunks)
       if (known === undefined) chunks.insert({ merchantId, chunkKey: keys.chunk, loads: all })
       else chunks.update(known, { loads: all })
@@ -141,9 +143,7 @@ type RefusedRow = AnswerOf<typeof loadRowsShape>["refused"][number]
 /** The rows that are not loaded yet, and what is known of those that are. */
 const openRows = (context: PostingContext, command: Terms, keys: NeededRows) => {
   const known = context.row(fileChunkByKey, keys.chunk)
-  const loads = ((known?.loads["loads"] ?? []) as ReadonlyArray<Load>).filter(
-    ({ run }) => !command.again || run === command.run
-  )
+  const loads = loadsOf(known).filter(({ run }) => !command.again || run === command.run)
   const earlier = new Map<Load, number>()
   const rows = keys.rows.filter(({ line }) => {
     const load = loads.find(({ lines }) => lines.some(([first, last]) => first <= line && line <= last))
@@ -158,6 +158,9 @@ const openRows = (context: PostingContext, command: Terms, keys: NeededRows) => 
     earlier: [...earlier].map(([{ at }, lines]) => ({ at, lines }))
   }
 }
+
+const loadsOf = (known: FileChunkRow | undefined): ReadonlyArray<Load> =>
+  (known?.loads["loads"] ?? []) as ReadonlyArray<Load>
 
 type Terms = Omit<LoadRows, "_tag">
 

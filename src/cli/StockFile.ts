@@ -133,12 +133,10 @@ export class StockFileReader {
     const { path } = this
     const refuse = (reason: string) => new FileUnreadable({ reason: `${path} ${reason}` })
     if (record.defect !== undefined) throw refuse(`has a header line that ${complaints[record.defect]}`)
-    const names = Array.from({ length: record.cellCount }, (_, index) =>
-      (record.cell(index) ?? "\uFFFD").trim()
-    )
-    if (names.some((name) => name.includes("\0"))) {
-      throw refuse("is in UTF-16: save it as CSV UTF-8")
-    }
+    const cells = Array.from({ length: record.cellCount }, (_, index) => record.cell(index))
+    if (cells.some((cell) => cell?.includes("\0"))) throw refuse("is in UTF-16: save it as CSV UTF-8")
+    // They are shown on a terminal.
+    const names = cells.map((cell = "\uFFFD") => cell.trim().replace(/[\p{Cc}\p{Bidi_C}]/gu, "\uFFFD"))
     const header = names.map((name) => columnOf(name))
     const twice = header.findIndex((column, index) => column !== undefined && header.indexOf(column) < index)
     if (twice !== -1) {
@@ -146,6 +144,7 @@ export class StockFileReader {
       throw refuse(`has two columns with the name ${header[twice]}: ${first} and ${names[twice]}`)
     }
     if (!header.includes("productVariantId") && !header.includes("sku")) {
+      if (cells.includes(undefined)) throw refuse("is not UTF-8: save it as CSV UTF-8")
       throw refuse(
         `has no column productVariantId or sku: its header line must name the columns, separated by commas (${columns.join(", ")})`
       )

@@ -46,6 +46,12 @@ const complaintOf = (one: Read | undefined): string =>
 describe("a file of stock", () => {
   for (const [says, name, content, reason] of [
     ["in UTF-16", "wide.csv", Buffer.from("sku,name\ncup,x\n", "utf16le"), "is in UTF-16"],
+    [
+      "in UTF-16 with a byte order mark",
+      "marked.csv",
+      Buffer.from("\uFEFFsku\ncup\n", "utf16le"),
+      "is not UTF-8: save it as CSV UTF-8"
+    ],
     ["with semicolons", "names.csv", "variant;quantity\ncup;1\n", "has no column productVariantId or sku"],
     ["with a column twice", "twice.csv", "sku,quantity,sku\ncup,1,x\n", "two columns with the name sku"],
     ["with a column under two names", "two.csv", "sku,Quantity,QUANTITY\ncup,1,2\n", "Quantity and QUANTITY"],

@@ -63,8 +63,11 @@ describe("rows of a file", () => {
     sell(desk, 2)
     // Its own run is not told so: it was this one that loaded them.
     assert.deepStrictEqual(desk.post(loading(rows)).earlier, [])
+    const rowsBefore = desk.store.tracking.size
     const second = desk.post(loading(rows, { run: "second" }))
     assert.deepStrictEqual(second.earlier, [{ at: first.at, lines: 3 }])
+    // Nothing is written where nothing is loaded.
+    assert.strictEqual(desk.store.tracking.size, rowsBefore)
     assert.strictEqual(desk.item("cup").onHand, 3)
     // Of another file, or other lines of this one.
     assert.deepStrictEqual(desk.post(loading({ 2: cup(4) }, { fileHash: "other" })).earlier, [])

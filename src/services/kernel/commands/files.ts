@@ -12,6 +12,7 @@ import { matchStock } from "../stockMatching.ts"
 import type { ItemRow } from "../tables/catalog.ts"
 import { fileChunkByKey, type FileChunkRow, fileChunks } from "../tables/files.ts"
 import type { StockRow } from "../tables/stock.ts"
+import { postingKey } from "../trackingKeys.ts"
 import { type EnsureItem, ensureItem } from "./catalog.ts"
 import { type AdjustStock, adjustStock } from "./stock.ts"
 
@@ -59,6 +60,8 @@ export type LoadRows = PayloadOf<typeof loadRowsShape>
  * known by the file's bytes and its line and is loaded once, which is written down with it.
  */
 export const loadRows = defineCommand(loadRowsShape, {
+  // What is loaded already writes nothing: a file that is imported again is read past at once.
+  keepsAnswer: false,
   weight: ({ rows }) => weightOfRow * rows.length,
   needs: (need, command) => neededFor(need, command, { creates: false }),
   decide: (context, command, keys) => {
@@ -79,6 +82,7 @@ export const loadRows = defineCommand(loadRowsShape, {
       const { at, merchantId, unit } = context
       const own = lines.length === 0 ? [] : [{ at, run: command.run, lines: rangesOf(lines) }]
       const all = { loads: [...loads, ...own] }
+      context.track(postingKey(context.posting.id))
       const chunks = unit.rows(fileChunks)
       if (known === undefined) chunks.insert({ merchantId, chunkKey: keys.chunk, loads: all })
       else chunks.update(known, { loads: all })

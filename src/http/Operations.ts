@@ -1,14 +1,14 @@
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiScalar, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { DevTokenRequest } from "../schema/DevToken.ts"
-import { ValidationFailed } from "../schema/Validation.ts"
+import { type ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { DevIssuer } from "../services/identity/Jwks.ts"
 import { Health } from "../services/Health.ts"
 import { Api } from "./contract/Api.ts"
 import { asyncApi } from "./AsyncApi.ts"
-import { bodyLimitBytes } from "./RequestBody.ts"
+import { bodyLimitBytes, parseJson } from "./RequestBody.ts"
 import { problemResponse, responseOf } from "./Responses.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import { PayloadTooLarge } from "./contract/HttpFailure.ts"
@@ -57,9 +57,11 @@ const documentation = Layer.mergeAll(
   HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
 )
 
-const decodeTokenRequest = Schema.decodeUnknownEffect(Schema.fromJsonString(DevTokenRequest), {
-  errors: "all"
-})
+const readTokenRequest = readerOf(DevTokenRequest, { onExcessProperty: "error" })
+
+/** An empty body asks for the defaults. */
+const tokenRequestOf = (text: string): Result.Result<DevTokenRequest, ValidationFailed> =>
+  Result.flatMap(parseJson(text === "" ? "{}" : text), (json) => readTokenRequest(json, "body"))
 
 /** `GET /dev/jw-certs` and `POST /dev/token`: only where the service is its own issuer (CONTRACTS section 3). */
 export const layerDevIssuer = HttpRouter.use((router) =>
@@ -72,11 +74,7 @@ export const layerDevIssuer = HttpRouter.use((router) =>
           request.text,
           () => new PayloadTooLarge({ limitBytes: bodyLimitBytes })
         )
-        const asked = yield* Effect.mapError(
-          decodeTokenRequest(text === "" ? "{}" : text),
-          (error) =>
-            new ValidationFailed({ errors: [{ path: "body", message: error.message.split("\n")[0]! }] })
-        )
+        const asked = yield* Effect.fromResult(tokenRequestOf(text))
         return HttpServerResponse.jsonUnsafe({ token: yield* issue(asked) })
       }).pipe(
         Effect.catch((failure) => Effect.map(nextUuid, (id) => responseOf(failure, id))),

@@ -1,4 +1,4 @@
-import { Context, Schema } from "effect"
+import { Context, Schema, SchemaTransformation } from "effect"
 import { HttpApiMiddleware } from "effect/http-api"
 import type { Caller } from "../../schema/Caller.ts"
 import type { Permission, Principal } from "../../schema/Principal.ts"
@@ -37,3 +37,20 @@ export const envelope = <S extends Schema.Constraint>(data: S) =>
 
 export const listOf = <S extends Schema.Constraint>(element: S) =>
   Schema.Struct({ data: Schema.Array(element), nextCursor: Schema.NullOr(Schema.String) })
+
+/** A list in a query: the parameter once for each element, or elements separated by commas, or both. */
+export const listParameter = <S extends Schema.Codec<string, string>>(
+  element: S,
+  annotations: { readonly description: string; readonly examples: ReadonlyArray<ReadonlyArray<string>> }
+) =>
+  Schema.Array(Schema.String)
+    .annotate(annotations)
+    .pipe(
+      Schema.decodeTo(
+        Schema.Array(element),
+        SchemaTransformation.transform<ReadonlyArray<S["Encoded"]>, ReadonlyArray<string>>({
+          decode: (given) => given.flatMap((text) => text.split(",")).filter((part) => part !== ""),
+          encode: (elements) => elements
+        })
+      )
+    )

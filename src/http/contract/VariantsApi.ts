@@ -4,7 +4,7 @@ import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Instant, Timestamp } from "../../schema/Time.ts"
 import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
-import { RequiredPermission } from "./Contract.ts"
+import { RequiredPermission, listParameter } from "./Contract.ts"
 import { ItemStatus } from "./ItemFigures.ts"
 import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
 import { problem } from "./Problem.ts"
@@ -79,21 +79,18 @@ const at = Schema.optionalKey(
 
 const variantParams = { productVariantId: OutsideId }
 const maxVariants = 200
-const isOutsideId = Schema.is(OutsideId)
-/** `a,b,c` in a query. */
-const VariantIds = Schema.String.check(
-  Schema.isMinLength(1),
-  Schema.makeFilter((text: string) => {
-    const ids = text.split(",").filter((id) => id !== "")
-    if (ids.length > maxVariants) return `must name at most ${maxVariants} variants`
-    return ids.every(isOutsideId) ? undefined : "must name variants by ids of 1 to 128 visible characters"
-  })
+const variantIds = listParameter(OutsideId, {
+  description: `Up to ${maxVariants} ids: separated by commas, or the parameter repeated`,
+  examples: [["espresso-cup", "saucer"]]
+}).check(
+  Schema.isMinLength(1, { message: "must name at least one variant" }),
+  Schema.isMaxLength(maxVariants, { message: `must name at most ${maxVariants} variants` })
 )
 
 export class VariantsApi extends HttpApiGroup.make("variants")
   .add(
     HttpApiEndpoint.get("getVariants", "/", {
-      query: { productVariantIds: VariantIds, at },
+      query: { productVariantIds: variantIds, at },
       success: [VariantList, VariantListThen],
       error: problem("HistoryNotKept")
     })

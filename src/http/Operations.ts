@@ -1,13 +1,11 @@
 import { Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
-import { HttpApiScalar, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { DevTokenRequest } from "../schema/DevToken.ts"
 import { type ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { DevIssuer } from "../services/identity/Jwks.ts"
 import { Health } from "../services/Health.ts"
-import { Api } from "./contract/Api.ts"
-import { asyncApi } from "./AsyncApi.ts"
+import * as Documentation from "./Documentation.ts"
 import { bodyLimitBytes, parseJson } from "./RequestBody.ts"
 import { problemResponse, responseOf } from "./Responses.ts"
 import { nextUuid } from "../services/Uuid.ts"
@@ -15,14 +13,7 @@ import { PayloadTooLarge } from "./contract/HttpFailure.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
 
-export const paths = [
-  "/health/live",
-  "/health/ready",
-  "/metrics",
-  "/openapi.json",
-  "/asyncapi.json",
-  "/docs"
-] as const
+export const paths = ["/health/live", "/health/ready", "/metrics", ...Documentation.paths] as const
 
 const health = HttpRouter.use((router) =>
   Effect.gen(function* () {
@@ -41,20 +32,6 @@ const health = HttpRouter.use((router) =>
       })
     )
   })
-)
-
-const documentation = Layer.mergeAll(
-  HttpRouter.add(
-    "GET",
-    "/openapi.json",
-    Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
-  ),
-  HttpRouter.add(
-    "GET",
-    "/asyncapi.json",
-    Effect.sync(() => HttpServerResponse.jsonUnsafe(asyncApi))
-  ),
-  HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
 )
 
 const readTokenRequest = readerOf(DevTokenRequest, { onExcessProperty: "error" })
@@ -84,4 +61,8 @@ export const layerDevIssuer = HttpRouter.use((router) =>
   })
 )
 
-export const layer = Layer.mergeAll(health, documentation, PrometheusMetrics.layerHttp({ path: "/metrics" }))
+export const layer = Layer.mergeAll(
+  health,
+  Documentation.layer,
+  PrometheusMetrics.layerHttp({ path: "/metrics" })
+)

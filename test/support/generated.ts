@@ -1,7 +1,6 @@
-import { OpenApi } from "effect/http-api"
 import { readFile, writeFile } from "node:fs/promises"
 import path from "node:path"
-import { Api } from "../../src/http/contract/Api.ts"
+import { openApi } from "../../src/http/OpenApiDocument.ts"
 import { asyncApi } from "../../src/http/AsyncApi.ts"
 import { variables } from "../../src/layers/Configuration.ts"
 
@@ -29,7 +28,7 @@ const betweenMarkers = (text: string, content: string): string =>
   )
 
 const generated: ReadonlyArray<{ readonly file: string; readonly make: (current: string) => string }> = [
-  { file: "openapi.json", make: () => `${JSON.stringify(OpenApi.fromApi(Api), undefined, 2)}\n` },
+  { file: "openapi.json", make: () => `${JSON.stringify(openApi(), undefined, 2)}\n` },
   { file: "asyncapi.json", make: () => `${JSON.stringify(asyncApi, undefined, 2)}\n` },
   { file: "docs/configuration.md", make: (current) => betweenMarkers(current, configurationTable()) }
 ]

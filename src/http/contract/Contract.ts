@@ -11,6 +11,16 @@ export class RequiredPermission extends Context.Service<RequiredPermission, Perm
   "holdfast/http/RequiredPermission"
 ) {}
 
+/** A call that works when it is sent in the order of the introduction, declared beside its route: for the documentation. */
+export class ExampleCall extends Context.Service<
+  ExampleCall,
+  {
+    /** Values of path parameters, and of query parameters that this call needs. */
+    readonly params?: Readonly<Record<string, unknown>>
+    readonly body?: Readonly<Record<string, unknown>>
+  }
+>()("holdfast/http/ExampleCall") {}
+
 /** The authenticated caller of this request, as operations take it. */
 export class CurrentCaller extends Context.Service<
   CurrentCaller,

@@ -20,12 +20,14 @@ interface JsonObject {
   readonly [name: string]: Json
 }
 type Schemas = Readonly<Record<string, JsonObject>>
-interface Operation extends JsonObject {
+export interface Operation extends JsonObject {
   readonly operationId: string
+  readonly summary: string
+  readonly security: ReadonlyArray<{ readonly bearer: ReadonlyArray<string> }>
   readonly parameters: ReadonlyArray<JsonObject>
   readonly responses: Readonly<Record<string, JsonObject>>
 }
-interface Document extends JsonObject {
+export interface Document extends JsonObject {
   readonly info: JsonObject
   readonly paths: Readonly<Record<string, Readonly<Record<string, Operation>>>>
   readonly components: { readonly schemas: Schemas }
@@ -48,6 +50,9 @@ const refOf = (name: string): JsonObject => ({ $ref: `${refPrefix}${name}` })
 const nameOf = ({ $ref }: JsonObject): string | undefined =>
   typeof $ref === "string" ? $ref.slice(refPrefix.length) : undefined
 
+/** Without the number that `HttpApi` adds to the second one of a name. */
+const baseOf = (name: string): string => name.replace(/_\d+$/, "")
+
 const annotationNames = new Set(["description", "title", "examples", "default"])
 const split = (schema: JsonObject, isWanted: (name: string) => boolean): JsonObject =>
   Object.fromEntries(Object.entries(schema).filter(([name]) => isWanted(name)))
@@ -60,7 +65,6 @@ const shapeOf = (schema: JsonObject) => JSON.stringify(split(schema, (name) => !
  */
 const withStableNames = (document: Document): Document => {
   const { schemas } = document.components
-  const baseOf = (name: string): string => name.replace(/_\d+$/, "")
   const uses = Map.groupBy(
     JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g),
     ([, name]) => name!
@@ -150,15 +154,7 @@ const mapOperations = (
  * stay closed: a field that is not known is refused.
  */
 const withOpenAnswers = (document: Document): Document => {
-  const open = (value: Json): Json =>
-    mapObjects(value, ({ additionalProperties, ...object }) =>
-      additionalProperties === undefined || additionalProperties === false
-        ? object
-        : { ...object, additionalProperties }
-    )
   const { schemas } = document.components
-  const namesIn = (value: Json): ReadonlyArray<string> =>
-    [...JSON.stringify(value).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)].map(([, name]) => name!)
   const answered = new Set<string>()
   const visit = (value: Json): void => {
     for (const name of namesIn(value)) {
@@ -185,6 +181,15 @@ const withOpenAnswers = (document: Document): Document => {
     }
   }
 }
+
+const open = (value: Json): Json =>
+  mapObjects(value, ({ additionalProperties, ...object }) =>
+    additionalProperties === undefined || additionalProperties === false
+      ? object
+      : { ...object, additionalProperties }
+  )
+const namesIn = (value: Json): ReadonlyArray<string> =>
+  [...JSON.stringify(value).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)].map(([, name]) => name!)
 
 const endpointsByOperation: ReadonlyMap<string, HttpApiEndpoint.Top> = new Map(
   Object.values(Api.groups).flatMap((group) =>
@@ -380,6 +385,5 @@ const documentOf = (spec: Document): Document => {
 }
 
 /** Made when it is first asked for: a tenth of a second that no start has to wait for. */
-export const openApi = (): OpenApi.OpenAPISpec =>
-  (made ??= documentOf(OpenApi.fromApi(Api) as unknown as Document) as unknown as OpenApi.OpenAPISpec)
-let made: OpenApi.OpenAPISpec | undefined
+export const openApi = (): Document => (made ??= documentOf(OpenApi.fromApi(Api) as unknown as Document))
+let made: Document | undefined

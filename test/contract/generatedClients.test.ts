@@ -119,7 +119,11 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("a c
           Effect.andThen(
             execute(folder, "python3", ["-m", "venv", "venv"]),
             execute(folder, path.join("venv", "bin", "pip"), [
-              ...["install", "--quiet", "--disable-pip-version-check", "--requirement", "requirements.txt"]
+              "install",
+              "--quiet",
+              "--disable-pip-version-check",
+              "--requirement",
+              "requirements.txt"
             ])
           )
         )

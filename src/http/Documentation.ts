@@ -93,7 +93,8 @@ const fillInToken = `<script>
   })
 </script>`
 
-const viewerStyle = `<style>
+/** Without an icon of its own a browser asks for /favicon.ico. */
+const viewerStyle = `<link rel="icon" href="data:,"><style>
   .swagger-ui .info .title small.version-stamp { display: none }
   .swagger-ui .markdown table { display: table; width: auto } .swagger-ui .markdown td, .swagger-ui .markdown th { padding: 4px 12px 4px 0 }
 </style>`
@@ -102,9 +103,11 @@ const viewerPage = HttpRouter.use((router) =>
   Effect.gen(function* () {
     const script = Option.isSome(yield* Effect.serviceOption(DevIssuer)) ? fillInToken : ""
     const page = yield* Effect.cached(
-      // The scripts of the page may have such a tag in them: the last one is its own.
       Effect.map(viewer, (html) =>
-        html.replace(/<\/body>\s*<\/html>\s*$/, `${viewerStyle}${script}</body></html>`)
+        html
+          .replace("</head>", `${viewerStyle}</head>`)
+          // The viewer's own scripts have such tags in them: the last ones are the page's.
+          .replace(/<\/body>\s*<\/html>\s*$/, `${script}</body></html>`)
       )
     )
     yield* router.add("GET", "/docs", Effect.map(page, HttpServerResponse.html))

@@ -3,6 +3,7 @@ import { type HttpApiEndpoint, OpenApi } from "effect/http-api"
 import { createRequire } from "node:module"
 import { Api } from "./contract/Api.ts"
 import { ExampleCall, RequiredPermission } from "./contract/Contract.ts"
+import { examplesOfFields, examplesOfSchemas } from "./exampleValues.ts"
 import { introduction } from "./introduction.ts"
 
 /**
@@ -324,7 +325,6 @@ const components: JsonObject = {
       required: false,
       description:
         "A name that you make up for this request, 1 to 255 printable ASCII characters. Sent again with the same key and body, the request has its effect once and is answered as the first time, with Idempotency-Replayed: true. Kept for 24 hours.",
-      example: "8e03978e-40d5-43e8-bc93-6894a57f9324",
       schema: { type: "string", minLength: 1, maxLength: 255, pattern: "^[\\x20-\\x7e]+$" }
     }
   },
@@ -366,11 +366,39 @@ const withoutAnything = (document: Document): Document =>
       : object
   ) as Document
 
+const withExampleValues = (document: Document): Document => {
+  const shown = mapObjects(document, (object) => {
+    const { properties } = object
+    if (object["type"] !== "object" || !isObject(properties)) return object
+    const fields = Object.entries(properties).map(([name, schema]) => [
+      name,
+      // A field of another kind may have the same name.
+      name in examplesOfFields && isObject(schema) && isOfText(schema) && schema["examples"] === undefined
+        ? { ...schema, examples: [examplesOfFields[name]!] }
+        : schema
+    ])
+    return { ...object, properties: Object.fromEntries(fields) as JsonObject }
+  }) as Document
+  const schemas = Object.entries(shown.components.schemas).map(([name, schema]) => [
+    name,
+    name in examplesOfSchemas ? { ...schema, examples: [examplesOfSchemas[name]!] } : schema
+  ])
+  return { ...shown, components: { ...shown.components, schemas: Object.fromEntries(schemas) as Schemas } }
+}
+
+const isOfText = (schema: JsonObject): boolean => {
+  const { anyOf } = schema
+  return Array.isArray(anyOf)
+    ? anyOf.some((member: JsonObject) => isOfText(member))
+    : schema["type"] === "string" || typeof examplesOfSchemas[nameOf(schema) ?? ""] === "string"
+}
+
 const documentOf = (spec: Document): Document => {
   for (const [name, schema] of Object.entries(spec.components.schemas)) {
     titlesByProblem.set(name, String(schema["description"]))
   }
-  const finished = withAnnotations(withOpenAnswers(withNamedBodies(withStableNames(withoutAnything(spec)))))
+  const named = withNamedBodies(withStableNames(withoutAnything(spec)))
+  const finished = withExampleValues(withAnnotations(withOpenAnswers(named)))
   return {
     ...finished,
     info: {

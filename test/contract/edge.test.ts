@@ -533,6 +533,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
         '{"merchantId":"a\\u0000b"}',
         '{"merchantId":null}',
         '{"sub":7}',
+        '{"scopes":"inventory:read"}',
         '{"scope":["a"]}',
         '{"scope":"\\""}',
         '{"roles":"owner"}',

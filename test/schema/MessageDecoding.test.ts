@@ -48,6 +48,17 @@ const readAs = (topic: string, value: unknown) =>
   )
 
 describe("the value of a message", () => {
+  it("may have fields that are not known, at any depth: payloads only gain them", () => {
+    const read = (more: object) =>
+      readAs("payment.success", {
+        saleOrderId: "o",
+        items: [{ productVariantId: "v", quantity: 1, ...more }],
+        ...more
+      })
+    assert.match(read({}), /^read /)
+    assert.strictEqual(read({ zzzUnknown: { deeper: 1 }, location: "paris" }), read({}))
+  })
+
   const cases: ReadonlyArray<readonly [string, Uint8Array | string | null, string]> = [
     ["a tombstone", null, "EMPTY"],
     ["an empty one", "", "EMPTY"],

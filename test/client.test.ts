@@ -9,7 +9,7 @@ import * as path from "node:path"
 import { promisify } from "node:util"
 import clientManifest from "../client/package.json" with { type: "json" }
 import manifest from "../package.json" with { type: "json" }
-import { HoldfastError, createClient, entriesOf } from "../src/client/index.ts"
+import { HoldfastError, createClient, entriesOf } from "../src/client/createClient.ts"
 import { Service, merchant } from "./support/service.ts"
 
 /** The typed client: against the service, against one that fails, and packed as who installs it has it. */

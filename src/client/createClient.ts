@@ -1,6 +1,9 @@
 import type { CallOptions } from "./CallOptions.ts"
 import { type Client, operations } from "./operations.ts"
 
+export type { CallOptions } from "./CallOptions.ts"
+export type * from "./operations.ts"
+
 /** The typed client: promises over `fetch`, without a dependency. Its calls and types are made from the contract. */
 
 export interface ClientOptions {

@@ -394,7 +394,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
     Effect.gen(function* () {
       const { call, get } = yield* merchant
       for (const target of [
-        "/",
         "/nowhere",
         "/api/v1/inventory/a/b/c",
         "/api/v2/inventory/cup",

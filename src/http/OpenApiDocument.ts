@@ -72,7 +72,11 @@ const withAnnotations = (document: Document): Document => {
         responses: Object.fromEntries(
           Object.entries(operation.responses).map(([status, response]) => [
             status,
-            { ...response, headers: headersOf(status, changes), description: descriptionOf(status, response) }
+            {
+              ...response,
+              headers: headersOf(status, changes),
+              description: descriptionOf(status, response, schemas)
+            }
           ])
         )
       }
@@ -141,7 +145,7 @@ const headersOf = (status: string, changes: boolean): JsonObject => ({
 })
 
 /** `HttpApi` lists the names of the failures; their titles say more. */
-const descriptionOf = (status: string, { content, description }: JsonObject): string => {
+const descriptionOf = (status: string, { content, description }: JsonObject, schemas: Schemas): string => {
   if (status.startsWith("2"))
     return description === "Success" && status === "201" ? "Created" : String(description)
   const problem = (content as Readonly<Record<string, { readonly schema: JsonObject }>>)[
@@ -150,9 +154,8 @@ const descriptionOf = (status: string, { content, description }: JsonObject): st
   const members = Array.isArray(problem["anyOf"])
     ? (problem["anyOf"] as ReadonlyArray<JsonObject>)
     : [problem]
-  return members.map((member) => titlesByProblem.get(nameOf(member) ?? "") ?? "").join(", or ")
+  return members.map((member) => String(schemas[nameOf(member) ?? ""]?.["description"])).join(", or ")
 }
-const titlesByProblem = new Map<string, string>()
 
 const components: JsonObject = {
   parameters: {
@@ -191,9 +194,6 @@ const components: JsonObject = {
 }
 
 const documentOf = (spec: Document): Document => {
-  for (const [name, schema] of Object.entries(spec.components.schemas)) {
-    titlesByProblem.set(name, String(schema["description"]))
-  }
   const named = withNamedBodies(withStableNames(withoutAnything(spec)))
   const finished = withExampleValues(withAnnotations(withOpenAnswers(named)))
   return {

@@ -32,7 +32,8 @@ const mayImport: Readonly<Record<string, ReadonlyArray<string>>> = {
   "http/contract": ["schema"],
   http: ["schema", "services", "services/*", "http/contract"],
   consumers: ["schema", "services", "services/*"],
-  client: ["schema", "http/contract"],
+  // Who installs the client has nothing of the service.
+  client: [],
   cli: ["schema", "services", "services/*", "layers", "http/contract", "http", "consumers", "client"]
 }
 

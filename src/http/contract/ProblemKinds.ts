@@ -1,14 +1,16 @@
 import * as Failure from "../../schema/Failure.ts"
 import { InvalidCursor } from "../../schema/Page.ts"
 import { Unauthenticated } from "../../schema/Principal.ts"
+import { rolesWith } from "../../schema/Role.ts"
 import { ValidationFailed } from "../../schema/Validation.ts"
 import * as HttpFailure from "./HttpFailure.ts"
+import { type ProblemCode, problemTypeOf } from "./ProblemCodes.ts"
 
 /** The one place that gives each failure its HTTP status, its code and its remedy (CONTRACTS section 4). */
 
 export interface ProblemKind<F> {
   readonly status: number
-  readonly code: string
+  readonly code: ProblemCode
   readonly title: string
   /** What happened, and what to do about it. */
   readonly detail: (failure: F) => string
@@ -100,7 +102,7 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "FORBIDDEN",
     title: "Permission missing",
     detail: ({ permission }) =>
-      `This call needs the permission ${permission}: ask for a token that carries it.`
+      `This call needs the permission ${permission}, which the token does not carry. Ask the issuer of your tokens for the scope ${permission}, or for one of the roles ${rolesWith(permission).join(", ")}; see ${problemTypeOf("FORBIDDEN")}.`
   },
   HistoryNotKept: {
     status: 410,

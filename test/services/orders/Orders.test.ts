@@ -436,10 +436,10 @@ describe("the topics of one product variant", () => {
 
 const told = Effect.fnUntraced(function* (
   shop: Shop,
-  record: Parameters<Shop["catalog"]["followCaptured"]>[1]
+  record: Parameters<Shop["catalog"]["applyRowChange"]>[1]
 ) {
   const { merchantId: _, ...origin } = yield* caller()
-  return yield* shop.catalog.followCaptured(origin, record)
+  return yield* shop.catalog.applyRowChange(origin, record)
 })
 const ofMerchants = (sql: Sql) =>
   Effect.map(

@@ -5,6 +5,7 @@ import { nilUuid } from "../../../schema/Identifier.ts"
 import { statusInSql } from "../../../schema/Item.ts"
 import { movementTypesInSql } from "../../../schema/Movement.ts"
 import { reservationKindsInSql } from "../../../schema/Reservation.ts"
+import { sellableOfItemInSql } from "../../kernel/figuresInSql.ts"
 import { fieldsInSql } from "../../kernel/Table.ts"
 import { type ItemRow, items } from "../../kernel/tables/catalog.ts"
 import {
@@ -102,22 +103,24 @@ const byOrder = { table: "reservation", column: "order_id", type: "text" } as co
 const byDiscrepancy = { table: "discrepancy", column: "discrepancy_id", type: "uuid" } as const
 const byTracking = { table: "tracking", column: "tracking_key", type: "text" } as const
 
-// item_pkey, stock_merchant_id_item_id_location_id_lot_number_key. What can be sold depends on the clock where a lot
-// expires, and the status with it: it is asked for only where none does.
+// item_pkey, stock_merchant_id_item_id_location_id_lot_number_key, location_pkey. What can be sold depends on the clock
+// where a lot expires, and on more than the item where a location was ever retired, and the status with it: it is asked
+// for only where neither is so.
 const itemStatement = (range: Range) => `
   SELECT *
   FROM (
     SELECT ${fieldsInSql(items, "i", ["merchantId", "itemId", "onHand", "reserved", "unallocatable", "status"])},
            sums.on_hand AS "stocksOnHand", sums.reserved AS "stocksReserved",
            sums.unallocatable AS "stocksUnallocatable",
-           CASE WHEN sums.expires THEN i.status ELSE ${statusInSql("i", "sums.available")} END AS "statusExpected"
+           CASE WHEN sums.judged THEN i.status ELSE ${statusInSql("i", "sums.available")} END AS "statusExpected"
     FROM item i
     CROSS JOIN LATERAL (
       SELECT COALESCE(sum(s.on_hand), 0)::bigint AS on_hand, COALESCE(sum(s.reserved), 0)::bigint AS reserved,
              COALESCE(sum(s.unallocatable), 0)::bigint AS unallocatable,
-             COALESCE(sum(GREATEST(0, s.on_hand - s.reserved - s.unallocatable)), 0)::bigint AS available,
-             COALESCE(bool_or(s.lot_expires_at IS NOT NULL), false) AS expires
+             ${sellableOfItemInSql("i", "s", "l", "'-infinity'::timestamptz")} AS available,
+             COALESCE(bool_or(s.lot_expires_at IS NOT NULL OR l.retired IS NOT NULL), false) AS judged
       FROM stock s
+      LEFT JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id
       WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
     ) sums
     WHERE ${within(range, "uuid", "i", "item_id")}

@@ -142,7 +142,7 @@ const addUp = (context: PostingContext, item: ItemRow, eventsEmitted: number | u
     onHand: sum(({ onHand }) => onHand),
     reserved: sum(({ reserved }) => reserved),
     unallocatable: sum(({ unallocatable }) => unallocatable),
-    status: statusOf(item, sellableOf(stocks, at)),
+    status: statusOf(item, sellableOf(item, stocks, at)),
     // A number that an event was published with may not be given to another.
     eventSequence: Math.max(item.eventSequence, eventsEmitted ?? 0)
   }

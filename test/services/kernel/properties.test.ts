@@ -558,9 +558,11 @@ class Teller {
           (type) => ofType(type).length
         )
       )
+      // What a location that closes takes out of sale is judged, as an expiry is, and told with the item's next change.
+      const isTold = posting.command._tag !== "UpdateLocation"
       expected.push([
-        Number(before.available > 0 && after.available === 0),
-        Number(threshold > 0 && before.available > threshold && after.available <= threshold),
+        Number(isTold && before.available > 0 && after.available === 0),
+        Number(isTold && threshold > 0 && before.available > threshold && after.available <= threshold),
         Number(before.onHand !== after.onHand)
       ])
 

@@ -196,7 +196,7 @@ const deleteItemShape = commandShape({
   }),
   refusals: [],
   version: 2,
-  upgrade: (kept) => ({ applied: true, ...(kept as object) })
+  upgrade: (kept, version) => (version === 1 ? { ...(kept as object), applied: true } : kept)
 })
 export type DeleteItem = PayloadOf<typeof deleteItemShape>
 
@@ -240,14 +240,17 @@ const ensureLocationShape = commandShape({
   answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, location: LocationAnswer }),
   refusals: [],
   version: 2,
-  upgrade: (kept) => withPlace(kept as { readonly location: Omit<LocationAnswer, "order" | "retired"> })
+  upgrade: (kept, version) => (version === 1 ? withPlace(kept as KeptLocation) : kept)
 })
 export type EnsureLocation = PayloadOf<typeof ensureLocationShape>
 
+interface KeptLocation {
+  readonly location: Omit<LocationAnswer, "order" | "retired">
+}
 /** An answer from before locations were ordered and retired: the place is the least that it can have been. */
-const withPlace = (kept: { readonly location: Omit<LocationAnswer, "order" | "retired"> }) => ({
+const withPlace = ({ location, ...kept }: KeptLocation) => ({
   ...kept,
-  location: { ...kept.location, order: kept.location.isDefault ? 0 : 1, retired: false }
+  location: { ...location, order: location.isDefault ? 0 : 1, retired: false }
 })
 
 export const ensureLocation = defineCommand(ensureLocationShape, {
@@ -299,19 +302,35 @@ export const updateLocation = defineCommand(updateLocationShape, {
     if (location.isDefault && (isMoved || retired === true))
       return refused(new DefaultLocation({ locationId }))
     if (name !== undefined && name !== location.name) unit.locations.update(location, { name })
-    if (retired !== undefined && retired !== isRetired) unit.locations.update(location, { retired })
+    if (retired !== undefined && retired !== isRetired) changeLocation(context, location, { retired })
     if (isMoved) moveLocation(context, location, order)
     return answered({ at, location: locationAnswer(location) })
   }
 })
 
-const moveLocation = ({ merchantId, unit }: PostingContext, location: LocationRow, order: number): void => {
+/** Stocks carry what is asked of their location: those that the batch has read are to be picked by what it says now. */
+const changeLocation = (
+  { merchantId, unit }: PostingContext,
+  location: LocationRow,
+  change: { readonly retired: boolean } | { readonly position: number }
+): void => {
+  unit.locations.update(location, change)
+  const { locationId, position: locationPosition } = location
+  const locationRetired = location.retired === true
+  for (const [merchant, , stock] of unit.stocks.indexes.byId) {
+    if (merchant !== merchantId || stock.locationId !== locationId) continue
+    unit.stocks.update(stock, { locationPosition, locationRetired })
+  }
+}
+
+const moveLocation = (context: PostingContext, location: LocationRow, order: number): void => {
+  const { merchantId, unit } = context
   const others = (unit.locations.lists.ofMerchant.get(merchantId, merchantId) ?? [])
     .filter((other) => !other.isDefault && other !== location)
     .sort((a, b) => a.position - b.position)
   const inOrder = others.toSpliced(order - 1, 0, location)
   for (const [index, other] of inOrder.entries()) {
-    if (other.position !== index + 1) unit.locations.update(other, { position: index + 1 })
+    if (other.position !== index + 1) changeLocation(context, other, { position: index + 1 })
   }
 }
 

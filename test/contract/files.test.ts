@@ -313,6 +313,26 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("imp
   )
 
   it.effect(
+    "corrects the expiry of a lot that is known",
+    () =>
+      Effect.gen(function* () {
+        const { get, merchantId } = yield* merchant
+        const day = (expiresAt: string) =>
+          file("lots.csv", `productVariantId,quantity,lotNumber,expiresAt\nmilk,5,L,${expiresAt}\n`)
+        yield* load(yield* day("2001-01-01T00:00:00Z"), merchantId)
+        const milk = Effect.map(get(`${api}/milk`), ({ body }) => [
+          pick(body, "availableQuantity"),
+          pick(body, "locations.0.batches.0.expiresAt")
+        ])
+        assert.deepStrictEqual(yield* milk, [0, "2001-01-01T00:00:00.000Z"])
+        const { code } = yield* load(yield* day("2999-01-01T00:00:00Z"), merchantId)
+        assert.strictEqual(code, 0)
+        assert.deepStrictEqual(yield* milk, [5, "2999-01-01T00:00:00.000Z"])
+      }),
+    patience
+  )
+
+  it.effect(
     "works beside a service with the embedded database, for the default merchant",
     () =>
       Effect.gen(function* () {

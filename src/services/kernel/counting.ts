@@ -7,6 +7,7 @@ import type { StockRow } from "./tables/stock.ts"
  */
 export const countedDeltas = (stock: StockRow, quantity: number): Deltas | undefined => {
   const onHand = quantity - stock.onHand
-  const unallocatable = Math.min(0, quantity - stock.unallocatable)
+  // A file of balances may say that less than nothing is there: then nothing of it is damaged.
+  const unallocatable = Math.min(0, Math.max(0, quantity) - stock.unallocatable)
   return onHand === 0 && unallocatable === 0 ? undefined : { onHand, unallocatable }
 }

@@ -539,7 +539,8 @@ class Rules {
           }
         }
         // The count has damaged units in it: of fewer units than are damaged, all are.
-        const fewer = damaged > quantity ? quantity - damaged : 0
+        const most = Math.max(0, quantity)
+        const fewer = damaged > most ? most - damaged : 0
         if (onHand !== quantity || fewer !== 0) change(stock, { onHand: quantity - onHand, damaged: fewer })
         return
       }

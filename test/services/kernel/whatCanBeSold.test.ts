@@ -214,6 +214,16 @@ describe("units that are damaged or quarantined", () => {
     assert.notInclude(desk.openDiscrepancies(), "OVERCOMMITTED")
   })
 
+  it("are none where a file of balances says that less than nothing is there", () => {
+    const desk = deskWith()
+    desk.post(adjusting("RECEIPT", 3))
+    desk.post(adjusting("DAMAGE", 1))
+    desk.post(adjusting("CORRECTION", -2))
+    assert.deepEqual(desk.balances("v"), [["default", "", -2, 0, 0]])
+    desk.post(adjusting("CORRECTION", -2))
+    assert.deepEqual(desk.openDiscrepancies(), ["NEGATIVE_STOCK"])
+  })
+
   it("are let go by a count that says what the books say, where more are damaged than there are", () => {
     const desk = deskWith()
     desk.post(adjusting("RECEIPT", 3))

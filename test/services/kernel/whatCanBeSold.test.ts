@@ -500,6 +500,10 @@ describe("the locations of a merchant", () => {
     assert.deepEqual(orders(desk), ["default", "north", "south"])
     desk.post({ _tag: "EnsureLocation", locationId: "east" })
     assert.deepEqual(orders(desk), ["default", "north", "south", "east"])
+    desk.post(placing("east", { order: 0 }))
+    assert.deepEqual(orders(desk), ["default", "east", "north", "south"])
+    desk.post(placing("east", { order: 2 }))
+    assert.deepEqual(orders(desk), ["default", "north", "east", "south"])
   })
 
   it("promise nothing new where they are retired; what was promised is sold, and facts are recorded", () => {

@@ -328,7 +328,7 @@ const moveLocation = (context: PostingContext, location: LocationRow, order: num
   const others = (unit.locations.lists.ofMerchant.get(merchantId, merchantId) ?? [])
     .filter((other) => !other.isDefault && other !== location)
     .sort((a, b) => a.position - b.position)
-  const inOrder = others.toSpliced(order - 1, 0, location)
+  const inOrder = others.toSpliced(Math.max(0, order - 1), 0, location)
   for (const [index, other] of inOrder.entries()) {
     if (other.position !== index + 1) changeLocation(context, other, { position: index + 1 })
   }

@@ -18,8 +18,7 @@ export const cdcProductVariant = cdcConsumer({
         _tag: "Written",
         rowId: change.rowId,
         merchantId,
-        // Null and empty are no sku; a column that is missing or did not change says nothing.
-        sku: sku === null || sku === "" ? null : textOf(sku),
+        sku: textOf(sku),
         discontinued: isDiscontinued(textOf(status))
       })
     )

@@ -59,8 +59,7 @@ export const createLocation = (
 /** The attributes of an item that a caller may give. */
 export interface ItemAttributes {
   readonly productVariantId?: string | undefined
-  /** Null: it has none any more. */
-  readonly sku?: string | null | undefined
+  readonly sku?: string | undefined
   readonly name?: string | undefined
   readonly productId?: string | undefined
   readonly unit?: string | undefined

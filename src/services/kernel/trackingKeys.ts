@@ -47,10 +47,10 @@ export const itemDeletedKey = (productVariantId: string): string => joined("ITEM
 /** The initial stock of an item, under the name by which it is told. */
 export const initialStockKey = (item: {
   readonly productVariantId?: string | undefined
-  readonly sku?: string | null | undefined
+  readonly sku?: string | undefined
 }): string =>
   item.productVariantId === undefined
-    ? joined("INITIAL_STOCK", "sku", item.sku ?? undefined)
+    ? joined("INITIAL_STOCK", "sku", item.sku)
     : joined("INITIAL_STOCK", "variant", item.productVariantId)
 
 /**

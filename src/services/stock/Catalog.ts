@@ -47,8 +47,7 @@ export type VariantRowChange =
       readonly _tag: "Written"
       readonly rowId: string
       readonly merchantId: string
-      /** Null: the row has none. */
-      readonly sku?: string | null | undefined
+      readonly sku?: string | undefined
       readonly discontinued?: boolean | undefined
     }
   | { readonly _tag: "Deleted"; readonly rowId: string }

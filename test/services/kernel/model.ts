@@ -578,7 +578,7 @@ class Rules {
     const byVariant = items.find(
       ({ variant }) => productVariantId !== undefined && variant === productVariantId
     )
-    const holder = items.find((item) => typeof sku === "string" && item.sku === sku)
+    const holder = items.find((item) => sku !== undefined && item.sku === sku)
     // Who is deleted needs no sku, and of captured rows the one that was told last has it.
     const isFree =
       holder !== undefined && holder !== byVariant && (holder.deleted || (isCaptured && holder.captured))
@@ -607,7 +607,7 @@ class Rules {
     if (isFree) holder.sku = null
     if (known === undefined) items.push(item)
     item.variant = productVariantId ?? item.variant
-    item.sku = sku === undefined ? item.sku : sku
+    item.sku = sku ?? item.sku
     item.captured ||= isCaptured
     item.stocked = command.stocked ?? item.stocked
     item.threshold = command.lowStockThreshold ?? item.threshold

@@ -23,6 +23,15 @@ import { freshDatabase } from "../../support/Postgres.ts"
 const quantities = [-7, -2, -1, 0, 1, 2, 3, 5, 8]
 const grid = (name: string) => `unnest(ARRAY[${quantities.join(", ")}]::bigint[]) AS ${name}`
 
+const stockOf = (onHand: number, kind: string): StockBalance => ({
+  locationId: "l",
+  locationRetired: kind === "retired",
+  lotExpiresAt: kind === "expired" ? dawn : null,
+  onHand,
+  reserved: 0,
+  unallocatable: 0
+})
+
 describe("rules that are in TypeScript and in SQL", () => {
   it.effect("give an item the same status", () =>
     Effect.gen(function* () {
@@ -133,17 +142,9 @@ describe("rules that are in TypeScript and in SQL", () => {
         [parameter("timestamptz", dawn)]
       )
       assert.strictEqual(rows.length, 4 * 3 * (quantities.length + 1) * quantities.length)
-      const stock = (onHand: number, kind: string): StockBalance => ({
-        locationId: "l",
-        locationRetired: kind === "retired",
-        lotExpiresAt: kind === "expired" ? dawn : null,
-        onHand,
-        reserved: 0,
-        unallocatable: 0
-      })
       for (const row of rows) {
         const { first, kind, second } = row
-        const stocks = first === null ? [] : [stock(first, kind), stock(second, "good")]
+        const stocks = first === null ? [] : [stockOf(first, kind), stockOf(second, "good")]
         assert.strictEqual(row.available, sellableOf(row, stocks, dawn), JSON.stringify(row))
       }
       // Ten units and three that are missing are seven.

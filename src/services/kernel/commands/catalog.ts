@@ -35,8 +35,7 @@ const ensureItemShape = commandShape({
   tag: "EnsureItem",
   payload: {
     productVariantId: Schema.optional(Schema.String),
-    /** Null: it has none any more. */
-    sku: Schema.optional(Schema.NullOr(Schema.String)),
+    sku: Schema.optional(Schema.String),
     kind: ItemKind,
     name: Schema.optional(Schema.String),
     productId: Schema.optional(Schema.String),
@@ -68,7 +67,7 @@ export const ensureItem = defineCommand(ensureItemShape, {
   needs: (need, command) => {
     const { capturedRow, initialStock, productVariantId, sku } = command
     if (productVariantId !== undefined) need.item({ variantId: productVariantId }, { creates: true })
-    if (typeof sku === "string") need.item({ sku }, { creates: true })
+    if (sku !== undefined) need.item({ sku }, { creates: true })
     if (initialStock !== undefined) need.locations()
     if (capturedRow !== undefined) need.lock("captured", capturedRow)
     // Under the lock of the variant (or of the sku, where there is none).
@@ -93,7 +92,7 @@ export const ensureItem = defineCommand(ensureItemShape, {
     const isDeleted = deletion !== undefined && !isRevived
     // Its sku may be another's by now.
     const sku = isDeleted ? undefined : command.sku
-    const named = typeof sku === "string" ? itemsBySku.get(merchantId, sku) : undefined
+    const named = sku === undefined ? undefined : itemsBySku.get(merchantId, sku)
     const isCaptured = command.capturedRow !== undefined
     const givesUp =
       named !== undefined &&

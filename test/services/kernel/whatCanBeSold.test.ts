@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { AdjustStock } from "../../../src/services/kernel/commands/stock.ts"
-import { Desk, variant } from "../../support/books.ts"
+import { keyOf } from "../../../src/services/kernel/Needs.ts"
+import { Desk, merchantId, variant } from "../../support/books.ts"
 
 // Goal: an example for each sentence of CONTRACTS sections 1 and 4.2 about what can be sold, about units that are damaged
 // or quarantined, lots, deletions and locations. Method: commands played one by one over tables in memory.
@@ -519,5 +520,28 @@ describe("the locations of a merchant", () => {
     assert.strictEqual(desk.refusal(placing("default", { retired: true }))._tag, "DefaultLocation")
     assert.strictEqual(desk.post(placing("default", { name: "Shop", order: 0 })).location.name, "Shop")
     assert.strictEqual(desk.refusal(placing("nowhere", { name: "x" }))._tag, "LocationNotFound")
+  })
+
+  it("are told in answers that were kept before they had an order", () => {
+    const desk = deskWith()
+    const { locationId, name, isDefault, createdAt } = desk.post({
+      _tag: "EnsureLocation",
+      locationId: "north"
+    }).location
+    const idempotency = { key: "k", fingerprint: "f" }
+    desk.store.idempotency.set(keyOf(merchantId, "k"), {
+      merchantId,
+      idempotencyKey: "k",
+      fingerprint: "f",
+      answer: JSON.stringify({
+        posting: "p",
+        command: "EnsureLocation",
+        version: 1,
+        answer: { at: desk.now, created: true, location: { locationId, name, isDefault, createdAt } }
+      }),
+      createdAt: desk.now
+    })
+    const replayed = desk.post({ _tag: "EnsureLocation", locationId: "north" }, { idempotency })
+    assert.deepEqual(replayed.location, { locationId, name, isDefault, order: 1, retired: false, createdAt })
   })
 })

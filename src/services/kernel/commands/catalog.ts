@@ -94,6 +94,7 @@ export const ensureItem = defineCommand(ensureItemShape, {
     const sku = isDeleted ? undefined : command.sku
     const named = sku === undefined ? undefined : itemsBySku.get(merchantId, sku)
     const isCaptured = command.capturedRow !== undefined
+    // A deleted item needs its sku no longer; of captured rows, the one that was told last has it.
     const givesUp =
       named !== undefined &&
       named !== byVariant &&

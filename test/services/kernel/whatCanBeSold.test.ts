@@ -69,7 +69,7 @@ const emptied = (): Desk => {
   return desk
 }
 
-const captured = (rowId: string, sku: string | null) => ({
+const captured = (rowId: string, sku: string) => ({
   _tag: "EnsureItem" as const,
   kind: "PRODUCT" as const,
   productVariantId: rowId,

@@ -27,5 +27,23 @@ WHERE i.deletion_pending
       AND (s.on_hand <> 0 OR s.reserved <> 0 OR s.unallocatable <> 0)
   );
 
+-- The status follows what can be sold, which is less where a stock is below zero. Where a lot expires it is judged when it
+-- is asked for.
+UPDATE item i SET status = CASE
+    WHEN sold.available <= 0 THEN 'OUT_OF_STOCK'
+    WHEN sold.available <= i.low_stock_threshold THEN 'LOW_STOCK'
+    ELSE 'IN_STOCK'
+  END
+FROM (
+  SELECT s.merchant_id, s.item_id, sum(s.on_hand - s.reserved - s.unallocatable) AS available
+  FROM stock s
+  GROUP BY s.merchant_id, s.item_id
+  HAVING bool_or(s.discrepancy) AND bool_and(s.lot_expires_at IS NULL)
+) sold
+WHERE i.merchant_id = sold.merchant_id
+  AND i.item_id = sold.item_id
+  AND i.initialized
+  AND NOT i.discontinued;
+
 -- "Which lots go off", soonest first.
 CREATE INDEX stock_by_expiry ON stock (merchant_id, lot_expires_at, stock_id) WHERE lot_expires_at IS NOT NULL;

@@ -772,14 +772,7 @@ const commandOf = (
         _tag: "EnsureItem",
         kind: "PRODUCT",
         productVariantId: variantOf(asked.item),
-        sku:
-          asked.sku === null
-            ? undefined
-            : asked.sku >= 0
-              ? `s${asked.sku}`
-              : asked.captured
-                ? null
-                : undefined,
+        sku: asked.sku === null ? undefined : `s${asked.sku}`,
         initialStock: asked.initialStock ?? undefined,
         discontinued: asked.discontinued ?? undefined,
         keepsDeletion: true,

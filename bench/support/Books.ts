@@ -9,6 +9,10 @@ const uuid = (time: string, kind: string, number: string): string =>
 const idOf = (kind: "8001" | "8002", n: number): string =>
   `00000000-0000-7000-${kind}-${n.toString(16).padStart(12, "0")}`
 
+/** The receipt has two events, each reservation one and each sale two. */
+const eventSequence = (k: string, part: string): string =>
+  `${part} + CASE WHEN ${k} = 1 THEN 0 WHEN ${k} % 2 = 0 THEN 3 * (${k} / 2) - 1 ELSE 3 * (${k} / 2) END`
+
 /** An event of a movement, byte for byte as the kernel writes it: what was moved, and after it the change of quantity. */
 const eventText = `
   '{"id":"' || m.posting_id || '.' || part || '","topic":"inventory.events","key":"' || m.item_id || '","type":"'
@@ -26,8 +30,7 @@ const eventText = `
   || CASE WHEN part = 2 THEN '"changeType":"' || CASE WHEN m.k = 1 THEN 'RECEIPT' ELSE 'SALE' END
             || '","quantityBefore":1000001,"quantityAfter":1000000,'
           ELSE '' END
-  -- The receipt has two events, each reservation one and each sale two.
-  || '"sequence":' || part + CASE WHEN m.k = 1 THEN 0 WHEN m.k % 2 = 0 THEN 3 * (m.k / 2) - 1 ELSE 3 * (m.k / 2) END
+  || '"sequence":' || ${eventSequence("m.k", "part")}
   || '},"merchantId":"bench","at":' || CAST(extract(epoch FROM m.at) * 1000 AS bigint)
   || ',"requestId":"' || m.posting_id || '"}'`
 
@@ -76,12 +79,13 @@ export const seedBooks = Effect.fnUntraced(function* (url: Redacted.Redacted<str
      FROM bench_movement WHERE k = ${movementsPerStock}`,
     `INSERT INTO inventory_ledger (merchant_id, stock_id, recorded_at, sequence, item_id, type, on_hand_delta,
        reserved_delta, unallocatable_delta, on_hand, reserved, unallocatable, source, posting_id, actor, order_id,
-       reservation_id)
+       reservation_id, event_sequence)
      SELECT 'bench', stock_id, at, k, item_id,
             CASE WHEN k = 1 THEN 'RECEIPT' WHEN k % 2 = 0 THEN 'ORDER_ALLOCATE' ELSE 'SALE' END,
             CASE WHEN k = 1 THEN 1000000 WHEN k % 2 = 0 THEN 0 ELSE -1 END,
             CASE WHEN k = 1 THEN 0 WHEN k % 2 = 0 THEN 1 ELSE -1 END, 0,
-            1000000 - ${sold}, ${held}, 0, 'ORDER', posting_id, 'bench', order_id, reservation_id
+            1000000 - ${sold}, ${held}, 0, 'ORDER', posting_id, 'bench', order_id, reservation_id,
+            ${eventSequence("k", "1")}
      FROM bench_movement`,
     `INSERT INTO reservation (merchant_id, reservation_id, order_id, kind, status, request, expires_at, created_at,
        updated_at)

@@ -6,15 +6,18 @@ import { requestIdOf, traceparentOf } from "../schema/RequestHeaders.ts"
 import type { BrokerUnavailable, IncomingMessage } from "../services/messaging/Broker.ts"
 import type { Origin, Outcome, Work } from "./Consumer.ts"
 import { countRetry } from "./ConsumerMetrics.ts"
-import type { Worker } from "./Worker.ts"
+import type { PartitionWork, Worker } from "./Worker.ts"
 
 /**
  * Attempts at one message, until it has had its effect or is a dead letter. An outage is waited out, however long it
  * takes; a refusal is retried for a while, and a bug a few times.
  */
 
-/** Deadline of one attempt. A message that takes longer is tried again, and the operation answers if it had been applied. */
-const attemptMs = 10_000
+/**
+ * Deadline of one attempt. A message that takes longer is tried again, and the operation answers if it had been applied.
+ * Shorter than a session of a consumer group: the attempts at a partition have ended before another member may own it.
+ */
+export const attemptMs = 5_000
 /** Attempts that may die of a bug, each with a database that answers, before the message becomes a dead letter. */
 const defectsMax = 3
 /**
@@ -49,19 +52,20 @@ const isOutage = (failure: unknown): boolean =>
 /** A message in work. */
 export interface Task<E, R> {
   readonly worker: Worker<E, R>
+  readonly work: PartitionWork
   readonly message: IncomingMessage
   /** Call synchronously when the outcome is known; an interruption in between would lose it. */
   readonly finish: (outcome: Outcome | "dead_letter") => void
 }
 
 /** Runs the operation until it answers. As a rule the first attempt does, and it needs no breaker. */
-export const untilDone = <E, R>(task: Task<E, R>, work: Work<E, R>): Effect.Effect<void, never, R> =>
+export const untilDone = <E, R>(task: Task<E, R>, operation: Work<E, R>): Effect.Effect<void, never, R> =>
   Effect.suspend(() => {
     const { worker, message } = task
     const { shared } = worker
     const origin = originOf(message)
     const attempt = Effect.suspend(() =>
-      work.run({ ...origin, deadline: shared.clock.currentTimeMillisUnsafe() + attemptMs })
+      operation.run({ ...origin, deadline: shared.clock.currentTimeMillisUnsafe() + attemptMs })
     )
     if (shared.inOutage) return retryUntilDone(task, attempt)
     const first = counted(task, attempt, (outcome) => outcome)
@@ -142,20 +146,20 @@ export const deadLetter = <E, R>(task: Task<E, R>, reason: DeadLetterReason): Ef
 const retried = <A, E, R>(topic: string, attempt: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.tapError(attempt, (failure) => (isOutage(failure) ? countRetry(topic, tagOf(failure)) : Effect.void))
 
-/** Lets a running attempt end when the service stops, and starts no attempt after that. */
+/** Lets a running attempt end when its partition is revoked or the service stops, and starts no attempt after that. */
 const counted = <A, E, R, E2, R2>(
-  { finish, worker }: Task<E2, R2>,
+  { finish, work }: Task<E2, R2>,
   attempt: Effect.Effect<A, E, R>,
   outcomeOf: (answer: A) => Outcome | "dead_letter"
 ): Effect.Effect<void, E, R> =>
   Effect.suspend(() => {
-    if (worker.stopping) return Effect.never
-    worker.attempts += 1
-    worker.idle.closeUnsafe()
+    if (work.stopping) return Effect.never
+    work.attempts += 1
+    work.idle.closeUnsafe()
     return Effect.onExit(attempt, (exit) => {
       if (Exit.isSuccess(exit)) finish(outcomeOf(exit.value))
-      worker.attempts -= 1
-      if (worker.attempts === 0) worker.idle.openUnsafe()
+      work.attempts -= 1
+      if (work.attempts === 0) work.idle.openUnsafe()
       return Effect.void
     }) as Effect.Effect<never, E, R>
   })

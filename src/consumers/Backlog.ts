@@ -44,12 +44,6 @@ export class Backlog {
     return oldest
   }
 
-  /** Whether this message was delivered before: the partition went away and came back meanwhile. */
-  isRedelivery({ offset, partition }: IncomingMessage): boolean {
-    const last = this.#partitions.get(partition)?.deliveries.at(-1)
-    return last !== undefined && last.message.offset >= offset
-  }
-
   /** Takes a message in; answers with those that must be done before it, because they name one of its keys. */
   add(message: IncomingMessage, keys: ReadonlyArray<string>) {
     const bytes = (message.value?.byteLength ?? 0) + (message.key?.length ?? 0)
@@ -98,9 +92,6 @@ export class Backlog {
   forgetPartition(partition: number): void {
     this.#release(this.#partitions.get(partition)?.deliveries ?? [])
     this.#partitions.delete(partition)
-  }
-  get partitions(): ReadonlyArray<number> {
-    return [...this.#partitions.keys()]
   }
 
   #release(deliveries: ReadonlyArray<Delivery>): void {

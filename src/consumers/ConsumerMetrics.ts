@@ -1,5 +1,5 @@
 import { Clock, Effect, Metric, Option } from "effect"
-import type { IncomingMessage } from "../services/messaging/Broker.ts"
+import type { IncomingMessage, Subscription } from "../services/messaging/Broker.ts"
 import type { Outcome } from "./Consumer.ts"
 import type { Shared, Worker } from "./Worker.ts"
 
@@ -25,7 +25,10 @@ const delaySeconds = Metric.histogram("holdfast_consumer_delay_seconds", {
 })
 
 /** Measures the lag and the age of the backlog. */
-export const measure = Effect.fnUntraced(function* <E, R>({ backlog, consumer, subscription }: Worker<E, R>) {
+export const measure = Effect.fnUntraced(function* <E, R>(
+  { backlog, consumer }: Worker<E, R>,
+  subscription: Subscription
+) {
   const attributes = { topic: consumer.topic }
   const lag = yield* Effect.option(subscription.lag)
   if (Option.isSome(lag)) {

@@ -10,20 +10,19 @@ import {
   Layer,
   Result,
   Schedule,
-  Scope,
-  Stream
+  Scope
 } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import { groupOf } from "../schema/Topic.ts"
-import { Broker, type IncomingMessage } from "../services/messaging/Broker.ts"
+import { Broker, type IncomingMessage, type Subscription } from "../services/messaging/Broker.ts"
 import { Db } from "../services/Db.ts"
 import { DeadLetters, unreadableCode } from "../services/messaging/DeadLetters.ts"
 import { FailPoint } from "../services/FailPoint.ts"
-import { type Task, backoff, deadLetter, retryThroughOutages, untilDone } from "./Attempts.ts"
+import { type Task, attemptMs, backoff, deadLetter, retryThroughOutages, untilDone } from "./Attempts.ts"
 import { Backlog } from "./Backlog.ts"
 import type { Consumer } from "./Consumer.ts"
 import { count, measure } from "./ConsumerMetrics.ts"
-import type { RunnerOptions, Shared, Worker } from "./Worker.ts"
+import type { PartitionWork, RunnerOptions, Shared, Worker } from "./Worker.ts"
 
 /**
  * The runner of all topics: polls messages, runs their operations, and commits an offset once the effect, its tracking
@@ -82,27 +81,34 @@ const consume = <E, R>(shared: Shared, consumer: Consumer<E, R>): Effect.Effect<
   Effect.gen(function* () {
     const { topic } = consumer
     const group = groupOf(topic)
-    // Waiting for one topic delays neither the other topics nor the start of the service.
-    const subscription = yield* retryThroughOutages(shared.broker.subscribe({ group, topics: [topic] }))
     const worker: Worker<E, R> = {
       shared,
       consumer,
-      subscription,
       backlog: new Backlog(),
       workScope: yield* Scope.make(),
       work: new Map(),
       room: Latch.makeUnsafe(),
       mayCommit: Latch.makeUnsafe(),
-      idle: Latch.makeUnsafe(true),
-      attempts: 0,
-      stopping: false
+      revocations: 0,
+      revokedAt: new Map()
     }
-    const polling = yield* Effect.forkScoped(pollLoop(worker))
-    const committing = yield* Effect.forkScoped(commitAsDone(worker))
-    yield* Effect.forkScoped(Stream.runForEach(subscription.assignments, () => revokeLost(worker)))
-    yield* Effect.forkScoped(Effect.repeat(measure(worker), Schedule.spaced(measureEveryMs)))
+    // Waiting for one topic delays neither the other topics nor the start of the service.
+    const subscription = yield* retryThroughOutages(
+      shared.broker.subscribe({
+        group,
+        topics: [topic],
+        onRevoked: (revoked) =>
+          Effect.forEach(revoked, ({ partition }) => drop(worker, partition), {
+            concurrency: "unbounded",
+            discard: true
+          })
+      })
+    )
+    const polling = yield* Effect.forkScoped(pollLoop(worker, subscription))
+    const committing = yield* Effect.forkScoped(commitAsDone(worker, subscription))
+    yield* Effect.forkScoped(Effect.repeat(measure(worker, subscription), Schedule.spaced(measureEveryMs)))
     // Added last, so this finalizer runs first, while the worker is still a member of its consumer group.
-    yield* Effect.addFinalizer(() => drain(worker, [polling, committing]))
+    yield* Effect.addFinalizer(() => drain(worker, subscription, [polling, committing]))
     yield* Effect.never
   }).pipe(
     Effect.scoped,
@@ -117,11 +123,18 @@ const hasRoom = <E, R>({ backlog, shared }: Worker<E, R>): boolean =>
   backlog.count < backlogMax && shared.bytes < backlogBytesMax
 
 /** Polls messages while the backlog has room. */
-const pollLoop = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>) {
+const pollLoop = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>, subscription: Subscription) {
   for (;;) {
     worker.room.closeUnsafe()
     if (hasRoom(worker)) {
-      for (const message of yield* worker.subscription.poll(pollMax)) yield* admit(worker, message)
+      const polled = yield* Effect.map(subscription.poll(pollMax), (messages) => ({
+        messages,
+        revocations: worker.revocations
+      }))
+      for (const message of polled.messages) {
+        const revokedSince = (worker.revokedAt.get(message.partition) ?? 0) > polled.revocations
+        if (!revokedSince) yield* admit(worker, message)
+      }
     } else {
       // Another consumer may hold the bytes, and its release does not open this latch.
       yield* Effect.timeoutOption(worker.room.await, "100 millis")
@@ -131,14 +144,21 @@ const pollLoop = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>) {
 
 /** Starts the work on a message; in its fiber the message waits for those before it. */
 const admit = <E, R>(worker: Worker<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
-  Effect.suspend(() =>
-    // The partition was revoked and assigned again: the earlier deliveries are void and arrive anew.
-    worker.backlog.isRedelivery(message)
-      ? Effect.andThen(drop(worker, message.partition), start(worker, message))
-      : start(worker, message)
-  )
+  Effect.suspend(() => {
+    const present = worker.work.get(message.partition)
+    if (present !== undefined) return start(worker, present, message)
+    return Effect.flatMap(Scope.provide(FiberSet.make<void>(), worker.workScope), (fibers) => {
+      const work = { fibers, idle: Latch.makeUnsafe(true), attempts: 0, stopping: false }
+      worker.work.set(message.partition, work)
+      return start(worker, work, message)
+    })
+  })
 
-const start = <E, R>(worker: Worker<E, R>, message: IncomingMessage): Effect.Effect<void, never, R> =>
+const start = <E, R>(
+  worker: Worker<E, R>,
+  work: PartitionWork,
+  message: IncomingMessage
+): Effect.Effect<void, never, R> =>
   Effect.suspend(() => {
     const { backlog, consumer, shared } = worker
     const read =
@@ -154,6 +174,7 @@ const start = <E, R>(worker: Worker<E, R>, message: IncomingMessage): Effect.Eff
     shared.bytes += delivery.bytes
     const task: Task<E, R> = {
       worker,
+      work,
       message,
       finish: (outcome) => {
         backlog.done(delivery, keys)
@@ -162,34 +183,28 @@ const start = <E, R>(worker: Worker<E, R>, message: IncomingMessage): Effect.Eff
         count(shared, consumer.topic, outcome, message)
       }
     }
-    const work = Result.isSuccess(read) ? untilDone(task, read.success) : deadLetter(task, read.failure)
+    const attempts = Result.isSuccess(read) ? untilDone(task, read.success) : deadLetter(task, read.failure)
     const inOrder =
       before.size === 0
-        ? work
+        ? attempts
         : Effect.andThen(
             Effect.forEach(before, ({ finished }) => Deferred.await(finished), { discard: true }),
-            work
+            attempts
           )
-    const fibers = worker.work.get(message.partition)
-    return fibers === undefined
-      ? Effect.flatMap(Scope.provide(FiberSet.make<void>(), worker.workScope), (made) => {
-          worker.work.set(message.partition, made)
-          return FiberSet.run(made, inOrder)
-        })
-      : FiberSet.run(fibers, inOrder)
+    return FiberSet.run(work.fibers, inOrder)
   })
 
-const commitAsDone = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>) {
+const commitAsDone = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>, subscription: Subscription) {
   for (;;) {
     yield* worker.mayCommit.await
     worker.mayCommit.closeUnsafe()
-    yield* retryThroughOutages(commit(worker))
+    yield* retryThroughOutages(commit(worker, subscription))
   }
 })
 
 /** Commits each partition up to its first message that is not done. */
-const commit = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>) {
-  const { backlog, shared, subscription } = worker
+const commit = Effect.fnUntraced(function* <E, R>(worker: Worker<E, R>, subscription: Subscription) {
+  const { backlog, shared } = worker
   const positions = backlog.committable()
   if (positions.length === 0) return
   yield* shared.failPoint("afterEffectBeforeOffset")
@@ -206,33 +221,41 @@ const release = <E, R>(worker: Worker<E, R>, change: () => void): void => {
   worker.room.openUnsafe()
 }
 
-/** Stops the work on revoked partitions: their new owner gets the messages again, and must keep their order. */
-const revokeLost = <E, R>(worker: Worker<E, R>): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    const { backlog, consumer, subscription } = worker
-    const assigned = yield* subscription.assignment
-    for (const partition of backlog.partitions) {
-      const kept = assigned.some((own) => own.topic === consumer.topic && own.partition === partition)
-      if (!kept) yield* drop(worker, partition)
-    }
-  })
-
-/** Releases the backlog first, so that an attempt that ends now is not committed. */
+/** Ends the work on a revoked partition: its messages are delivered again, here or to another member. */
 const drop = <E, R>(worker: Worker<E, R>, partition: number): Effect.Effect<void> =>
   Effect.suspend(() => {
+    worker.revocations += 1
+    worker.revokedAt.set(partition, worker.revocations)
+    // Released first, so that an attempt that ends from here on is not committed.
     release(worker, () => worker.backlog.forgetPartition(partition))
-    const fibers = worker.work.get(partition)
-    return fibers === undefined ? Effect.void : FiberSet.clear(fibers)
+    const work = worker.work.get(partition)
+    worker.work.delete(partition)
+    return work === undefined ? Effect.void : endWork(work, attemptMs)
+  })
+
+/** Lets the running attempts end within this time, and starts none. */
+const endWork = (work: PartitionWork, withinMs: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    work.stopping = true
+    return Effect.andThen(
+      Effect.timeoutOption(Effect.interruptible(work.idle.await), withinMs),
+      FiberSet.clear(work.fibers)
+    )
   })
 
 /** Stops polling, lets the running attempts end, and commits the messages that are done. */
 const drain = Effect.fnUntraced(function* <E, R>(
   worker: Worker<E, R>,
+  subscription: Subscription,
   loops: ReadonlyArray<Fiber.Fiber<unknown, unknown>>
 ) {
-  worker.stopping = true
+  for (const work of worker.work.values()) work.stopping = true
   yield* Fiber.interruptAll(loops)
-  yield* Effect.timeoutOption(Effect.interruptible(worker.idle.await), drainMs)
+  yield* Effect.forEach(worker.work.values(), (work) => endWork(work, drainMs), {
+    concurrency: "unbounded",
+    discard: true
+  })
   yield* Scope.close(worker.workScope, Exit.void)
-  yield* Effect.timeoutOption(Effect.interruptible(commit(worker)), drainMs / 4).pipe(Effect.ignore)
+  const committing = commit(worker, subscription)
+  yield* Effect.timeoutOption(Effect.interruptible(committing), drainMs / 4).pipe(Effect.ignore)
 })

@@ -1,6 +1,6 @@
 import type { Clock, Context, FiberSet, Latch, Scope } from "effect"
 import type { CircuitBreaker } from "effect/persistence"
-import type { Broker, Subscription } from "../services/messaging/Broker.ts"
+import type { Broker } from "../services/messaging/Broker.ts"
 import type { DeadLetters } from "../services/messaging/DeadLetters.ts"
 import type { Db } from "../services/Db.ts"
 import type { FailPoint } from "../services/FailPoint.ts"
@@ -36,15 +36,22 @@ export interface Shared {
 export interface Worker<E, R> {
   readonly shared: Shared
   readonly consumer: Consumer<E, R>
-  readonly subscription: Subscription
   readonly backlog: Backlog
-  /** The fibers of each partition, in a scope that closes only after the running attempts have ended. */
+  /** The work on each partition, in a scope that closes only after the running attempts have ended. */
   readonly workScope: Scope.Closeable
-  readonly work: Map<number, FiberSet.FiberSet<void>>
+  readonly work: Map<number, PartitionWork>
   /** Opened when the backlog may have room for more messages. */
   readonly room: Latch.Latch
   /** Opened when an offset may be ready to commit. */
   readonly mayCommit: Latch.Latch
+  /** Counts the revocations: a message that was polled before the last one of its partition is not started. */
+  revocations: number
+  readonly revokedAt: Map<number, number>
+}
+
+/** The work on the messages of one partition, until it is revoked. */
+export interface PartitionWork {
+  readonly fibers: FiberSet.FiberSet<void>
   /** Open while no attempt runs. */
   readonly idle: Latch.Latch
   attempts: number

@@ -126,14 +126,14 @@ export const variables = {
     (name) =>
       Config.schema(
         Schema.String.check(
-          Schema.isPattern(/^[^\s:,]+:\d{1,5}(,[^\s:,]+:\d{1,5})*$/, {
+          Schema.isPattern(/^(?:(?:[^\s:,[\]]+|\[[\da-fA-F:.]+\]):\d{1,5}(?:,(?!$)|$))+$/, {
             message: "must be host:port, or several separated by commas"
           })
         ),
         name
       ),
     "the broker kept in PostgreSQL",
-    "host:port of Kafka, or several separated by commas"
+    "host:port of Kafka (IPv6 as [::1]:9092), or several separated by commas"
   ),
   kafkaSaslMechanism: variable(
     "KAFKA_SASL_MECHANISM",

@@ -3,7 +3,7 @@ import { Effect, Layer, Metric, Pool, Queue, Redacted, type Scope } from "effect
 import type { SqlError } from "effect/sql"
 import { connect, type Socket } from "node:net"
 import { DatabaseUnavailable, retryAfterSeconds } from "../schema/Failure.ts"
-import { Db, type Parameters, type Row, type Session, StatementFailed } from "../services/Db.ts"
+import { Db, type Parameters, type Row, type Session, StatementFailed, type Survey } from "../services/Db.ts"
 import { parameter, types } from "../services/PostgresTypes.ts"
 
 export interface PostgresOptions {
@@ -16,11 +16,13 @@ export interface PostgresOptions {
 
 const readerConnections = 8
 const maintenanceConnections = 4
-const surveyConnections = 3
+const surveyConnections = 2
 /** The kernel waits for locks at most this long; readers and maintenance have their own bounds. */
 const kernelStatementTimeoutMs = 3_000
 const readerStatementTimeoutMs = 5_000
 const maintenanceStatementTimeoutMs = 10_000
+/** Temporary tables of millions of rows are indexed at once. */
+const surveySessionTimeoutMs = 60_000
 const readTimeoutMs = 2_500
 /** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */
 const silenceMs = 2_000
@@ -55,9 +57,17 @@ const plansByRange = {
   plan_cache_mode: "force_custom_plan",
   enable_seqscan: "off",
   enable_nestloop: "off",
+  // What is summed up is hashed: a range that is taken for a row would be sorted first, in twice the time.
+  enable_sort: "off",
   max_parallel_workers_per_gather: "0",
   work_mem: "32MB",
   jit: "off"
+}
+const surveySettings = {
+  application_name: "holdfast survey",
+  ...plansByRange,
+  default_transaction_isolation: "repeatable read",
+  idle_in_transaction_session_timeout: "5000"
 }
 /** Notifications that nobody has taken yet, and how soon a lost connection for them is opened again. */
 const listenBacklogMax = 4_096
@@ -277,13 +287,13 @@ const using = <A>(
   return once.pipe(
     // A read is harmless to repeat: connections that died in the pool are not the caller's concern.
     Effect.retry({ times: size(pool), while: (failure) => failure.disposition === "UNAVAILABLE" }),
-    Effect.catch((failure) =>
-      failure.disposition === "DEFECT"
-        ? Effect.die(failure) // broken SQL or rows that do not decode: our own bug
-        : Effect.fail(new DatabaseUnavailable({ retryAfterSeconds }))
-    )
+    Effect.catch(unavailableOrDefect)
   )
 }
+const unavailableOrDefect = (failure: StatementFailed): Effect.Effect<never, DatabaseUnavailable> =>
+  failure.disposition === "DEFECT"
+    ? Effect.die(failure) // broken SQL or rows that do not decode: our own bug
+    : Effect.fail(new DatabaseUnavailable({ retryAfterSeconds }))
 /** Rows of one statement, on any of the pool's connections. */
 const asking =
   (pool: SessionPool): Db["Service"]["maintain"] =>
@@ -320,11 +330,9 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
       const surveyors = yield* pooled(
         options,
         {
-          application_name: "holdfast survey",
-          ...plansByRange,
+          ...surveySettings,
           default_transaction_read_only: "on",
-          statement_timeout: String(maintenanceStatementTimeoutMs),
-          idle_in_transaction_session_timeout: "5000"
+          statement_timeout: String(maintenanceStatementTimeoutMs)
         },
         surveyConnections
       )
@@ -358,7 +366,21 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
             })
           ),
         maintain: asking(maintainers),
-        survey: asking(surveyors)
+        survey: asking(surveyors),
+        surveySession: openSession(options, {
+          ...surveySettings,
+          statement_timeout: String(surveySessionTimeoutMs)
+        }).pipe(
+          Effect.map(
+            ({ rows }): Survey =>
+              (statement, parameters) =>
+                rows(statement, parameters).pipe(
+                  Effect.map((all) => all as ReadonlyArray<never>),
+                  Effect.catch(unavailableOrDefect)
+                )
+          ),
+          Effect.catch(unavailableOrDefect)
+        )
       })
     })
   )

@@ -1,5 +1,5 @@
 import { PgTypes } from "@effect/sql-pg"
-import { Clock, Deferred, Effect, Exit, Layer, Queue, Result, Scope, Semaphore } from "effect"
+import { Clock, Effect, Exit, Layer, Queue, Result, Scope, Semaphore } from "effect"
 import {
   Broker,
   BrokerUnavailable,
@@ -8,25 +8,27 @@ import {
   messageBytesMax
 } from "../services/messaging/Broker.ts"
 import { Db, type Parameters, type Row, type Session, type StatementFailed } from "../services/Db.ts"
+import { groupLocks } from "../services/messaging/ConsumerGroups.ts"
 import { arrays, parameter, types } from "../services/PostgresTypes.ts"
 import {
   type GroupStore,
-  type GroupTimings,
-  type OwnedPartition,
+  type Member,
   type Sleepers,
   type StoredPartition,
   type WakeUp,
   type Wanted,
-  defaultTimings,
   subscribe,
   wake
 } from "./GroupMember.ts"
+import { type GroupTimings, defaultTimings } from "./Holdings.ts"
 import {
   type Prepared,
   headersFrom,
+  headersOf,
   keyFrom,
+  makePublisher,
+  partitionOf,
   partitionsPerTopic,
-  prepare,
   refusedNames
 } from "./Publishing.ts"
 
@@ -42,11 +44,6 @@ export interface PostgresBrokerOptions {
 }
 
 const channel = "holdfast_broker"
-/** Calls that wait for the publisher; more wait outside. */
-const publishBacklogMax = 1_024
-/** What one statement publishes at most, unless a single message is larger. */
-const publishMessagesMax = 4_000
-const publishBytesMax = 8_000_000
 /** What one look for messages brings at most, over all partitions; a single message may be larger. */
 const fetchBytesMax = 8_000_000
 /** Deadlocks and lock time-outs end by themselves; who meets more than this many in a row is told of an outage. */
@@ -66,7 +63,7 @@ const make = Effect.fnUntraced(function* (options: PostgresBrokerOptions) {
   const sleepers: Sleepers = new Set()
   const run = yield* heldSession(db)
   const topics = topicsOf(run)
-  const store = storeOf(run, topics)
+  const store = storeOf(run, yield* lockSession(db, timings), topics)
   const notifications = yield* db.listen(channel)
   yield* Effect.forkScoped(
     Effect.forever(
@@ -75,7 +72,11 @@ const make = Effect.fnUntraced(function* (options: PostgresBrokerOptions) {
       })
     )
   )
-  const publish = yield* publisher(db, options.messageBytesMax ?? messageBytesMax)
+  const publishing = yield* heldSession(db)
+  const published = topicsOf(publishing)
+  const publish = yield* makePublisher(options.messageBytesMax ?? messageBytesMax, (messages) =>
+    answered(Effect.tapError(insert(publishing, published, messages), () => Effect.sync(published.forget)))
+  )
   return Broker.of({
     publish,
     subscribe: (asked) => subscribe({ store, sleepers, timings, subscribe: asked }),
@@ -102,30 +103,59 @@ const make = Effect.fnUntraced(function* (options: PostgresBrokerOptions) {
 
 type Run = (statement: string, parameters: Parameters) => Effect.Effect<ReadonlyArray<Row>, StatementFailed>
 
-/** Statements on a connection of its own, which is opened when it is first needed and again when it is lost. */
-const heldSession = Effect.fnUntraced(function* (db: Db["Service"]) {
+interface Held {
+  readonly session: Session
+  readonly scope: Scope.Closeable
+  readonly number: number
+}
+
+/** A connection of its own, which is opened when it is first needed. */
+const sessions = Effect.fnUntraced(function* (
+  db: Db["Service"],
+  begin: (session: Session) => Effect.Effect<unknown, StatementFailed>
+) {
   const outer = yield* Effect.scope
   const opening = yield* Semaphore.make(1)
-  let held: { readonly session: Session; readonly scope: Scope.Closeable } | undefined
-  const open = opening.withPermits(1)(
-    Effect.gen(function* () {
-      if (held !== undefined) return held
-      const scope = yield* Scope.fork(outer)
-      const session = yield* Effect.onError(Scope.provide(db.session, scope), () =>
-        Scope.close(scope, Exit.void)
-      )
-      return (held = { session, scope })
-    })
-  )
-  const run: Run = (statement, parameters) =>
-    Effect.flatMap(held === undefined ? open : Effect.succeed(held), (current) =>
-      Effect.tapError(current.session.run(statement, parameters), (failure) => {
-        if (failure.disposition !== "UNAVAILABLE" || held !== current) return Effect.void
-        held = undefined
-        return Scope.close(current.scope, Exit.void)
+  let held: Held | undefined
+  let opened = 0
+  /** Another one instead of the one that failed, which is kept for as long as there is no other. */
+  const renew = (failed: Held | undefined) =>
+    opening.withPermits(1)(
+      Effect.gen(function* () {
+        if (held !== undefined && held !== failed) return held
+        const scope = yield* Scope.fork(outer)
+        const session = yield* Scope.provide(db.session, scope).pipe(
+          Effect.tap(begin),
+          Effect.onError(() => Scope.close(scope, Exit.void))
+        )
+        held = { session, scope, number: (opened += 1) }
+        if (failed !== undefined) yield* Scope.close(failed.scope, Exit.void)
+        return held
       })
     )
-  return ((statement, parameters) => Effect.suspend(() => run(statement, parameters))) satisfies Run
+  return {
+    get: Effect.suspend(() => (held === undefined ? renew(undefined) : Effect.succeed(held))),
+    renew,
+    drop: (failed: Held) =>
+      Effect.suspend(() => {
+        if (held === failed) held = undefined
+        return Scope.close(failed.scope, Exit.void)
+      })
+  }
+})
+
+const isGone = (failure: StatementFailed): boolean => failure.disposition === "UNAVAILABLE"
+
+/** Statements on a connection that is opened again when it is lost. */
+const heldSession = Effect.fnUntraced(function* (db: Db["Service"]) {
+  const { drop, get } = yield* sessions(db, () => Effect.void)
+  const run: Run = (statement, parameters) =>
+    Effect.flatMap(get, (held) =>
+      Effect.tapError(held.session.run(statement, parameters), (failure) =>
+        isGone(failure) ? drop(held) : Effect.void
+      )
+    )
+  return run
 })
 
 /** A conflict is tried again; what is left is that the broker does not answer. */
@@ -206,105 +236,18 @@ const readTopics = `
 
 // Publishing
 
-interface Call {
-  readonly prepared: ReadonlyArray<Prepared>
-  readonly bytes: number
-  readonly done: Deferred.Deferred<void, BrokerUnavailable>
-}
-
-/** One fiber publishes for all callers, in the order of their calls: what waits meanwhile goes in the next statement. */
-const publisher = Effect.fnUntraced(function* (db: Db["Service"], bytesMax: number) {
-  const run = yield* heldSession(db)
-  const topics = topicsOf(run)
-  const calls = yield* Queue.bounded<Call>(publishBacklogMax)
-  const closed = yield* Deferred.make<never, BrokerUnavailable>()
-  yield* Effect.addFinalizer(() =>
-    Deferred.fail(closed, new BrokerUnavailable({ cause: new Error("the broker is closed") }))
-  )
-  yield* Effect.forkScoped(
-    Effect.forever(Effect.flatMap(Queue.takeAll(calls), (waiting) => publishAll(run, topics, calls, waiting)))
-  )
-  let keylessTurn = 0
-  const publish: Broker["Service"]["publish"] = Effect.fnUntraced(function* (messages) {
-    const { prepared, refusals } = prepare(messages, {
-      messageBytesMax: bytesMax,
-      keylessPartition: keylessTurn++ % partitionsPerTopic
-    })
-    if (prepared.length === 0) return refusals
-    const done = Deferred.makeUnsafe<void, BrokerUnavailable>()
-    const published = Effect.andThen(
-      Queue.offer(calls, { prepared, bytes: bytesOf(prepared), done }),
-      Deferred.await(done)
-    )
-    // Who still waits when the layer closes is told so.
-    yield* Effect.raceFirst(published, Deferred.await(closed))
-    return refusals
-  })
-  return publish
-})
-
-const publishAll = Effect.fnUntraced(function* (
-  run: Run,
-  topics: Topics,
-  calls: Queue.Queue<Call>,
-  waiting: ReadonlyArray<Call>
-) {
-  for (let start = 0; start < waiting.length;) {
-    const end = endOfGroup(waiting, start)
-    const group = waiting.slice(start, end)
-    const outcome = yield* Effect.exit(publishGroup(run, topics, group))
-    start = end
-    for (const { done } of group) Deferred.doneUnsafe(done, outcome)
-    if (Exit.isSuccess(outcome)) continue
-    // Who waits behind fails too: its messages may be of the same keys, and would overtake those that are tried again.
-    for (const { done } of waiting.slice(start)) Deferred.doneUnsafe(done, outcome)
-    for (const { done } of yield* Queue.clear(calls)) Deferred.doneUnsafe(done, outcome)
-    return
-  }
-})
-
-/** Calls that one statement takes: as many as fit, at least one. */
-const endOfGroup = (calls: ReadonlyArray<Call>, start: number): number => {
-  let messages = 0
-  let bytes = 0
-  let end = start
-  for (; end < calls.length; end++) {
-    messages += calls[end]!.prepared.length
-    bytes += calls[end]!.bytes
-    if (end > start && (messages > publishMessagesMax || bytes > publishBytesMax)) break
-  }
-  return end
-}
-
-const bytesOf = (prepared: ReadonlyArray<Prepared>): number =>
-  prepared.reduce((sum, message) => sum + message.bytes, 0)
-
-const publishGroup = Effect.fnUntraced(function* (run: Run, topics: Topics, group: ReadonlyArray<Call>) {
-  const messages = group.length === 1 ? group[0]!.prepared : group.flatMap(({ prepared }) => prepared)
-  for (let start = 0; start < messages.length;) {
-    let end = start + 1
-    for (let bytes = messages[start]!.bytes; end < messages.length; end++) {
-      bytes += messages[end]!.bytes
-      if (bytes > publishBytesMax || end - start === publishMessagesMax) break
-    }
-    const part = start === 0 && end === messages.length ? messages : messages.slice(start, end)
-    yield* answered(Effect.tapError(insert(run, topics, part), () => Effect.sync(topics.forget)))
-    start = end
-  }
-})
-
 const insert = Effect.fnUntraced(function* (run: Run, topics: Topics, messages: ReadonlyArray<Prepared>) {
   const now = yield* Clock.currentTimeMillis
   const known = yield* topics.ensure(
-    messages.map(({ topic }) => topic),
+    messages.map(({ message }) => message.topic),
     now
   )
   const counts = new Map<number, number>()
   const topicIds = new Set<number>()
   const partitionIds: Array<number> = []
   const ordinals: Array<number> = []
-  for (const { topic, partition } of messages) {
-    const { partitionId, topicId } = known.get(topic)![partition]!
+  for (const prepared of messages) {
+    const { partitionId, topicId } = known.get(prepared.message.topic)![partitionOf(prepared)]!
     const ordinal = counts.get(partitionId) ?? 0
     counts.set(partitionId, ordinal + 1)
     topicIds.add(topicId)
@@ -318,7 +261,7 @@ const insert = Effect.fnUntraced(function* (run: Run, topics: Topics, messages: 
     arrays.int4(partitionIds),
     arrays.int4(ordinals),
     bytea(messages.map(({ key }) => key)),
-    arrays.text(messages.map(({ headers }) => headers)),
+    arrays.text(messages.map(({ message }) => headersOf(message.headers))),
     bytea(messages.map(({ value }) => value)),
     parameter("text", channel),
     parameter("text", topicIds.size > topicsNamedMax ? "" : `t ${[...topicIds].join(",")}`)
@@ -364,104 +307,122 @@ const wakeUpOf = (payload: string): WakeUp =>
 
 // Groups
 
-const storeOf = (run: Run, topics: Topics): GroupStore => {
+/**
+ * The session that has the locks of this process. PostgreSQL ends it when it has been silent for longer than a session of
+ * the group lasts, so that a process that is frozen loses its locks, after it has given them up itself.
+ */
+const lockSession = (db: Db["Service"], { heartbeatMs, sessionMs }: GroupTimings) =>
+  sessions(db, (session) =>
+    session.run("SELECT set_config('idle_session_timeout', $1, false)", [
+      parameter("text", String(sessionMs + heartbeatMs))
+    ])
+  )
+
+const storeOf = (
+  run: Run,
+  locks: Effect.Success<ReturnType<typeof lockSession>>,
+  topics: Topics
+): GroupStore => {
   const notify = (group: string) =>
     run(notifyGroup, [parameter("text", channel), parameter("text", `g ${group}`)])
-  const partitionsOf = (names: ReadonlyArray<string>, now: number) =>
-    Effect.map(topics.ensure(names, now), (known) => names.flatMap((name) => known.get(name) ?? []))
+  const partitionsOf = (member: Member, now: number) =>
+    Effect.map(topics.ensure(member.topics, now), (known) =>
+      member.topics.flatMap((name) => known.get(name) ?? [])
+    )
+  /** Whether a lock was had or given up must be known: whoever does not hear it gives up the session. */
+  const locking = (statement: string, parameters: Parameters) =>
+    Effect.flatMap(locks.get, (held) =>
+      Effect.tapError(held.session.run(statement, parameters), (failure) =>
+        isGone(failure) ? locks.drop(held) : Effect.void
+      )
+    )
+  const members = new Set<Member>()
   return {
+    members,
     join: (member, now) =>
       answered(
         Effect.gen(function* () {
-          const partitions = yield* partitionsOf(member.topics, now)
+          const partitions = yield* partitionsOf(member, now)
           const group = parameter("text", member.group)
           yield* run(insertOffsets, [group, arrays.int4(partitions.map(({ partitionId }) => partitionId))])
-          yield* run(insertMember, [
-            group,
-            parameter("uuid", member.memberId),
-            arrays.text(member.topics),
-            parameter("timestamptz", now)
-          ])
+          yield* locking(takePart, [group, topicIdsOf(partitions)])
           yield* notify(member.group)
         })
       ),
-    beat: (member, now, silentSince) =>
+    look: (member, now) =>
       answered(
         Effect.gen(function* () {
-          const partitions = yield* partitionsOf(member.topics, now)
-          const group = parameter("text", member.group)
-          const id = parameter("uuid", member.memberId)
-          const [alive, , owners, members] = yield* Effect.all(
-            [
-              run(beatMember, [group, id, parameter("timestamptz", now)]),
-              silentSince === undefined
-                ? Effect.void
-                : run(expelMembers, [group, id, parameter("timestamptz", silentSince)]),
-              run(readOwners, [group, arrays.int4(partitions.map(({ partitionId }) => partitionId))]),
-              run(readMembers, [group])
-            ],
-            { concurrency: "unbounded" }
+          const partitions = yield* partitionsOf(member, now)
+          const held = yield* locks.get
+          const look = (of: Held) => of.session.run(readLocks, [parameter("text", member.group)])
+          const [rows, { number }] = yield* Effect.map(look(held), (rows) => [rows, held] as const).pipe(
+            Effect.catchIf(isGone, () =>
+              Effect.flatMap(locks.renew(held), (renewed) =>
+                Effect.map(look(renewed), (rows) => [rows, renewed] as const)
+              )
+            )
           )
-          if (alive.length === 0) return undefined
+          const byLock = new Map(
+            (rows as ReadonlyArray<[number, number, boolean]>).map(([lock, ...more]) => [lock, more])
+          )
           return {
-            members: (members as ReadonlyArray<[string, ReadonlyArray<string>]>).map(
-              ([memberId, subscribed]) => ({ memberId, topics: subscribed })
+            session: number,
+            partitions,
+            processes: new Map(
+              partitions.map(({ topicId }) => [topicId, byLock.get(2 ** 32 - topicId)?.[0] ?? 1])
             ),
-            partitions: ownedOf(partitions, owners)
+            taken: new Set(
+              partitions
+                .map(({ partitionId }) => partitionId)
+                .filter((partitionId) => byLock.get(partitionId)?.[1] === false)
+            )
           }
         })
       ),
-    claim: (member, claims) =>
-      Effect.map(
-        answered(
-          run(claimPartitions, [
-            parameter("text", member.group),
-            parameter("uuid", member.memberId),
-            arrays.int4(claims.map(({ partitionId }) => partitionId)),
-            arrays.int8(claims.map(({ epoch }) => epoch))
-          ])
-        ),
-        (rows) =>
-          (rows as ReadonlyArray<[number, number, number]>).map(([partitionId, epoch, next]) => ({
-            partitionId,
-            epoch,
-            next
-          }))
+    claim: (member, partitionIds) =>
+      answered(
+        Effect.gen(function* () {
+          const asked = [parameter("text", member.group), arrays.int4(partitionIds)]
+          // Statements of their own: what was committed before the lock was had is seen.
+          const locked = new Set((yield* locking(claimLocks, asked)).map(([partitionId]) => partitionId))
+          const rows = (yield* locking(readOffsets, asked)) as ReadonlyArray<[number, number]>
+          return rows
+            .filter(([partitionId]) => locked.has(partitionId))
+            .map(([partitionId, next]) => ({ partitionId, next }))
+        })
       ),
-    release: (member, claims) =>
+    release: (member, partitionIds) =>
       answered(
         Effect.andThen(
-          run(releasePartitions, [
-            parameter("text", member.group),
-            parameter("uuid", member.memberId),
-            arrays.int4(claims.map(({ partitionId }) => partitionId)),
-            arrays.int8(claims.map(({ epoch }) => epoch))
-          ]),
+          locking(releaseLocks, [parameter("text", member.group), arrays.int4(partitionIds)]),
           notify(member.group)
         )
       ).pipe(Effect.asVoid),
-    commit: (member, commits, now) =>
-      Effect.map(
-        answered(
-          run(commitOffsets, [
-            parameter("text", member.group),
-            parameter("uuid", member.memberId),
-            arrays.int4(commits.map(({ partitionId }) => partitionId)),
-            arrays.int8(commits.map(({ epoch }) => epoch)),
-            arrays.int8(commits.map(({ next }) => next)),
-            parameter("timestamptz", now)
-          ])
-        ),
-        (rows) => new Set((rows as ReadonlyArray<[number]>).map(([partitionId]) => partitionId))
+    commit: (member, session, commits, now) =>
+      answered(
+        Effect.flatMap(locks.get, (held) =>
+          held.number === session
+            ? Effect.as(
+                held.session.run(commitOffsets, [
+                  parameter("text", member.group),
+                  arrays.int4(commits.map(({ partitionId }) => partitionId)),
+                  arrays.int8(commits.map(({ next }) => next)),
+                  parameter("timestamptz", now)
+                ]),
+                true
+              )
+            : Effect.succeed(false)
+        )
       ),
     leave: (member) =>
       answered(
         Effect.gen(function* () {
           const group = parameter("text", member.group)
-          const id = parameter("uuid", member.memberId)
-          const held = [...topics.byId.values()].filter(({ topic }) => member.topics.includes(topic))
-          yield* run(deleteMember, [group, id])
-          yield* run(releaseAll, [group, id, arrays.int4(held.map(({ partitionId }) => partitionId))])
+          const own = [...topics.byId.values()].filter(({ topic }) => member.topics.includes(topic))
+          yield* locking(releaseLocks, [group, arrays.int4([...member.held])])
+          yield* locking(takeNoPart, [group, topicIdsOf(own)])
+          // Nobody would keep it from being silent.
+          if (members.size === 1) yield* Effect.flatMap(locks.get, locks.drop)
           yield* notify(member.group)
         })
       ),
@@ -495,18 +456,8 @@ const storeOf = (run: Run, topics: Topics): GroupStore => {
   }
 }
 
-const ownedOf = (
-  partitions: ReadonlyArray<StoredPartition>,
-  owners: ReadonlyArray<Row>
-): ReadonlyArray<OwnedPartition> => {
-  const byId = new Map(
-    (owners as ReadonlyArray<[number, string | null, boolean, number]>).map((row) => [row[0], row])
-  )
-  return partitions.flatMap((partition) => {
-    const row = byId.get(partition.partitionId)
-    return row === undefined ? [] : [{ ...partition, owner: row[1], ownerLives: row[2], epoch: row[3] }]
-  })
-}
+const topicIdsOf = (partitions: ReadonlyArray<StoredPartition>) =>
+  arrays.int4([...new Set(partitions.map(({ topicId }) => topicId))])
 
 const fetchedOf = (
   partitions: ReadonlyMap<number, StoredPartition>,
@@ -555,78 +506,44 @@ const insertOffsets = `
   ORDER BY p.partition_id
   ON CONFLICT (partition_id, group_name) DO NOTHING`
 
-// broker_member_pkey
-const insertMember = `
-  INSERT INTO broker_member (group_name, member_id, topics, heartbeat_at)
-  VALUES ($1, $2, $3, $4)
-  ON CONFLICT (group_name, member_id) DO UPDATE SET heartbeat_at = EXCLUDED.heartbeat_at`
+// Locks of sessions. The first half is the group; the second is a partition, or below zero a topic, which whoever takes
+// part in the group has shared.
 
-// broker_member_pkey
-const beatMember = `
-  UPDATE broker_member
-  SET heartbeat_at = GREATEST(heartbeat_at, $3)
-  WHERE group_name = $1 AND member_id = $2
-  RETURNING 1`
+const takePart = `
+  SELECT pg_advisory_lock_shared(hashtext($1), -t.topic_id)::text
+  FROM UNNEST($2) AS t (topic_id)`
 
-// broker_member_pkey; a row that is locked is being beaten, so that its member is alive
-const expelMembers = `
-  DELETE FROM broker_member m
-  USING (
-    SELECT s.member_id
-    FROM broker_member s
-    WHERE s.group_name = $1 AND s.member_id <> $2 AND s.heartbeat_at < $3
-    FOR UPDATE SKIP LOCKED
-  ) silent
-  WHERE m.group_name = $1 AND m.member_id = silent.member_id`
+const takeNoPart = `
+  SELECT pg_advisory_unlock_shared(hashtext($1), -t.topic_id)
+  FROM UNNEST($2) AS t (topic_id)`
 
-// broker_offset_pkey, broker_member_pkey; both of one snapshot, or an owner that has just joined would seem dead
-const readOwners = `
-  SELECT o.partition_id, o.owner, m.member_id IS NOT NULL, o.epoch
+const readLocks = `
+  SELECT l.objid::int8, COUNT(*)::int4, BOOL_OR(l.pid = pg_backend_pid())
+  FROM pg_locks l
+  WHERE ${groupLocks("$1")}
+  GROUP BY l.objid`
+
+const claimLocks = `
+  SELECT p.partition_id
+  FROM UNNEST($2) AS p (partition_id)
+  WHERE pg_try_advisory_lock(hashtext($1), p.partition_id)`
+
+const releaseLocks = `
+  SELECT pg_advisory_unlock(hashtext($1), p.partition_id)
+  FROM UNNEST($2) AS p (partition_id)`
+
+// broker_offset_pkey
+const readOffsets = `
+  SELECT o.partition_id, o.committed_offset
   FROM broker_offset o
-  LEFT JOIN broker_member m ON m.group_name = o.group_name AND m.member_id = o.owner
   WHERE o.partition_id = ANY ($2) AND o.group_name = $1`
 
-// broker_member_pkey
-const readMembers = `
-  SELECT member_id, topics
-  FROM broker_member
-  WHERE group_name = $1
-  ORDER BY member_id`
-
-// broker_offset_pkey; whoever claimed meanwhile has moved the epoch on, whoever was expelled meanwhile claims nothing
-const claimPartitions = `
-  UPDATE broker_offset o
-  SET owner = $2, epoch = o.epoch + 1
-  FROM UNNEST($3, $4) AS c (partition_id, epoch)
-  WHERE o.partition_id = c.partition_id AND o.group_name = $1 AND o.epoch = c.epoch
-    AND EXISTS (SELECT FROM broker_member m WHERE m.group_name = $1 AND m.member_id = $2)
-  RETURNING o.partition_id, o.epoch, o.committed_offset`
-
-// broker_offset_pkey
-const releasePartitions = `
-  UPDATE broker_offset o
-  SET owner = NULL
-  FROM UNNEST($3, $4) AS c (partition_id, epoch)
-  WHERE o.partition_id = c.partition_id AND o.group_name = $1 AND o.owner = $2 AND o.epoch = c.epoch`
-
-// broker_member_pkey
-const deleteMember = `
-  DELETE FROM broker_member
-  WHERE group_name = $1 AND member_id = $2`
-
-// broker_offset_pkey
-const releaseAll = `
-  UPDATE broker_offset
-  SET owner = NULL
-  WHERE partition_id = ANY ($3) AND group_name = $1 AND owner = $2`
-
-// broker_offset_pkey; the epoch is the fence
+// broker_offset_pkey; the session that it is sent on is the fence
 const commitOffsets = `
   UPDATE broker_offset o
-  SET committed_offset = GREATEST(o.committed_offset, c.next_offset), committed_at = $6
-  FROM UNNEST($3, $4, $5) AS c (partition_id, epoch, next_offset)
-  WHERE o.partition_id = c.partition_id AND o.group_name = $1 AND o.owner = $2 AND o.epoch = c.epoch
-  RETURNING o.partition_id`
+  SET committed_offset = GREATEST(o.committed_offset, c.next_offset), committed_at = $4
+  FROM UNNEST($2, $3) AS c (partition_id, next_offset)
+  WHERE o.partition_id = c.partition_id AND o.group_name = $1`
 
 // broker_message_pkey, for each partition from its offset on; what is beyond the bytes stays for the next time
 const fetchMessages = `

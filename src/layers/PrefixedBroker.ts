@@ -1,4 +1,4 @@
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer } from "effect"
 import {
   Broker,
   MessageRefused,
@@ -21,6 +21,7 @@ export const layer = (prefix: string): Layer.Layer<Broker, never, Broker> =>
 export const prefixed = (broker: Broker["Service"], prefix: string): Broker["Service"] => {
   const there = (name: string): string => prefix + name
   const back = (name: string): string => name.slice(prefix.length)
+  const placeBack = <A extends TopicPartition>(place: A): A => ({ ...place, topic: back(place.topic) })
   const refusedBack = ({ detail, reason, topic }: MessageRefused) =>
     new MessageRefused({ reason, topic: back(topic), detail })
   const topicsRefusedBack = (refused: TopicsRefused) =>
@@ -36,8 +37,13 @@ export const prefixed = (broker: Broker["Service"], prefix: string): Broker["Ser
       ),
     subscribe: (asked) =>
       Effect.map(
-        broker.subscribe({ ...asked, group: there(asked.group), topics: asked.topics.map(there) }),
-        (subscription) => prefixedSubscription(subscription, there, back)
+        broker.subscribe({
+          ...asked,
+          group: there(asked.group),
+          topics: asked.topics.map(there),
+          onRevoked: (partitions) => asked.onRevoked?.(partitions.map(placeBack)) ?? Effect.void
+        }),
+        (subscription) => prefixedSubscription(subscription, there, placeBack)
       ),
     createTopics: (topics, options) =>
       broker.createTopics(topics.map(there), options).pipe(
@@ -52,10 +58,10 @@ export const prefixed = (broker: Broker["Service"], prefix: string): Broker["Ser
 const prefixedSubscription = (
   subscription: Subscription,
   there: (name: string) => string,
-  back: (name: string) => string
+  placeBack: <A extends TopicPartition>(place: A) => A
 ): Subscription => {
   const allBack = <A extends TopicPartition>(places: ReadonlyArray<A>): ReadonlyArray<A> =>
-    places.map((place) => ({ ...place, topic: back(place.topic) }))
+    places.map(placeBack)
   return {
     poll: (messagesMax) => Effect.map(subscription.poll(messagesMax), allBack),
     commit: (positions) =>
@@ -66,10 +72,7 @@ const prefixedSubscription = (
             Effect.fail(new PartitionLost({ partitions: allBack(partitions) }))
           )
         ),
-    pause: (topic, partition) => subscription.pause(there(topic), partition),
-    resume: (topic, partition) => subscription.resume(there(topic), partition),
     lag: Effect.map(subscription.lag, allBack),
-    assignment: Effect.map(subscription.assignment, allBack),
-    assignments: Stream.map(subscription.assignments, allBack)
+    assignment: Effect.map(subscription.assignment, allBack)
   }
 }

@@ -33,6 +33,12 @@ export interface Session {
   ) => Effect.Effect<ReadonlyArray<Row>, StatementFailed>
 }
 
+/** A statement on a connection for surveys, with rows by the names of their columns. */
+export type Survey = <R extends object>(
+  statement: string,
+  parameters: Parameters
+) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+
 export class Db extends Context.Service<
   Db,
   {
@@ -56,10 +62,9 @@ export class Db extends Context.Service<
      * The same, for questions over ranges of many rows (audit): read-only, and the two sides of a join are read as the
      * ranges that they are, never row by row.
      */
-    readonly survey: <R extends object>(
-      statement: string,
-      parameters: Parameters
-    ) => Effect.Effect<ReadonlyArray<R>, DatabaseUnavailable>
+    readonly survey: Survey
+    /** The same on a connection of its own, which may have temporary tables. */
+    readonly surveySession: Effect.Effect<Survey, DatabaseUnavailable, Scope.Scope>
     /**
      * The payloads of a channel's notifications, on a connection of its own that is opened again when it is lost. An
      * empty one comes after each (re)connection: what was notified meanwhile was missed. Who falls far behind loses the

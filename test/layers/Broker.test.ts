@@ -1,7 +1,7 @@
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Effect, Fiber, Option, Schedule, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { assignedTo } from "../../src/layers/GroupMember.ts"
+import { shareOf } from "../../src/layers/GroupMember.ts"
 import { makeCluster } from "../support/MemoryBroker.ts"
 import type { IncomingMessage, OutgoingMessage, Subscription } from "../../src/services/messaging/Broker.ts"
 import { BrokerDatabase, BrokerWorld, kafkaWorld, memoryWorld, postgresWorld } from "../support/brokers.ts"
@@ -404,32 +404,6 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
       assert.deepStrictEqual(wrong, [])
     }))
 
-  testBeside("delivers nothing of a paused partition until it is resumed", () =>
-    Effect.gen(function* () {
-      const { broker } = yield* (yield* BrokerWorld).replica
-      const topic = yield* freshTopic("pause")
-      const subscription = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
-      yield* broker.publish([message(topic, "first", "a")])
-      const [first] = yield* collect(subscription, 1, { commit: true })
-      yield* subscription.pause(topic, first!.partition)
-      yield* broker.publish([
-        message(topic, "held back", "a"),
-        ...range(0, 30).map((value) => message(topic, value, value))
-      ])
-      const others = yield* broker.subscribe({ group: fresh("group"), topics: [topic] })
-      const all = yield* collect(others, 32, { commit: true })
-      const behind = all.filter(({ partition }) => partition === first!.partition).map(text)
-      const came = yield* collect(subscription, 32 - behind.length, { commit: true })
-      assert.isFalse(came.some(({ partition }) => partition === first!.partition))
-      yield* nothingComes(subscription)
-      yield* subscription.resume(topic, first!.partition)
-      assert.deepStrictEqual(
-        (yield* collect(subscription, behind.length - 1, { commit: true })).map(text),
-        behind.slice(1)
-      )
-    })
-  )
-
   testBeside("gives no more of a partition than may be in flight, until some is committed", () =>
     Effect.gen(function* () {
       const { broker } = yield* (yield* BrokerWorld).replica
@@ -495,7 +469,8 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
 
   testBeside("fails what is asked during an outage, and goes on after it with nothing lost", () =>
     Effect.gen(function* () {
-      const { broker, plug, unplug } = yield* (yield* BrokerWorld).replica
+      const { fetchesAhead, replica } = yield* BrokerWorld
+      const { broker, plug, unplug } = yield* replica
       const [topic, group] = [yield* freshTopic("outage"), fresh("group")]
       yield* broker.publish(numbered(topic, 2))
       const subscription = yield* broker.subscribe({ group, topics: [topic] })
@@ -517,6 +492,8 @@ const suite = (it: { readonly effect: typeof import("@effect/vitest").effect }) 
         "publishing"
       )
       assert.isTrue(yield* broker.ready)
+      if (!fetchesAhead)
+        yield* within(Effect.retry(subscription.commit(before), Schedule.spaced("20 millis")), "commit")
       const after = yield* Fiber.join(waiting)
       assert.deepStrictEqual(after.map(text), range(2, 5))
       yield* subscription.commit([...before, ...after])
@@ -798,38 +775,23 @@ describe("the faults of the broker in memory", () => {
       assert.isUndefined(polled.pollUnsafe())
       yield* cluster.setDelay(0)
       yield* TestClock.adjust(30_000)
-      const second = yield* Fiber.join(polled)
-      assert.strictEqual(new Set([...first, ...second].map(text)).size, 8)
+      // Its session has run out meanwhile: what was not committed may come again.
+      assert.strictEqual(first.length + (yield* Fiber.join(polled)).length, 8)
     })
   )
 })
 
-describe("the assignment of partitions", () => {
-  it("gives each partition to one member that subscribed to its topic, as evenly as can be", () => {
-    for (let count = 1; count <= 11; count++) {
-      const members = Array.from({ length: count }, (_, index) => ({
-        memberId: `member ${index}`,
-        topics: index === 0 ? ["a", "b"] : ["a"]
-      }))
-      const partitions = ["a", "b"].flatMap((topic, topicId) =>
-        Array.from({ length: 8 }, (_, partition) => ({
-          partitionId: topicId * 8 + partition,
-          topicId,
-          topic,
-          partition,
-          owner: null,
-          ownerLives: false,
-          epoch: 0
-        }))
-      )
-      const dealt = members.map(({ memberId }) => assignedTo(memberId, { members, partitions }))
-      const all = dealt.flatMap((ids) => [...ids])
-      assert.deepStrictEqual(
-        all.toSorted((a, b) => a - b),
-        partitions.map(({ partitionId }) => partitionId)
-      )
-      const sizes = dealt.map((ids) => [...ids].filter((id) => id < 8).length)
-      assert.isTrue(Math.max(...sizes) - Math.min(...sizes) <= 1)
-    }
+describe("the share of a member", () => {
+  it("is as even as can be among processes, and among the members of one, and leaves no partition to nobody", () => {
+    for (let partitions = 1; partitions <= 12; partitions++)
+      for (let processes = 1; processes <= 11; processes++)
+        for (let members = 1; members <= 3; members++) {
+          const shares = Array.from({ length: members }, (_, index) =>
+            shareOf(partitions, processes, members, index)
+          )
+          const ofProcess = shares.reduce((sum, share) => sum + share, 0)
+          assert.strictEqual(ofProcess, Math.ceil(partitions / processes))
+          assert.isTrue(Math.max(...shares) - Math.min(...shares) <= 1)
+        }
   })
 })

@@ -11,20 +11,20 @@ import {
 import {
   type Fetched,
   type GroupStore,
-  type GroupTimings,
   type Member,
   type Sleepers,
   type StoredPartition,
-  defaultTimings,
   subscribe,
   wake
 } from "../../src/layers/GroupMember.ts"
+import { type GroupTimings, defaultTimings } from "../../src/layers/Holdings.ts"
 import {
-  headersFrom,
-  keyFrom,
+  type Prepared,
+  partitionOf,
   partitionsPerTopic,
   prepare,
-  refusedNames
+  refusedNames,
+  tooLarge
 } from "../../src/layers/Publishing.ts"
 
 /**
@@ -39,9 +39,17 @@ interface Partition extends StoredPartition {
   lastPublishedAt: number
 }
 
+/** The session of a replica, which ends when nothing is heard of it for a while. */
+interface Session {
+  readonly number: number
+  heardAt: number
+}
+
 interface Group {
-  readonly members: Map<string, { readonly topics: ReadonlyArray<string>; heardAt: number }>
-  readonly offsets: Map<number, { committed: number; owner: string | null; epoch: number }>
+  /** Who takes part, by the topic's id; a session that is named twice has two members. */
+  readonly sessions: Map<number, Array<Session>>
+  readonly locks: Map<number, Session>
+  readonly committed: Map<number, number>
 }
 
 export interface MemoryBrokerOptions {
@@ -116,33 +124,29 @@ class MemoryLog {
   }
   group(group: string): Group {
     let found = this.groups.get(group)
-    if (found === undefined) this.groups.set(group, (found = { members: new Map(), offsets: new Map() }))
+    if (found === undefined)
+      this.groups.set(group, (found = { sessions: new Map(), locks: new Map(), committed: new Map() }))
     return found
   }
-  /** The group's row of a partition, if the member still holds it under that epoch. */
-  held({ group, memberId }: Member, partitionId: number, epoch: number) {
-    const offset = this.group(group).offsets.get(partitionId)
-    return offset?.owner === memberId && offset.epoch === epoch ? offset : undefined
+  endSession(session: Session): void {
+    session.heardAt = Number.NEGATIVE_INFINITY
+    wake(this.sleepers, undefined)
   }
-  endSession({ group, memberId }: Member): void {
-    const { members, offsets } = this.group(group)
-    members.delete(memberId)
-    for (const offset of offsets.values()) if (offset.owner === memberId) offset.owner = null
-    wake(this.sleepers, { group })
-  }
-  publish(prepared: ReturnType<typeof prepare>["prepared"], now: number): void {
+  publish(all: ReadonlyArray<Prepared>, now: number): void {
     const topicIds = new Set<number>()
-    for (const { topic, partition, key, headers, value } of prepared) {
+    for (const prepared of all) {
+      const { headers, key, topic } = prepared.message
+      const partition = partitionOf(prepared)
       const log = this.topic(topic)[partition]!
       log.lastPublishedAt = Math.max(log.lastPublishedAt, now)
       log.messages.push({
         topic,
         partition,
         offset: log.first + log.messages.length,
-        key: keyFrom(key),
-        headers: headersFrom(headers),
+        key: key === null ? null : Buffer.from(key).toString(),
+        headers,
         // A copy: the publisher may use its bytes for something else.
-        value: value === null ? null : Uint8Array.from(value),
+        value: prepared.value === null ? null : Uint8Array.from(prepared.value),
         publishedAt: log.lastPublishedAt
       })
       topicIds.add(log.topicId)
@@ -153,8 +157,8 @@ class MemoryLog {
     let removed = 0
     for (const partition of this.partitions) {
       let floor = partition.first + partition.messages.length
-      for (const { offsets } of this.groups.values()) {
-        floor = Math.min(floor, offsets.get(partition.partitionId)?.committed ?? floor)
+      for (const { committed } of this.groups.values()) {
+        floor = Math.min(floor, committed.get(partition.partitionId) ?? floor)
       }
       const kept = partition.messages.findIndex(
         ({ offset, publishedAt }) => offset >= floor || publishedAt >= before
@@ -202,7 +206,7 @@ interface Faults {
 
 const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): MemoryReplica => {
   const timings = { ...defaultTimings, ...options.timings }
-  const members = new Map<string, Member>()
+  let session: Session = { number: 1, heardAt: Number.NEGATIVE_INFINITY }
   const publishing = Semaphore.makeUnsafe(1)
   let plugged = true
   let keylessTurn = 0
@@ -215,21 +219,28 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
       if (faults.answersLost) return yield* unavailable("the answer was lost")
       return answer
     })
-  const store = storeOf(log, call, members)
+  const store = storeOf(
+    log,
+    call,
+    (now) => {
+      if (now - session.heardAt >= timings.sessionMs) session = { number: session.number + 1, heardAt: now }
+      session.heardAt = now
+      return session
+    },
+    timings.sessionMs
+  )
   const publish: Broker["Service"]["publish"] = Effect.fnUntraced(
     function* (messages) {
       const now = yield* Clock.currentTimeMillis
       return yield* call(() => {
-        const { prepared, refusals } = prepare(messages, {
-          messageBytesMax: options.messageBytesMax ?? messageBytesMax,
-          keylessPartition: keylessTurn++ % partitionsPerTopic,
-          refuse: (message) =>
-            faults.missing.includes(message.topic)
-              ? hasNoTopic(message.topic)
-              : faults.refused(message)
-                ? refusedByTest(message.topic)
-                : undefined
-        })
+        const check = tooLarge(options.messageBytesMax ?? messageBytesMax)
+        const { prepared, refusals } = prepare(messages, keylessTurn++, (message, bytes) =>
+          faults.missing.includes(message.topic)
+            ? hasNoTopic(message.topic)
+            : faults.refused(message)
+              ? refusedByTest(message.topic)
+              : check(message, bytes)
+        )
         log.publish(prepared, now)
         return refusals
       })
@@ -262,9 +273,7 @@ const connect = (log: MemoryLog, faults: Faults, options: MemoryBrokerOptions): 
     plug: setPlugged(true),
     crash: Effect.andThen(
       setPlugged(false),
-      Effect.sync(() => {
-        for (const member of members.values()) log.endSession(member)
-      })
+      Effect.sync(() => log.endSession(session))
     )
   }
 }
@@ -275,96 +284,100 @@ const hasNoTopic = (topic: string) =>
 const refusedByTest = (topic: string) =>
   new MessageRefused({ reason: "OTHER", topic, detail: "refused by the test" })
 
-/** The store as one replica reaches it. `members` are those that the replica's crash ends. */
+/** The store as one replica reaches it, whose session it asks for. */
 const storeOf = (
   log: MemoryLog,
   call: <A>(step: () => A) => Effect.Effect<A, BrokerUnavailable>,
-  members: Map<string, Member>
-): GroupStore => ({
-  join: (member, now) =>
-    call(() => {
-      const { members: all, offsets } = log.group(member.group)
-      for (const { partitionId, first } of member.topics.flatMap((topic) => log.topic(topic))) {
-        if (!offsets.has(partitionId)) offsets.set(partitionId, { committed: first, owner: null, epoch: 0 })
-      }
-      all.set(member.memberId, { topics: member.topics, heardAt: now })
-      members.set(member.memberId, member)
-      wake(log.sleepers, { group: member.group })
-    }),
-  beat: (member, now, silentSince) =>
-    call(() => {
-      const { members: all, offsets } = log.group(member.group)
-      const self = all.get(member.memberId)
-      if (self === undefined) return undefined
-      self.heardAt = now
-      for (const [memberId, { heardAt }] of all) {
-        if (silentSince !== undefined && heardAt < silentSince) all.delete(memberId)
-      }
-      return {
-        members: [...all].map(([memberId, { topics }]) => ({ memberId, topics })),
-        partitions: member.topics.flatMap((name) =>
-          log.topic(name).map(({ partitionId, topicId, topic, partition }) => {
-            const { owner, epoch } = offsets.get(partitionId)!
-            const ownerLives = owner !== null && all.has(owner)
-            return { partitionId, topicId, topic, partition, owner, epoch, ownerLives }
+  sessionAt: (now: number) => Session,
+  sessionMs: number
+): GroupStore => {
+  const partitionsOf = ({ topics }: Member) => topics.flatMap((topic) => log.topic(topic))
+  const timed = <A>(step: (now: number) => A) =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => call(() => step(now)))
+  return {
+    members: new Set(),
+    join: (member) =>
+      timed((now) => {
+        const session = sessionAt(now)
+        const { committed, sessions } = log.group(member.group)
+        for (const { first, partitionId, topicId } of partitionsOf(member)) {
+          if (!committed.has(partitionId)) committed.set(partitionId, first)
+          const of = sessions.get(topicId) ?? []
+          if (!of.includes(session)) sessions.set(topicId, [...of, session])
+        }
+        wake(log.sleepers, { group: member.group })
+      }),
+    look: (member) =>
+      timed((now) => {
+        const session = sessionAt(now)
+        const { locks, sessions } = log.group(member.group)
+        const lives = ({ heardAt }: Session) => now - heardAt < sessionMs
+        for (const [topicId, of] of sessions) sessions.set(topicId, of.filter(lives))
+        for (const [partitionId, of] of locks) if (!lives(of)) locks.delete(partitionId)
+        return {
+          session: session.number,
+          partitions: partitionsOf(member),
+          processes: new Map([...sessions].map(([topicId, of]) => [topicId, of.length])),
+          taken: new Set([...locks].filter(([, of]) => of !== session).map(([partitionId]) => partitionId))
+        }
+      }),
+    claim: (member, partitionIds) =>
+      timed((now) => {
+        const session = sessionAt(now)
+        const { committed, locks } = log.group(member.group)
+        return partitionIds
+          .filter((partitionId) => (locks.get(partitionId) ?? session) === session)
+          .map((partitionId) => {
+            locks.set(partitionId, session)
+            return { partitionId, next: committed.get(partitionId)! }
+          })
+      }),
+    release: (member, partitionIds) =>
+      timed((now) => {
+        const { locks } = log.group(member.group)
+        for (const partitionId of partitionIds)
+          if (locks.get(partitionId) === sessionAt(now)) locks.delete(partitionId)
+        wake(log.sleepers, { group: member.group })
+      }),
+    leave: (member) =>
+      timed((now) => {
+        const { locks, sessions } = log.group(member.group)
+        for (const partitionId of member.held) locks.delete(partitionId)
+        for (const { topicId } of partitionsOf(member))
+          sessions.set(
+            topicId,
+            (sessions.get(topicId) ?? []).filter((of) => of !== sessionAt(now))
+          )
+        wake(log.sleepers, { group: member.group })
+      }),
+    commit: (member, number, commits) =>
+      timed((now) => {
+        if (sessionAt(now).number !== number) return false
+        const { committed } = log.group(member.group)
+        for (const { next, partitionId } of commits)
+          committed.set(partitionId, Math.max(committed.get(partitionId)!, next))
+        return true
+      }),
+    fetch: (wanted) =>
+      call((): Fetched => {
+        return new Map(
+          wanted.map(({ partitionId, from, messagesMax }) => {
+            const { messages, first } = log.partitions[partitionId]!
+            const start = Math.max(0, from - first)
+            const found = messages.slice(start, start + messagesMax)
+            return [partitionId, { messages: found, mayHaveMore: found.length === messagesMax }]
           })
         )
-      }
-    }),
-  claim: (member, claims) =>
-    call(() => {
-      const { offsets } = log.group(member.group)
-      return claims.flatMap(({ partitionId, epoch }) => {
-        const offset = offsets.get(partitionId)
-        if (offset?.epoch !== epoch) return []
-        offset.owner = member.memberId
-        offset.epoch += 1
-        return [{ partitionId, epoch: offset.epoch, next: offset.committed }]
-      })
-    }),
-  release: (member, claims) =>
-    call(() => {
-      for (const { partitionId, epoch } of claims) {
-        const offset = log.held(member, partitionId, epoch)
-        if (offset !== undefined) offset.owner = null
-      }
-      wake(log.sleepers, { group: member.group })
-    }),
-  leave: (member) =>
-    call(() => {
-      members.delete(member.memberId)
-      log.endSession(member)
-    }),
-  commit: (member, commits) =>
-    call(() => {
-      const done = new Set<number>()
-      for (const { partitionId, epoch, next } of commits) {
-        const offset = log.held(member, partitionId, epoch)
-        if (offset === undefined) continue
-        offset.committed = Math.max(offset.committed, next)
-        done.add(partitionId)
-      }
-      return done
-    }),
-  fetch: (wanted) =>
-    call((): Fetched => {
-      return new Map(
-        wanted.map(({ partitionId, from, messagesMax }) => {
-          const { messages, first } = log.partitions[partitionId]!
-          const start = Math.max(0, from - first)
-          const found = messages.slice(start, start + messagesMax)
-          return [partitionId, { messages: found, mayHaveMore: found.length === messagesMax }]
-        })
-      )
-    }),
-  lag: (group, topics) => call(() => topics.flatMap((topic) => lagOf(log, group, topic)))
-})
+      }),
+    lag: (group, topics) => call(() => topics.flatMap((topic) => lagOf(log, group, topic)))
+  }
+}
 
 const lagOf = (log: MemoryLog, group: string, name: string): ReadonlyArray<Lag> => {
-  const { offsets } = log.group(group)
+  const { committed: at } = log.group(group)
   return log.topic(name).map(({ partitionId, topic, partition, messages, first }) => {
     const end = first + messages.length
-    const committed = offsets.get(partitionId)?.committed ?? first
+    const committed = at.get(partitionId) ?? first
     return { topic, partition, committed, end, lag: end - committed }
   })
 }

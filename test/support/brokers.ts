@@ -1,5 +1,5 @@
 import { Context, Effect, Layer, Queue, type Redacted, type Scope } from "effect"
-import type { GroupTimings } from "../../src/layers/GroupMember.ts"
+import type { GroupTimings } from "../../src/layers/Holdings.ts"
 import { makeCluster } from "./MemoryBroker.ts"
 import * as KafkaBroker from "../../src/layers/KafkaBroker.ts"
 import * as Postgres from "../../src/layers/Postgres.ts"
@@ -31,6 +31,8 @@ export class BrokerWorld extends Context.Service<
     readonly refusedMessage: (topic: string) => OutgoingMessage
     /** Whether `removeExpired` is the broker's business, and not the cluster's as with Kafka. */
     readonly removesExpired: boolean
+    /** Whether more of a partition is delivered before all that was fetched with it is committed (decision 0019). */
+    readonly fetchesAhead: boolean
   }
 >()("holdfast/test/BrokerWorld") {}
 
@@ -50,7 +52,8 @@ export const memoryWorld: Layer.Layer<BrokerWorld> = Layer.sync(BrokerWorld, () 
     replica: cluster.connect,
     makeTopic: () => Effect.void,
     refusedMessage: tooLarge,
-    removesExpired: true
+    removesExpired: true,
+    fetchesAhead: true
   })
 })
 
@@ -69,7 +72,8 @@ export const postgresWorld: Layer.Layer<BrokerWorld | BrokerDatabase> = Layer.ef
         replica: postgresReplica(url),
         makeTopic: () => Effect.void,
         refusedMessage: tooLarge,
-        removesExpired: true
+        removesExpired: true,
+        fetchesAhead: true
       })
     ).pipe(Context.add(BrokerDatabase, { url }))
   })
@@ -95,7 +99,8 @@ export const kafkaWorld: Layer.Layer<BrokerWorld> = Layer.effect(
       replica: kafkaReplica(brokers),
       makeTopic: (topic) => Effect.orDie(Effect.asVoid(createTopics([topic]))),
       refusedMessage: tooLarge,
-      removesExpired: false
+      removesExpired: false,
+      fetchesAhead: false
     })
   })
 )

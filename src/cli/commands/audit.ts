@@ -7,7 +7,7 @@ import { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { Audit, type AuditReport } from "../../services/books/Audit.ts"
 import type { Finding } from "../../services/books/audit/Finding.ts"
 import { Partitions } from "../../services/Partitions.ts"
-import { type RepairStep, Repairs } from "../../services/books/Repairs.ts"
+import { type RepairPlan, Repairs } from "../../services/books/Repairs.ts"
 import { StockLedger } from "../../services/kernel/StockLedger.ts"
 import { commandDatabase } from "../database.ts"
 import { json, merchant } from "../options.ts"
@@ -138,55 +138,51 @@ const looking = Effect.fnUntraced(function* (options: {
 /** Prints the plan of a repair and runs it once confirmed. Answers whether any step was run. */
 const repairAll = Effect.fnUntraced(function* (
   findings: ReadonlyArray<Finding>,
-  options: {
+  {
+    acknowledged,
+    json,
+    reason,
+    yes
+  }: {
     readonly json: boolean
     readonly yes: boolean
     readonly acknowledged: ReadonlySet<string>
     readonly reason: string
   }
 ) {
-  const { json, reason } = options
   const { plan, run } = yield* Repairs
-  const { left, steps } = plan(findings, { of: options.acknowledged }, reason)
-  yield* showPlan(steps, left, json)
+  const planned = plan(findings, acknowledged, reason)
+  yield* json ? printPlan(planned) : showPlan(planned)
+  const { steps } = planned
   if (steps.length === 0) return false
-  if (!options.yes) {
-    if (!process.stdin.isTTY || json) {
-      yield* Console.error("holdfast: nothing was changed: --yes does it")
-      return false
-    }
-    const isConfirmed = yield* Prompt.Confirm({
-      message: `Do these ${steps.length} things?`,
-      initial: false
-    }).pipe(Effect.catch(() => Effect.succeed(false)))
-    if (!isConfirmed) return false
+  if (!yes && (!process.stdin.isTTY || json)) {
+    yield* Console.error("holdfast: nothing was changed: --yes does it")
+    return false
   }
+  const message = `Do these ${steps.length} things?`
+  const confirmed = Effect.catch(Prompt.Confirm({ message, initial: false }), () => Effect.succeed(false))
+  if (!yes && !(yield* confirmed)) return false
   const actor = `cli:${process.env["USER"] ?? process.env["LOGNAME"] ?? "operator"}`
   for (const step of steps) {
     yield* run(step, { actor, reason }).pipe(
       // A failed step stops no other, and the audit that follows reports what is left.
-      Effect.catch((failure) =>
-        Console.error(`holdfast: ${step.subject} could not be repaired: ${failure._tag} ${failure.message}`)
+      Effect.catch(({ _tag, message }) =>
+        Console.error(`holdfast: ${step.subject} could not be repaired: ${_tag} ${message}`)
       )
     )
   }
   return true
 })
 
-const showPlan = Effect.fnUntraced(function* (
-  steps: ReadonlyArray<RepairStep>,
-  left: ReadonlyArray<Finding>,
-  json: boolean
-) {
-  if (json) {
-    for (const { findings, merchantId, says, subject } of steps) {
-      yield* Console.log(
-        JSON.stringify({ step: subject, merchantId, says, findings: findings.map(({ id }) => id) })
-      )
-    }
-    for (const { id, subject } of left) yield* Console.log(JSON.stringify({ left: subject, finding: id }))
-    return
+const printPlan = Effect.fnUntraced(function* ({ left, steps }: RepairPlan) {
+  for (const { findings, merchantId, says, subject } of steps) {
+    const step = { step: subject, merchantId, says, findings: findings.map(({ id }) => id) }
+    yield* Console.log(JSON.stringify(step))
   }
+  for (const { id, subject } of left) yield* Console.log(JSON.stringify({ left: subject, finding: id }))
+})
+
+const showPlan = Effect.fnUntraced(function* ({ left, steps }: RepairPlan) {
   if (steps.length > 0) {
     yield* Console.log("\nA repair would do this:\n")
     yield* printRows(
@@ -199,12 +195,11 @@ const showPlan = Effect.fnUntraced(function* (
       { json: false, empty: "" }
     )
   }
-  if (left.length > 0) {
-    yield* Console.log(
-      `\n${left.length} of the findings wait for a person: nothing that is kept says what is right. Look into them, then\n--acknowledge <finding or stock> --reason "…" takes them as they are:`
-    )
-    for (const { id, subject } of left.slice(0, shownMax)) yield* Console.log(`  ${id}  ${subject}`)
-  }
+  if (left.length === 0) return
+  yield* Console.log(
+    `\n${left.length} of the findings wait for a person: nothing that is kept says what is right. Look into them, then\n--acknowledge <finding or stock> --reason "…" takes them as they are:`
+  )
+  for (const { id, subject } of left.slice(0, shownMax)) yield* Console.log(`  ${id}  ${subject}`)
 })
 
 const countOf = ({ found }: AuditReport): number =>

@@ -182,7 +182,8 @@ export class PostingContext {
       reservationId: notes.reservationId ?? null,
       reference: notes.reference ?? null,
       reason: notes.reason ?? null,
-      occurredAt: notes.occurredAt ?? null
+      occurredAt: notes.occurredAt ?? null,
+      eventSequence: null
     }
     unit.ledger.insert(row)
     touched.movements.push({ row, stock, notes })
@@ -307,6 +308,15 @@ export class PostingContext {
     const isOpen = (kind: DiscrepancyKind): boolean =>
       open.has(stock.merchantId, openName(stock.stockId, kind))
     this.#followBalance(stock, item, (["NEGATIVE_STOCK", "OVERCOMMITTED"] as const).filter(isOpen))
+  }
+
+  /** Makes an item's discrepancy what its stock calls for, if it is discontinued, whatever was written about it. */
+  followDiscontinued(item: ItemRow): void {
+    const isOpen = this.unit.discrepancies.indexes.open.has(
+      item.merchantId,
+      openName(item.itemId, "DISCONTINUED_WITH_STOCK")
+    )
+    this.#followDiscontinued(item, isOpen)
   }
 
   /** Emits an event of an item that has no movement. It is numbered with the item's others when the posting is done. */

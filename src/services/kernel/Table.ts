@@ -1,5 +1,6 @@
 import type { Some } from "../../schema/Some.ts"
 import { arrays, rowsOf } from "../PostgresTypes.ts"
+import type { Question } from "./Question.ts"
 
 /**
  * What a table is to the kernel: one definition, from which the statements that read and write it, the type of its rows,
@@ -68,6 +69,8 @@ export interface Table<R extends object = Some, Unique extends string = Some, Li
   readonly itemsOf: ((row: R) => Iterable<string>) | null
   /** What is read along with items once they are locked. */
   readonly ofItems: ReadOfItems<R> | null
+  /** What `holdfast audit` asks of its rows. */
+  readonly questions: ReadonlyArray<Question>
   /** Not there at run time: a row, with what is read along with it from other tables. */
   readonly row?: R
 }
@@ -112,6 +115,7 @@ export const defineTable = <
       readonly indexes?: Readonly<Record<Unique, Index<R>>>
       readonly lists?: Readonly<Record<Lists, Index<R>>>
       readonly itemsOf?: (row: R) => Iterable<string>
+      readonly questions?: ReadonlyArray<Question>
     } = {}
   ): Table<R, Unique, Lists> => ({
     name: shape.name,
@@ -128,7 +132,8 @@ export const defineTable = <
     indexes: options.indexes ?? ({} as Readonly<Record<Unique, Index<R>>>),
     lists: options.lists ?? ({} as Readonly<Record<Lists, Index<R>>>),
     itemsOf: options.itemsOf ?? null,
-    ofItems: null
+    ofItems: null,
+    questions: options.questions ?? []
   })
 }
 

@@ -29,6 +29,8 @@ export const eventsOfItem = (
   for (const { movements, type } of eventsOf(touched.movements)) {
     const { orderId, releaseReason: reason, reservationId } = movements[0]!.notes
     sequence += 1
+    // The row was inserted by this posting: undoing the posting undoes it as a whole.
+    for (const { row } of movements) row.eventSequence = sequence
     // The three differ in the reason alone, which only a release has.
     context.emit(eventOfType[type] as typeof InventoryReleased, itemId, {
       merchantId,

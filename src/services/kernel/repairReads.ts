@@ -51,32 +51,32 @@ export const repairReadings = (unit: UnitOfWork): RepairReadings => {
 
 const lineOf = rowReader(reservationLines)
 
+const merchantsOf = (rows: ReadonlyArray<{ readonly merchantId: string }>) =>
+  arrays.text(rows.map(({ merchantId }) => merchantId))
+const reservationsOf = (rows: ReadonlyArray<{ readonly reservationId: string }>) =>
+  arrays.uuid(rows.map(({ reservationId }) => reservationId))
+const stocksOf = (rows: ReadonlyArray<{ readonly stockId: string }>) =>
+  arrays.uuid(rows.map(({ stockId }) => stockId))
+
+const append = <V>(lists: ByMerchant<Array<V>>, merchantId: string, id: string, value: V): unknown =>
+  lists.get(merchantId, id)?.push(value) ?? lists.set(merchantId, id, [value])
+
 export const readRepairs: LaterRead<RepairRequest> = Effect.fnUntraced(function* (session, unit, requests) {
   const stocks = [...unit.stocks.indexes.byId.values()]
-  const reservations = requests.flatMap(({ merchantId, reservation }) =>
+  const wanted = requests.flatMap(({ merchantId, reservation }) =>
     reservation === undefined ? [] : [{ merchantId, ...reservation }]
   )
-  const pairs = reservations.flatMap((reservation) =>
-    stocks
-      .filter(({ merchantId }) => merchantId === reservation.merchantId)
-      .map(({ stockId }) => ({ ...reservation, stockId }))
+  const pairs = wanted.flatMap((reservation) =>
+    stocks.flatMap(({ merchantId, stockId }) =>
+      merchantId === reservation.merchantId ? [{ ...reservation, stockId }] : []
+    )
   )
+  const since = arrays.timestamptz(pairs.map((pair) => pair.since))
   const [truths, movements, orphans] = yield* Effect.all(
     [
-      session.run(readStockTruths, [
-        arrays.text(stocks.map(({ merchantId }) => merchantId)),
-        arrays.uuid(stocks.map(({ stockId }) => stockId))
-      ]),
-      session.run(readMoved, [
-        arrays.text(pairs.map(({ merchantId }) => merchantId)),
-        arrays.uuid(pairs.map(({ reservationId }) => reservationId)),
-        arrays.uuid(pairs.map(({ stockId }) => stockId)),
-        arrays.timestamptz(pairs.map(({ since }) => since))
-      ]),
-      session.run(readOrphans, [
-        arrays.text(reservations.map(({ merchantId }) => merchantId)),
-        arrays.uuid(reservations.map(({ reservationId }) => reservationId))
-      ])
+      session.run(readStockTruths, [merchantsOf(stocks), stocksOf(stocks)]),
+      session.run(readMoved, [merchantsOf(pairs), reservationsOf(pairs), stocksOf(pairs), since]),
+      session.run(readOrphans, [merchantsOf(wanted), reservationsOf(wanted)])
     ],
     { concurrency: "unbounded" }
   )
@@ -86,17 +86,11 @@ export const readRepairs: LaterRead<RepairRequest> = Effect.fnUntraced(function*
     readings.stocks.set(merchantId as string, stockId as string, truth)
   }
   for (const [merchantId, reservationId, stockId, open, sold, returned] of movements) {
-    const moved = { stockId, open, sold, returned } as MovedRow
-    append(readings.moved, merchantId as string, reservationId as string, moved)
+    const row = { stockId, open, sold, returned } as MovedRow
+    append(readings.moved, merchantId as string, reservationId as string, row)
   }
   for (const line of orphans.map(lineOf)) append(readings.orphans, line.merchantId, line.reservationId, line)
 })
-
-const append = <V>(lists: ByMerchant<Array<V>>, merchantId: string, id: string, value: V): void => {
-  const list = lists.get(merchantId, id)
-  if (list === undefined) lists.set(merchantId, id, [value])
-  else list.push(value)
-}
 
 // ledger_checkpoint_pkey, inventory_ledger_pkey, reservation_line_open
 const readStockTruths = `

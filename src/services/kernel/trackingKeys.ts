@@ -40,6 +40,9 @@ export const saleLineKey = (
 /** The stocks that a paid order was sold from. */
 export const saleStockKey = (orderId: string, stockId: string): string =>
   joined("SALE_ORDER", orderId, "stock", stockId)
+/** The same of expressions in a statement. */
+export const saleStockKeyInSql = (orderId: string, stockId: string): string =>
+  `'SALE_ORDER' || chr(31) || ${orderId} || chr(31) || 'stock' || chr(31) || ${stockId}`
 
 /** That a product variant was deleted: what messages say of it may be older. */
 export const itemDeletedKey = (productVariantId: string): string => joined("ITEM_DELETED", productVariantId)

@@ -1,4 +1,4 @@
-import { Context, type Effect, Schema, type Scope, type Stream } from "effect"
+import { Context, type Effect, Schema, type Scope } from "effect"
 
 /**
  * The port to the message broker: topics of partitions, consumer groups, explicit commits. Kafka, PostgreSQL and memory
@@ -106,9 +106,6 @@ export interface Subscription {
   readonly commit: (
     positions: ReadonlyArray<Position>
   ) => Effect.Effect<void, PartitionLost | BrokerUnavailable>
-  /** Delivers nothing more of this partition until it is resumed, or is assigned anew. */
-  readonly pause: (topic: string, partition: number) => Effect.Effect<void>
-  readonly resume: (topic: string, partition: number) => Effect.Effect<void>
   /** Of all partitions of the group's topics that this member subscribed to, whoever they are assigned to. */
   readonly lag: Effect.Effect<ReadonlyArray<Lag>, BrokerUnavailable>
   /**
@@ -117,8 +114,6 @@ export interface Subscription {
    * should stop: they are delivered again, here too if the partition comes back.
    */
   readonly assignment: Effect.Effect<ReadonlyArray<TopicPartition>>
-  /** `assignment` now and after each change. */
-  readonly assignments: Stream.Stream<ReadonlyArray<TopicPartition>>
 }
 
 export interface SubscribeOptions {
@@ -131,6 +126,11 @@ export interface SubscribeOptions {
   readonly topics: ReadonlyArray<string>
   /** Replaces the default bound of that name, for each partition. */
   readonly inFlightMax?: number | undefined
+  /**
+   * Ends the work on what was delivered of these partitions, which have left `assignment`. Another member is given them
+   * when this has ended, unless they were lost already.
+   */
+  readonly onRevoked?: ((partitions: ReadonlyArray<TopicPartition>) => Effect.Effect<void>) | undefined
 }
 
 export class Broker extends Context.Service<

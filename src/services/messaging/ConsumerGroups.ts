@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
@@ -6,7 +6,7 @@ import { parameter } from "../PostgresTypes.ts"
 /** A consumer group of the broker in PostgreSQL. Times are epoch milliseconds. */
 export interface ConsumerGroup {
   readonly group: string
-  /** Members that gave a sign of life within the last minute. */
+  /** Processes that take part in it. */
   readonly members: number
   readonly committedAt: number | null
   /** Messages that it has not committed: none of them is removed, however old. */
@@ -30,35 +30,25 @@ export class ConsumerGroups extends Context.Service<
     ConsumerGroups,
     Effect.gen(function* () {
       const db = yield* Db
-      const aliveSince = Effect.map(Clock.currentTimeMillis, (now) =>
-        parameter("timestamptz", now - memberSilenceMs)
-      )
       return ConsumerGroups.of({
-        list: Effect.flatMap(aliveSince, (since) =>
-          Effect.map(db.maintain<GroupRow>(groupsStatement, [since]), (rows) =>
-            rows.map((row) => ({
-              group: row.group_name,
-              members: row.members,
-              committedAt: row.committed_at,
-              behind: row.behind,
-              oldestAt: row.oldest_at
-            }))
-          )
+        list: Effect.map(db.maintain<GroupRow>(groupsStatement, []), (rows) =>
+          rows.map((row) => ({
+            group: row.group_name,
+            members: row.members,
+            committedAt: row.committed_at,
+            behind: row.behind,
+            oldestAt: row.oldest_at
+          }))
         ),
         forget: (group) =>
-          Effect.flatMap(aliveSince, (since) =>
-            Effect.map(
-              db.maintain<{ forgotten: number }>(forgetStatement, [parameter("text", group), since]),
-              ([row]) => row!.forgotten > 0
-            )
+          Effect.map(
+            db.maintain<{ forgotten: number }>(forgetStatement, [parameter("text", group)]),
+            ([row]) => row!.forgotten > 0
           )
       })
     })
   )
 }
-
-/** Well beyond any session time-out of the broker's. */
-const memberSilenceMs = 60_000
 
 interface GroupRow {
   readonly group_name: string
@@ -68,11 +58,19 @@ interface GroupRow {
   readonly oldest_at: number | null
 }
 
+/**
+ * The advisory locks by which members take part in a group and have its partitions (`PostgresBroker`); they end with
+ * their session. `group` is SQL.
+ */
+export const groupLocks = (group: string): string => `l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+    AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+    AND l.classid::int8 = (hashtext(${group})::int8 & 4294967295)`
+
 // broker_offset_pkey, broker_partition_pkey; broker_message_pkey for the first message that each group has not committed
 const groupsStatement = `
   SELECT o.group_name, max(o.committed_at) AS committed_at,
          sum(p.next_offset - o.committed_offset)::bigint AS behind, min(oldest.published_at) AS oldest_at,
-         (SELECT count(*) FROM broker_member m WHERE m.group_name = o.group_name AND m.heartbeat_at > $1) AS members
+         (SELECT count(DISTINCT l.pid) FROM pg_locks l WHERE ${groupLocks("o.group_name")}) AS members
   FROM broker_offset o
   JOIN broker_partition p ON p.partition_id = o.partition_id
   LEFT JOIN LATERAL (
@@ -85,15 +83,12 @@ const groupsStatement = `
   GROUP BY o.group_name
   ORDER BY o.group_name`
 
-// broker_offset, broker_member_pkey
+// broker_offset
 const forgetStatement = `
   WITH forgotten AS (
     DELETE FROM broker_offset o
     WHERE o.group_name = $1
-      AND NOT EXISTS (SELECT 1 FROM broker_member m WHERE m.group_name = $1 AND m.heartbeat_at > $2)
+      AND NOT EXISTS (SELECT 1 FROM pg_locks l WHERE ${groupLocks("$1")})
     RETURNING 1
-  ), gone AS (
-    DELETE FROM broker_member m
-    WHERE m.group_name = $1 AND m.heartbeat_at <= $2
   )
   SELECT count(*) AS forgotten FROM forgotten`

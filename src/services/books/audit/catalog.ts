@@ -1,8 +1,8 @@
 import { Effect } from "effect"
 import { columnName } from "../../kernel/Table.ts"
 import { tables } from "../../kernel/tables.ts"
-import type { Ask } from "./Asking.ts"
-import { type Finding, finding } from "./Finding.ts"
+import { type Finding, findingOf } from "./Finding.ts"
+import type { Ask } from "./ranges.ts"
 
 /** What guards the books in the database itself: row-level security, append-only triggers, keys and checks. */
 
@@ -11,7 +11,7 @@ interface GuardRow {
   readonly subject: string
   readonly detail: string
   /** What puts it back, or null where it is no statement of ours to run. */
-  readonly mend: string | null
+  readonly repair: string | null
 }
 
 type Pairs = ReadonlyArray<readonly [table: string, what: string]>
@@ -37,7 +37,7 @@ const securityStatement = `
               ELSE 'a policy lets holdfast_reader see other merchants' END AS detail,
          CASE WHEN NOT c.relrowsecurity THEN format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', c.relname)
               WHEN p.polname IS NULL THEN format('CREATE POLICY one_merchant ON %I FOR SELECT TO holdfast_reader
-                USING (merchant_id = current_setting(''holdfast.merchant_id'', true))', c.relname) END AS mend
+                USING (merchant_id = current_setting(''holdfast.merchant_id'', true))', c.relname) END AS repair
   FROM pg_class c
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'merchant_id' AND NOT a.attisdropped
   LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = 'one_merchant'
@@ -71,7 +71,7 @@ const triggersStatement = `
               WHEN w.suffix = 'no_truncate' THEN format('CREATE TRIGGER %I BEFORE TRUNCATE ON %I
                 FOR EACH STATEMENT EXECUTE FUNCTION %I()', t.root || '_no_truncate', t.name, t.guard)
               WHEN t.name = t.root THEN format('CREATE TRIGGER %I BEFORE UPDATE OR DELETE ON %I
-                FOR EACH ROW EXECUTE FUNCTION %I()', t.root || '_append_only', t.name, t.guard) END AS mend
+                FOR EACH ROW EXECUTE FUNCTION %I()', t.root || '_append_only', t.name, t.guard) END AS repair
   FROM (
     SELECT c.oid, c.relname AS name, root.name AS root, root.guard
     FROM (VALUES ${valuesOf(appendOnly)}) AS root (name, guard)
@@ -96,7 +96,7 @@ const triggersStatement = `
 
 const keysStatement = `
   SELECT 'constraint-in-place' AS check, wanted.relation || ' (' || wanted.columns || ')' AS subject,
-         'no valid unique index' AS detail, NULL AS mend
+         'no valid unique index' AS detail, NULL AS repair
   FROM (VALUES ${valuesOf(keys)})
     AS wanted (relation, columns)
   WHERE NOT EXISTS (
@@ -122,9 +122,7 @@ const keysStatement = `
 export const guards = Effect.fnUntraced(function* (ask: Ask) {
   const found: Array<Finding> = []
   for (const statement of [securityStatement, triggersStatement, keysStatement]) {
-    for (const { check, detail, mend, subject } of yield* ask<GuardRow>(statement, [])) {
-      found.push(finding(check, { merchantId: "", subject, row: { detail, mend } }))
-    }
+    for (const { check, ...row } of yield* ask<GuardRow>(statement, [])) found.push(findingOf(check, row))
   }
   return found
 })

@@ -2,10 +2,9 @@ import { Schema } from "effect"
 import { balanceDiscrepancies } from "../../../schema/Discrepancy.ts"
 import { ItemNotFound, ReservationNotFound } from "../../../schema/Failure.ts"
 import { statusOf } from "../../../schema/Item.ts"
-import { kindOf } from "../../../schema/Reservation.ts"
 import { commandShape, defineCommand, type PayloadOf } from "../Command.ts"
-import { sellableOf } from "../figures.ts"
-import { addLine, addReservation, type Asked } from "../holds.ts"
+import { hasStock, sellableOf } from "../figures.ts"
+import { addLine, addReservation, type Asked, releaseAll } from "../holds.ts"
 import { answered, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
 import { type MovedRow, readRepairs, repairReadings, type StockTruth } from "../repairReads.ts"
@@ -15,9 +14,9 @@ import type { LineRow, ReservationRow } from "../tables/reservations.ts"
 import type { StockRow } from "../tables/stock.ts"
 
 /**
- * What `audit --repair` does to the books (decision 0009). The ledger is the truth of stock, and is never rewritten: what
- * was changed beside it is made again from it, silently, because events said what the ledger says. What a document
- * promises and the ledger does not have is made up for by a movement, with its events like any other.
+ * What `audit --repair` does to the books (decisions 0009 and 0020). The ledger is the truth of stock and of what documents
+ * hold and have sold, and is never rewritten: what was changed beside it is made again from it, without events, because
+ * events said what the ledger says. What is reserved for no document is made up for by a movement, with its events.
  */
 
 /** What the audit has found, and a repair answers. */
@@ -30,16 +29,8 @@ const repairedFinding = Schema.Struct({
 })
 export type RepairedFinding = typeof repairedFinding.Type
 
-const figures = Schema.Record(Schema.String, Schema.Unknown)
-const repaired = Schema.Struct({
-  finding: Schema.String,
-  subject: Schema.String,
-  action: Schema.String,
-  before: figures,
-  after: figures
-})
-type Repaired = typeof repaired.Type
-const answer = Schema.Struct({ at: Schema.Number, repaired: Schema.Array(repaired) })
+const common = { reason: Schema.String, findings: Schema.Array(repairedFinding) }
+const answer = Schema.Struct({ at: Schema.Number })
 
 /** Rebuilds an item's stocks from the ledger, its totals and status from its stocks, its discrepancies from both. */
 const repairItemShape = commandShape({
@@ -52,8 +43,7 @@ const repairItemShape = commandShape({
     movesReserved: Schema.Boolean,
     /** The number of the item's last event that was published, where the item's own is less. */
     eventsEmitted: Schema.optional(Schema.Number),
-    reason: Schema.String,
-    findings: Schema.Array(repairedFinding)
+    ...common
   },
   answer,
   refusals: [ItemNotFound]
@@ -71,8 +61,13 @@ export const repairItem = defineCommand(repairItemShape, {
     const item = unit.items.indexes.byId.get(merchantId, command.itemId)
     if (item === undefined) return refused(new ItemNotFound({ items: [command.itemId] }))
     const truths = repairReadings(unit).stocks
-    const before = figuresOf(context, item)
-    for (const stock of unit.stocksOf(item)) {
+    const stocks = unit.stocksOf(item)
+    const before = structuredClone({ item, stocks })
+    // What is deleted has no stock: it is discontinued for as long as it has some.
+    if (item.deletedAt !== null && hasStock(stocks)) {
+      unit.items.update(item, { deletedAt: null, discontinued: true })
+    }
+    for (const stock of stocks) {
       const truth = truths.get(merchantId, stock.stockId)!
       if (command.acknowledged.includes(stock.stockId)) continueFrom(context, stock, truth, command.reason)
       else rebuild(context, stock, truth)
@@ -80,24 +75,24 @@ export const repairItem = defineCommand(repairItemShape, {
     addUp(context, item, command.eventsEmitted)
     // What happens from here on is news, and has its events.
     context.touch(item)
-    for (const stock of unit.stocksOf(item)) {
+    for (const stock of stocks) {
       const reserved = truths.get(merchantId, stock.stockId)!.open - stock.reserved
       if (command.movesReserved && reserved !== 0) {
         context.move(stock, "ADJUSTMENT", { reserved }, { reason: command.reason })
       }
       context.followBalance(stock, item)
     }
-    return answered({ at, repaired: log(context, command, before, figuresOf(context, item)) })
+    context.followDiscontinued(item)
+    log(context, command, before, { item, stocks })
+    return answered({ at })
   }
 })
 
 /** The stock's balances as its ledger has them. Movements that are missing at the end are not made up by forgetting. */
-const rebuild = (context: PostingContext, stock: StockRow, truth: StockTruth): void => {
-  const { unit } = context
+const rebuild = ({ unit }: PostingContext, stock: StockRow, truth: StockTruth): void => {
   const { onHand, recordedAt, reserved, sequence, unallocatable } = truth
-  if (sequence < stock.sequence) return
   const figures = { onHand, reserved, unallocatable, sequence }
-  if (isSame(figures, stock)) return
+  if (sequence < stock.sequence || isSame(figures, stock)) return
   unit.stocks.update(stock, {
     ...figures,
     updatedAt: Math.max(stock.updatedAt, recordedAt),
@@ -114,7 +109,7 @@ const continueFrom = (context: PostingContext, stock: StockRow, truth: StockTrut
   const { at, posting, unit } = context
   const sequence = Math.max(stock.sequence, truth.sequence)
   const recordedAt = Math.max(stock.updatedAt, truth.recordedAt)
-  if (sequence !== stock.sequence || recordedAt !== stock.updatedAt) {
+  if (!isSame({ sequence, updatedAt: recordedAt }, stock)) {
     unit.stocks.update(stock, { sequence, updatedAt: recordedAt })
   }
   const { merchantId, onHand, reserved, stockId, unallocatable } = stock
@@ -133,8 +128,7 @@ const continueFrom = (context: PostingContext, stock: StockRow, truth: StockTrut
   })
 }
 
-const addUp = (context: PostingContext, item: ItemRow, eventsEmitted: number | undefined): void => {
-  const { at, unit } = context
+const addUp = ({ at, unit }: PostingContext, item: ItemRow, eventsEmitted: number | undefined): void => {
   const stocks = unit.stocksOf(item)
   const sum = (of: (stock: StockRow) => number): number =>
     stocks.reduce((total, stock) => total + of(stock), 0)
@@ -149,10 +143,7 @@ const addUp = (context: PostingContext, item: ItemRow, eventsEmitted: number | u
   if (!isSame(figures, item)) unit.items.update(item, figures)
 }
 
-/**
- * Makes a reservation agree with the ledger. What it has sold and taken back is what the ledger says; what it holds is what
- * its lines say, and a movement makes the stock follow; its status follows from both.
- */
+/** Makes a reservation's lines what the ledger says that it holds, has sold and has taken back, and its status what they say. */
 const repairReservationShape = commandShape({
   tag: "RepairReservation",
   payload: {
@@ -162,8 +153,7 @@ const repairReservationShape = commandShape({
     itemIds: Schema.Array(Schema.String),
     /** When it was made (epoch milliseconds): its movements are not older. */
     since: Schema.Number,
-    reason: Schema.String,
-    findings: Schema.Array(repairedFinding)
+    ...common
   },
   answer,
   refusals: [ReservationNotFound]
@@ -180,132 +170,71 @@ export const repairReservation = defineCommand(repairReservationShape, {
     const { at, merchantId, unit } = context
     const { orderId, reservationId } = command
     // A document of any kind, and so not only those of what the order bought.
-    const reservation =
-      unit.reservationsOf(merchantId, orderId).find((other) => other.reservationId === reservationId) ??
-      restored(context, command)
+    const others = unit.reservationsOf(merchantId, orderId)
+    const known = others.find((other) => other.reservationId === reservationId)
+    const reservation = known ?? restored(context, command)
     if (reservation === undefined) return refused(new ReservationNotFound({ orderId, reservationId }))
-    const before = documentOf(reservation)
+    const before = structuredClone(reservation)
     const moved = repairReadings(unit).moved.get(merchantId, reservationId) ?? []
-    const stockIds = new Set([
-      ...moved.map(({ stockId }) => stockId),
-      ...reservation.lines.flatMap(({ stockId }) => (stockId === null ? [] : [stockId]))
-    ])
-    for (const stockId of stockIds) {
-      const stock = unit.stocks.indexes.byId.get(merchantId, stockId)
-      // A stock that is not this merchant's, or not of a locked item: no movement can be made there.
+    const stockIds = [...moved, ...reservation.lines].map(({ stockId }) => stockId)
+    for (const stockId of new Set(stockIds)) {
+      const stock = stockId === null ? undefined : unit.stocks.indexes.byId.get(merchantId, stockId)
+      // A stock that is not this merchant's, or not of a locked item, is left alone.
       if (stock === undefined) continue
-      const ledger = moved.find((row) => row.stockId === stockId) ?? noMovement(stockId)
-      followSales(context, reservation, stock, ledger)
-      followHeld(context, command, reservation, stock, ledger)
+      const ledger = moved.find((row) => row.stockId === stockId)
+      followLedger(
+        context,
+        reservation,
+        stock,
+        ledger ?? { stockId: stock.stockId, open: 0, sold: 0, returned: 0 }
+      )
     }
-    followLines(context, reservation, command.reason)
-    return answered({ at, repaired: log(context, command, before, documentOf(reservation)) })
+    const isInTheWay = ({ kind, scope, status }: ReservationRow): boolean =>
+      status === "PENDING" && kind === reservation.kind && scope === reservation.scope
+    // The order has another one in its place: what this one holds is given back.
+    if (reservation.status !== "PENDING" && others.some(isInTheWay))
+      releaseAll(context, reservation, "CANCELLED")
+    const ended = reservation.status === "EXPIRED" ? "EXPIRED" : "CANCELLED"
+    const isSold = reservation.lines.some(({ sold }) => sold > 0)
+    const isHeld = reservation.lines.some(({ open }) => open > 0)
+    const status = isHeld ? "PENDING" : isSold ? "CONFIRMED" : ended
+    if (status !== reservation.status) unit.reservations.update(reservation, { status, updatedAt: at })
+    log(context, command, before, reservation)
+    return answered({ at })
   }
 })
 
-const noMovement = (stockId: string): MovedRow => ({ stockId, open: 0, sold: 0, returned: 0 })
-
-/** What left the shelf, and what came back, is what the ledger says: the lines follow. */
-const followSales = (
+/** The lines of one stock come to what the ledger says, in their order; what none of them has room for is a line more. */
+const followLedger = (
   context: PostingContext,
   reservation: ReservationRow,
   stock: StockRow,
   ledger: MovedRow
 ): void => {
-  const { unit } = context
   const lines = reservation.lines.filter(({ stockId }) => stockId === stock.stockId)
   const sum = (of: (line: LineRow) => number): number => lines.reduce((total, line) => total + of(line), 0)
-  let surplus = sum(({ sold }) => sold) - ledger.sold
+  const figures = {
+    open: sum((line) => line.open),
+    sold: sum((line) => line.sold),
+    returned: sum((line) => line.returned)
+  }
+  if (isSame(figures, ledger)) return
+  const left = { ...ledger }
+  if (lines.reduce((total, { quantity }) => total + quantity, 0) < left.open + left.sold) {
+    const item = context.unit.items.indexes.byId.get(stock.merchantId, stock.itemId)!
+    const missing = left.open + left.sold - sum(({ quantity }) => quantity)
+    lines.push(addLine(context, reservation, item, stock, missing, { open: missing, sold: 0 }))
+  }
   for (const line of lines) {
-    if (surplus === 0) break
-    // Too much was written down as sold: it counts as given back. Too little: of what counts as given back.
-    const change = surplus > 0 ? Math.min(surplus, line.sold) : -Math.min(-surplus, line.released)
-    if (change === 0) continue
-    const sold = line.sold - change
-    const released = line.released + change
-    unit.lines.update(line, {
-      sold,
-      released,
-      expired: Math.min(line.expired, released),
-      returned: Math.min(line.returned, sold),
-      paid: Math.min(line.paid, sold)
-    })
-    surplus -= change
-  }
-  if (surplus < 0) {
-    const item = unit.items.indexes.byId.get(stock.merchantId, stock.itemId)!
-    lines.push(addLine(context, reservation, item, stock, -surplus, { open: 0, sold: -surplus }))
-  }
-  let returned = ledger.returned
-  for (const line of lines) {
-    const takes = Math.min(returned, line.sold)
-    if (takes !== line.returned) unit.lines.update(line, { returned: takes })
-    returned -= takes
-  }
-}
-
-/** What the lines hold is promised: the stock follows by a movement. */
-const followHeld = (
-  context: PostingContext,
-  command: RepairReservation,
-  reservation: ReservationRow,
-  stock: StockRow,
-  ledger: MovedRow
-): void => {
-  const open = reservation.lines
-    .filter(({ stockId }) => stockId === stock.stockId)
-    .reduce((sum, line) => sum + line.open, 0)
-  const reserved = open - ledger.open
-  if (reserved === 0) return
-  context.move(
-    stock,
-    reserved > 0 ? kindOf(reservation).holdsBy : kindOf(reservation).releasesBy,
-    { reserved },
-    {
-      orderId: reservation.orderId,
-      reservationId: reservation.reservationId,
-      reason: command.reason,
-      releaseReason: reserved > 0 ? undefined : "RELEASED"
-    }
-  )
-}
-
-/** One that holds is PENDING, unless the order has another one in its place: then it gives back what it holds. */
-const followLines = (context: PostingContext, reservation: ReservationRow, reason: string): void => {
-  const { at, merchantId, unit } = context
-  const isTaken = unit
-    .reservationsOf(merchantId, reservation.orderId)
-    .some(
-      (other) =>
-        other !== reservation &&
-        other.status === "PENDING" &&
-        other.kind === reservation.kind &&
-        other.scope === reservation.scope
-    )
-  if (isTaken && reservation.status !== "PENDING") releaseQuietly(context, reservation, reason)
-  const ended = reservation.status === "EXPIRED" ? "EXPIRED" : "CANCELLED"
-  const isHeld = reservation.lines.some(({ open }) => open > 0)
-  const status = isHeld ? "PENDING" : reservation.lines.some(({ sold }) => sold > 0) ? "CONFIRMED" : ended
-  if (status !== reservation.status) {
-    unit.reservations.update(reservation, { status, updatedAt: at })
-  }
-}
-
-const releaseQuietly = (context: PostingContext, reservation: ReservationRow, reason: string): void => {
-  const { merchantId, unit } = context
-  const { orderId, reservationId } = reservation
-  for (const line of reservation.lines) {
-    if (line.open === 0) continue
-    const { open, stockId } = line
-    unit.lines.update(line, { open: 0, released: line.released + open })
-    const stock = stockId === null ? undefined : unit.stocks.indexes.byId.get(merchantId, stockId)
-    if (stock === undefined) continue
-    context.move(
-      stock,
-      kindOf(reservation).releasesBy,
-      { reserved: -open },
-      { orderId, reservationId, reason, releaseReason: "RELEASED" }
-    )
+    const sold = Math.min(left.sold, line.quantity)
+    const open = Math.min(left.open, line.quantity - sold)
+    const returned = Math.min(left.returned, sold)
+    const released = line.quantity - sold - open
+    left.sold -= sold
+    left.open -= open
+    left.returned -= returned
+    const [expired, paid] = [Math.min(line.expired, released), Math.min(line.paid, sold)]
+    context.unit.lines.update(line, { open, sold, released, expired, returned, paid })
   }
 }
 
@@ -315,86 +244,53 @@ const releaseQuietly = (context: PostingContext, reservation: ReservationRow, re
  */
 const restored = (context: PostingContext, command: RepairReservation): ReservationRow | undefined => {
   const { at, merchantId, unit } = context
+  const { orderId, reservationId, since } = command
   const readings = repairReadings(unit)
-  const lines = readings.orphans.get(merchantId, command.reservationId) ?? []
-  const moved = readings.moved.get(merchantId, command.reservationId) ?? []
+  const lines = readings.orphans.get(merchantId, reservationId) ?? []
+  const moved = readings.moved.get(merchantId, reservationId) ?? []
   if (lines.length + moved.length === 0) return undefined
-  const asked = new Map<string, number>()
-  const ask = (itemId: string, quantity: number): unknown =>
-    asked.set(itemId, (asked.get(itemId) ?? 0) + quantity)
-  for (const { itemId, quantity } of lines) ask(itemId, quantity)
-  for (const { sold, stockId } of moved) {
-    if (lines.every((line) => line.stockId !== stockId)) {
-      ask(unit.stocks.indexes.byId.get(merchantId, stockId)!.itemId, sold)
-    }
-  }
+  const beyond = moved.filter(({ stockId }) => lines.every((line) => line.stockId !== stockId))
+  const asked = [
+    ...lines.map(({ itemId, quantity }): Asked => [itemId, quantity, null]),
+    ...beyond.flatMap(({ open, sold, stockId }): ReadonlyArray<Asked> => {
+      const stock = unit.stocks.indexes.byId.get(merchantId, stockId)
+      return stock === undefined ? [] : [[stock.itemId, open + sold, null]]
+    })
+  ]
   return addReservation(context, {
-    reservationId: command.reservationId,
-    orderId: command.orderId,
+    reservationId,
+    orderId,
     kind: "VARIANT",
     // Of no item: in nobody's way.
-    scope: command.reservationId,
+    scope: reservationId,
     status: "CANCELLED",
-    asked: [...asked].map(([itemId, quantity]): Asked => [itemId, quantity, null]),
+    asked,
     expiresAt: at,
-    createdAt: Math.min(at, command.since),
+    createdAt: Math.min(at, since),
     lines: [...lines]
   })
 }
 
-type Figures = Readonly<Record<string, unknown>>
-
-const figuresOf = ({ unit }: PostingContext, item: ItemRow): Figures => ({
-  onHand: item.onHand,
-  reserved: item.reserved,
-  unallocatable: item.unallocatable,
-  status: item.status,
-  eventSequence: item.eventSequence,
-  stocks: unit.stocksOf(item).map(({ discrepancy, onHand, reserved, sequence, stockId, unallocatable }) => ({
-    stockId,
-    onHand,
-    reserved,
-    unallocatable,
-    sequence,
-    discrepancy
-  }))
-})
-
-const documentOf = ({ lines, status }: ReservationRow): Figures => ({
-  status,
-  lines: lines.map(({ expired, lineNumber, open, quantity, released, returned, sold, stockId }) => ({
-    lineNumber,
-    stockId,
-    quantity,
-    open,
-    sold,
-    released,
-    expired,
-    returned
-  }))
-})
-
 /** One row for each finding that this answers. */
 const log = (
   context: PostingContext,
-  command: RepairItem | RepairReservation,
-  before: Figures,
-  after: Figures
-): ReadonlyArray<Repaired> =>
-  command.findings.map(({ acknowledges, check, finding, subject }) => {
-    const repaired = { finding, subject, action: acknowledges ? "ACKNOWLEDGE" : command._tag, before, after }
+  { _tag, findings, reason }: RepairItem | RepairReservation,
+  before: object,
+  after: object
+): void => {
+  for (const { acknowledges, check, finding, subject } of findings) {
     context.unit.rows(repairs).insert({
       merchantId: context.merchantId,
       repairId: context.nextId(),
       finding,
       invariant: check,
-      action: repaired.action,
+      action: acknowledges ? "ACKNOWLEDGE" : _tag,
       subject,
-      before,
-      after,
+      before: before as Readonly<Record<string, unknown>>,
+      after: structuredClone(after) as Readonly<Record<string, unknown>>,
       actor: context.posting.caller.actor,
-      reason: command.reason,
+      reason,
       repairedAt: context.at
     })
-    return repaired
-  })
+  }
+}

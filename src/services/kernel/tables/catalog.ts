@@ -12,6 +12,7 @@ import {
   timestamptz,
   uuid
 } from "../Table.ts"
+import { itemQuestions } from "../questions/catalog.ts"
 
 /** Merchants, where they keep stock, and what they stock. */
 
@@ -74,7 +75,8 @@ export const items = defineTable({
     ["merchantId", "sku"]
   ],
   passing: ["sku"],
-  indexes: { byId: by("itemId"), byVariant: by("productVariantId"), bySku: by("sku") }
+  indexes: { byId: by("itemId"), byVariant: by("productVariantId"), bySku: by("sku") },
+  questions: itemQuestions
 })
 export type ItemRow = RowOf<typeof items>
 

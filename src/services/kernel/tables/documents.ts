@@ -1,5 +1,6 @@
 import type { DiscrepancyKind, DiscrepancyStatus } from "../../../schema/Discrepancy.ts"
 import { rowsOf } from "../../PostgresTypes.ts"
+import { discrepancyQuestions, trackingQuestions } from "../questions/documents.ts"
 import {
   by,
   columnsOf,
@@ -22,7 +23,7 @@ export const tracking = defineTable({
   key: { merchantId: text(), trackingKey: text() },
   fixed: { postingId: uuid(), answer: orNull(text()), recordedAt: timestamptz() },
   changing: {}
-})({ indexes: { byKey: by("trackingKey") } })
+})({ indexes: { byKey: by("trackingKey") }, questions: trackingQuestions })
 export type TrackingRow = RowOf<typeof tracking>
 
 // tracking_pkey
@@ -72,7 +73,8 @@ const discrepancy = defineTable({
       nameOf: ({ kind, status, subject }) => (status === "OPEN" ? openName(subject, kind) : null)
     }
   },
-  itemsOf: ({ itemId }) => (itemId === null ? [] : [itemId])
+  itemsOf: ({ itemId }) => (itemId === null ? [] : [itemId]),
+  questions: discrepancyQuestions
 })
 export type DiscrepancyRow = RowOf<typeof discrepancy>
 

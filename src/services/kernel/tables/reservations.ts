@@ -1,5 +1,6 @@
 import type { ReservationKind, ReservationStatus } from "../../../schema/Reservation.ts"
 import { rowsOf } from "../../PostgresTypes.ts"
+import { lineQuestions, reservationQuestions } from "../questions/reservations.ts"
 import {
   by,
   columnsOf,
@@ -38,7 +39,7 @@ export const reservationLines = defineTable({
     /** The part of `sold` that a payment has covered (RecordSale). */
     paid: int8()
   }
-})()
+})({ questions: lineQuestions })
 export type LineRow = RowOf<typeof reservationLines>
 
 export const reservations = defineTable({
@@ -57,7 +58,8 @@ export const reservations = defineTable({
 })({
   watched: "status",
   lists: { ofOrder: by("orderId") },
-  itemsOf: ({ lines }) => lines.map(({ itemId }) => itemId)
+  itemsOf: ({ lines }) => lines.map(({ itemId }) => itemId),
+  questions: reservationQuestions
 })
 export type ReservationRow = RowOf<typeof reservations>
 

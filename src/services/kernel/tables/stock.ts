@@ -1,5 +1,6 @@
 import type { MovementSource, MovementType } from "../../../schema/Movement.ts"
 import { rowsOf } from "../../PostgresTypes.ts"
+import { ledgerQuestions, stockQuestions } from "../questions/stock.ts"
 import {
   bool,
   by,
@@ -46,7 +47,8 @@ const stock = defineTable({
   unique: [["merchantId", "itemId", "locationId", "lotNumber"]],
   checks: ["stock_balance_or_discrepancy", "stock_holds_are_counts"],
   indexes: { byId: by("stockId") },
-  lists: { ofItem: by("itemId") }
+  lists: { ofItem: by("itemId") },
+  questions: stockQuestions
 })
 export type StockRow = RowOf<typeof stock>
 
@@ -90,6 +92,12 @@ export const ledger = defineTable({
     reason: orNull(text()),
     occurredAt: orNull(timestamptz())
   },
-  changing: {}
-})({ appendOnly: "holdfast_ledger_is_append_only" })
+  changing: {
+    /**
+     * The number, among its item's events, of the event that reports it: known once the posting is decided, and never
+     * changed after the INSERT.
+     */
+    eventSequence: orNull(int8())
+  }
+})({ appendOnly: "holdfast_ledger_is_append_only", questions: ledgerQuestions })
 export type LedgerRow = RowOf<typeof ledger>

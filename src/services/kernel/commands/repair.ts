@@ -65,7 +65,7 @@ export const repairItem = defineCommand(repairItemShape, {
     const before = structuredClone({ item, stocks })
     // What is deleted has no stock: it is discontinued for as long as it has some.
     if (item.deletedAt !== null && hasStock(stocks)) {
-      unit.items.update(item, { deletedAt: null, discontinued: true })
+      unit.items.update(item, { deletedAt: null, discontinued: true, deletionPending: true })
     }
     for (const stock of stocks) {
       const truth = truths.get(merchantId, stock.stockId)!

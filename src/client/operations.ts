@@ -29,9 +29,12 @@ export const operations = {
     createItem: ["POST", "/v1/api/inventory/product-variants"],
     listItems: ["GET", "/v1/api/inventory/product-variants"],
     updateItem: ["PATCH", "/v1/api/inventory/product-variants/{productVariantId}"],
+    deleteItem: ["DELETE", "/v1/api/inventory/product-variants/{productVariantId}"],
     createLocation: ["POST", "/v1/api/inventory/locations"],
     listLocations: ["GET", "/v1/api/inventory/locations"],
+    updateLocation: ["PATCH", "/v1/api/inventory/locations/{locationId}"],
     listStocks: ["GET", "/v1/api/inventory/stocks"],
+    listLots: ["GET", "/v1/api/inventory/lots"],
     getStock: ["GET", "/v1/api/inventory/stocks/{stockId}"],
     listStockMovements: ["GET", "/v1/api/inventory/stocks/{stockId}/ledger"],
     listDiscrepancies: ["GET", "/v1/api/inventory/discrepancies"],
@@ -120,7 +123,7 @@ export interface Client {
       } & VariantsReleaseVariantBody,
       options?: CallOptions
     ) => Promise<VariantsReleaseVariantAnswer>
-    /** Record a receipt, sale, return, damage or count. RECEIPT, RETURN, DAMAGE, and a SALE without order are applied once with a reference or an Idempotency-Key; without, each call is another one. Needs the permission `inventory:adjust`. */
+    /** Record a receipt, sale, return, damage, quarantine, write-off or count. DAMAGE and QUARANTINE take units out of what can be sold, and quantity stays; UNQUARANTINE brings them back. WRITE_OFF throws units away: those that are damaged or quarantined first, and more than that of the good ones. CORRECTION sets a stock's counted quantity, damaged units counted too, and with expiresAt the expiry of its lot. Every type but CORRECTION and a SALE of an order is applied once with a reference or an Idempotency-Key; without, each call is another one. Needs the permission `inventory:adjust`. */
     readonly adjustStock: (
       input: VariantsAdjustStockBody,
       options?: CallOptions
@@ -183,7 +186,7 @@ export interface Client {
       },
       options?: CallOptions
     ) => Promise<CatalogListItemsAnswer>
-    /** Change a product variant's stocking: threshold, safety stock, name, …. Needs the permission `catalog:write`. */
+    /** Change a product variant's stocking: threshold, safety stock, name, status, …. Needs the permission `catalog:write`. */
     readonly updateItem: (
       input: {
         /** The id that the shop gives the product variant */
@@ -191,6 +194,14 @@ export interface Client {
       } & CatalogUpdateItemBody,
       options?: CallOptions
     ) => Promise<Item>
+    /** Delete a product variant. Without stock and holds it is gone, and its sku is free. Otherwise it is DISCONTINUED until its last unit and hold are gone, and deleted then. Messages do not bring it back; POST product-variants does. Needs the permission `catalog:write`. */
+    readonly deleteItem: (
+      input: {
+        /** Opaque text of 1 to 128 characters, not necessarily a UUID */
+        readonly productVariantId: OutsideId
+      },
+      options?: CallOptions
+    ) => Promise<DeletedItem>
     /** Create a location, or rename it. Needs the permission `catalog:write`. */
     readonly createLocation: (input: CatalogCreateLocationBody, options?: CallOptions) => Promise<Location>
     /** The locations, the default one first. Needs the permission `inventory:read`. */
@@ -203,6 +214,14 @@ export interface Client {
       },
       options?: CallOptions
     ) => Promise<CatalogListLocationsAnswer>
+    /** Rename a location, move it in the picking order, or retire it. Nothing new is promised from a retired location, and what is there is not counted as available anywhere; what was promised before may be confirmed, and facts that name it (goods received, sold, counted) are recorded. The default location can be neither moved nor retired. Needs the permission `catalog:write`. */
+    readonly updateLocation: (
+      input: {
+        /** Opaque text of 1 to 128 characters, not necessarily a UUID */
+        readonly locationId: OutsideId
+      } & CatalogUpdateLocationBody,
+      options?: CallOptions
+    ) => Promise<Location>
     /** The stocks: one item at one location in one lot. In the order of their creation. quantity, reservedQuantity and unallocatableQuantity − expiredQuantity are the sums of the deltas in the stock's ledger. Needs the permission `inventory:read`. */
     readonly listStocks: (
       input?: {
@@ -219,6 +238,20 @@ export interface Client {
       },
       options?: CallOptions
     ) => Promise<CatalogListStocksAnswer>
+    /** The lots that go off. One row for each location where there is something of the lot, on hand or held; the soonest expiry first, those that have expired already among them. Needs the permission `inventory:read`. */
+    readonly listLots: (
+      input?: {
+        /** How many entries a page has at most: 1 to 200, 50 without it */
+        readonly limit?: number
+        /** The nextCursor of the page before, with the same filters; without it the first page */
+        readonly cursor?: string
+        /** Exclusive. Without it, all lots that expire */
+        readonly expiresBefore?: Timestamp
+        /** Opaque text of 1 to 128 characters, not necessarily a UUID */
+        readonly locationId?: OutsideId
+      },
+      options?: CallOptions
+    ) => Promise<CatalogListLotsAnswer>
     /** One stock. Needs the permission `inventory:read`. */
     readonly getStock: (
       input: {
@@ -284,6 +317,7 @@ export interface Client {
 export type ProblemCode =
   | "AMBIGUOUS_STOCK"
   | "BALANCE_OVERFLOW"
+  | "DEFAULT_LOCATION"
   | "DISCREPANCY_PERSISTS"
   | "FORBIDDEN"
   | "HISTORY_NOT_KEPT"
@@ -303,6 +337,7 @@ export type ProblemCode =
   | "RESERVATION_EXPIRED"
   | "RESERVATION_FAILED"
   | "ROW_REFUSED"
+  | "UNALLOCATABLE_EXCEEDED"
   | "UNAUTHENTICATED"
   | "UNSUPPORTED_MEDIA_TYPE"
   | "VALIDATION_FAILED"
@@ -351,14 +386,24 @@ export type Batch = {
 }
 
 export type BulkAdjustment = {
-  readonly type: "receipt" | "sale" | "return" | "damage" | "correction"
+  readonly type:
+    | "receipt"
+    | "sale"
+    | "return"
+    | "damage"
+    | "quarantine"
+    | "unquarantine"
+    | "write_off"
+    | "correction"
   readonly productVariantId: OutsideId
   readonly quantity?: Count
   readonly quantitySold?: Quantity
   readonly orderId?: OutsideId
   readonly locationId?: OutsideId
   readonly lotNumber?: OutsideId
-  readonly expiresAt?: Timestamp
+  /** The lot's expiry: of goods that come in (RECEIPT, RETURN), or corrected by a CORRECTION, where null says that the lot does not expire */
+  readonly expiresAt?: Timestamp | null
+  readonly condition?: ReturnCondition
   readonly reason?: Text
   readonly reference?: Text
   readonly occurredAt?: Timestamp
@@ -497,6 +542,26 @@ export type DatabaseUnavailableProblem = {
   readonly instance?: string
   readonly code: "INVENTORY_UNAVAILABLE"
   readonly retryAfterSeconds: number
+}
+
+/** The default location stays as it is */
+export type DefaultLocationProblem = {
+  readonly type: string
+  readonly title: string
+  readonly status: 409
+  readonly detail: string
+  /** The request id */
+  readonly instance?: string
+  readonly code: "DEFAULT_LOCATION"
+  readonly locationId: string
+}
+
+export type DeletedItem = {
+  readonly productVariantId: OutsideId
+  /** DISCONTINUED: it is in stock or held, and is deleted with its last unit and hold. A discrepancy is open until then */
+  readonly status: "DELETED" | "DISCONTINUED"
+  /** false: it had been deleted before, nothing changed */
+  readonly applied: boolean
 }
 
 export type Discrepancy = {
@@ -686,6 +751,10 @@ export type Location = {
   readonly locationId: OutsideId
   readonly name: string | null
   readonly isDefault: boolean
+  /** Its place in the order in which stock is taken from locations: the default one is 0 */
+  readonly order: Count
+  /** Nothing new is promised from it: its stock is in quantity, and not in availableQuantity */
+  readonly retired: boolean
   /** RFC 3339 in UTC with milliseconds */
   readonly createdAt: string
 }
@@ -881,6 +950,9 @@ export type ReservationNotFoundProblem = {
   readonly reservationId?: string
 }
 
+/** Of a RETURN: what comes back DAMAGED is unallocatable */
+export type ReturnCondition = "GOOD" | "DAMAGED"
+
 /** One operation was refused */
 export type RowRefused409Problem = {
   readonly type: string
@@ -953,6 +1025,20 @@ export type Timestamp = string
 
 /** A whole number of the item's base unit, from 0 */
 export type Total = number
+
+/** Less is damaged or quarantined */
+export type UnallocatableExceededProblem = {
+  readonly type: string
+  readonly title: string
+  readonly status: 409
+  readonly detail: string
+  /** The request id */
+  readonly instance?: string
+  readonly code: "UNALLOCATABLE_EXCEEDED"
+  readonly stockId: string
+  readonly requested: Quantity
+  readonly unallocatable: Total
+}
 
 /** A valid token is needed */
 export type UnauthenticatedProblem = {
@@ -1281,12 +1367,22 @@ export type VariantsAdjustStockBody = {
   readonly orderId?: OutsideId
   readonly locationId?: OutsideId
   readonly lotNumber?: OutsideId
-  readonly expiresAt?: Timestamp
+  /** The lot's expiry: of goods that come in (RECEIPT, RETURN), or corrected by a CORRECTION, where null says that the lot does not expire */
+  readonly expiresAt?: Timestamp | null
+  readonly condition?: ReturnCondition
   readonly reason?: Text
   readonly reference?: Text
   readonly occurredAt?: Timestamp
   readonly expectedVersion?: Count
-  readonly changeType: "RECEIPT" | "SALE" | "RETURN" | "DAMAGE" | "CORRECTION"
+  readonly changeType:
+    | "RECEIPT"
+    | "SALE"
+    | "RETURN"
+    | "DAMAGE"
+    | "QUARANTINE"
+    | "UNQUARANTINE"
+    | "WRITE_OFF"
+    | "CORRECTION"
 }
 
 export type VariantsAdjustStockAnswer = {
@@ -1378,6 +1474,8 @@ export type CatalogCreateItemBody = {
   readonly lowStockThreshold?: Count
   /** What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale */
   readonly safetyStock?: Count
+  /** DISCONTINUED: nothing new is promised or sold of it; what is in stock stays in quantity, and a discrepancy is open until it is gone. ACTIVE: it is sold again */
+  readonly status?: "ACTIVE" | "DISCONTINUED"
   /** How far a count may differ from the books, in base units, before it opens a discrepancy (0: any difference does) */
   readonly countTolerance?: Count
 }
@@ -1396,6 +1494,8 @@ export type CatalogUpdateItemBody = {
   readonly lowStockThreshold?: Count
   /** What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale */
   readonly safetyStock?: Count
+  /** DISCONTINUED: nothing new is promised or sold of it; what is in stock stays in quantity, and a discrepancy is open until it is gone. ACTIVE: it is sold again */
+  readonly status?: "ACTIVE" | "DISCONTINUED"
   /** How far a count may differ from the books, in base units, before it opens a discrepancy (0: any difference does) */
   readonly countTolerance?: Count
 }
@@ -1410,7 +1510,19 @@ export type CatalogListLocationsAnswer = {
   readonly nextCursor: string | null
 }
 
+export type CatalogUpdateLocationBody = {
+  readonly name?: Text
+  /** Its new place after the default location, from 1; the others move up or down. What is past the last is the last */
+  readonly order?: Count
+  readonly retired?: boolean
+}
+
 export type CatalogListStocksAnswer = {
+  readonly data: ReadonlyArray<Stock>
+  readonly nextCursor: string | null
+}
+
+export type CatalogListLotsAnswer = {
   readonly data: ReadonlyArray<Stock>
   readonly nextCursor: string | null
 }

@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import { ItemsReturned, variantOf } from "../schema/Message.ts"
+import { ItemsReturned, returnConditionOf, variantOf } from "../schema/Message.ts"
 import { Orders } from "../services/orders/Orders.ts"
 import { identifiedConsumer } from "./Consumer.ts"
 
@@ -20,9 +20,18 @@ const returning = (topic: string) =>
       ).pipe(Effect.map(({ answer }) => (answer.applied ? "applied" : "repeated")))
   })
 
-const linesOf = ({ items, productVariantId, quantityReturned }: ItemsReturned) =>
-  items?.map((line) => ({ productVariantId: variantOf(line), quantity: line.quantity })) ?? [
-    { productVariantId: productVariantId!, quantity: quantityReturned! }
+/** What the message says of the condition of all is that of a line which says nothing. */
+const linesOf = ({ condition, items, productVariantId, quantityReturned }: ItemsReturned) =>
+  items?.map((line) => ({
+    productVariantId: variantOf(line),
+    quantity: line.quantity,
+    condition: returnConditionOf(line.condition ?? condition)
+  })) ?? [
+    {
+      productVariantId: productVariantId!,
+      quantity: quantityReturned!,
+      condition: returnConditionOf(condition)
+    }
   ]
 
 export const orderReturned = returning("order.returned")

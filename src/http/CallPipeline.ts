@@ -30,7 +30,7 @@ type Handled = Effect.Effect<HttpServerResponse.HttpServerResponse, unknown>
 export class CallPipeline extends Context.Service<
   CallPipeline,
   {
-    /** A call is given its body's text: a JSON object within its limits, or nothing where the method takes none. */
+    /** A call is given its body's text: a JSON object within its limits, or nothing where the call takes none. */
     readonly around: (
       endpoint: HttpApiEndpoint.Top,
       call: (
@@ -54,6 +54,7 @@ export const layer = (options: CallPipelineOptions): Layer.Layer<CallPipeline, n
       const context = yield* Effect.context<never>()
       const around: CallPipeline["Service"]["around"] = (endpoint, call) => {
         const permission = Context.getUnsafe(endpoint.annotations, RequiredPermission)
+        const takesBody = endpoint.payload.has("application/json")
         const route = `${endpoint.method} ${endpoint.path}`
         const durationOf = durationsOf(route)
         return Effect.withFiber((fiber) => {
@@ -100,9 +101,9 @@ export const layer = (options: CallPipelineOptions): Layer.Layer<CallPipeline, n
               if (!principal.permissions.has(permission)) return Effect.fail(new Forbidden({ permission }))
               merchant = principal.merchantId
               annotate("holdfast.merchant_id", merchant)
-              return endpoint.method === "GET"
-                ? enter(principal, "")
-                : Effect.flatMap(bodyOf(request), (body) => enter(principal, body))
+              return takesBody
+                ? Effect.flatMap(bodyOf(request), (body) => enter(principal, body))
+                : enter(principal, "")
             }
           )
           const logged = <A>(effect: Effect.Effect<A>): Effect.Effect<A> =>

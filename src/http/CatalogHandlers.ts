@@ -1,4 +1,5 @@
 import { Effect } from "effect"
+import { ItemNotFound } from "../schema/Failure.ts"
 import type { EnsureItem } from "../services/kernel/commands/catalog.ts"
 import type { ItemAnswer, LocationAnswer } from "../schema/Item.ts"
 import type { Posted } from "../services/kernel/commands.ts"
@@ -10,6 +11,7 @@ import { type Stock, Stocks } from "../services/stock/Stocks.ts"
 import { answer } from "./Responses.ts"
 import { routesOf } from "./Routes.ts"
 import {
+  DeletedItem,
   DiscrepancyList,
   type DiscrepancyView,
   ItemList,
@@ -33,12 +35,20 @@ export const CatalogHandlers = routesOf(
     const stocks = yield* Stocks
     return {
       createItem: Effect.fnUntraced(function* ({ payload }) {
-        return ensured(yield* catalog.ensureItem(yield* CurrentCaller, { ...payload, kind: "PRODUCT" }))
+        return ensured(yield* catalog.ensureItem(yield* CurrentCaller, attributesOf(payload)))
       }),
 
       updateItem: Effect.fnUntraced(function* ({ params: { productVariantId }, payload }) {
         const caller = yield* CurrentCaller
-        return ensured(yield* catalog.ensureItem(caller, { ...payload, productVariantId, kind: "PRODUCT" }))
+        return ensured(yield* catalog.ensureItem(caller, { ...attributesOf(payload), productVariantId }))
+      }),
+
+      deleteItem: Effect.fnUntraced(function* ({ params: { productVariantId } }) {
+        const posted = yield* catalog.deleteItem(yield* CurrentCaller, { productVariantId, mustExist: true })
+        const { applied, outcome } = posted.answer
+        if (outcome === "UNKNOWN") return yield* new ItemNotFound({ items: [productVariantId] })
+        const status = outcome === "DISCONTINUED" ? outcome : "DELETED"
+        return answer(DeletedItem, { productVariantId, status, applied }, { replayed: posted.replayed })
       }),
 
       listItems: Effect.fnUntraced(function* ({ query }) {
@@ -60,6 +70,11 @@ export const CatalogHandlers = routesOf(
         })
       }),
 
+      updateLocation: Effect.fnUntraced(function* ({ params: { locationId }, payload }) {
+        const posted = yield* catalog.updateLocation(yield* CurrentCaller, { ...payload, locationId })
+        return answer(LocationView, locationView(posted.answer.location), { replayed: posted.replayed })
+      }),
+
       listLocations: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
         const page = yield* catalog.locations(merchantId, query)
@@ -69,6 +84,12 @@ export const CatalogHandlers = routesOf(
       listStocks: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
         const page = yield* stocks.list(merchantId, query)
+        return answer(StockList, { ...page, data: page.data.map(stockView) })
+      }),
+
+      listLots: Effect.fnUntraced(function* ({ query }) {
+        const { merchantId } = yield* CurrentCaller
+        const page = yield* stocks.expiring(merchantId, query)
         return answer(StockList, { ...page, data: page.data.map(stockView) })
       }),
 
@@ -104,6 +125,16 @@ export const CatalogHandlers = routesOf(
 const ensured = ({ answer: { created, item }, replayed }: Posted<EnsureItem>) =>
   answer(ItemView, itemView(item), { status: created ? 201 : 200, replayed })
 
+/** A status is what the item is to be; that it is in stock or short of it is a figure. */
+const attributesOf = <A extends { readonly status?: "ACTIVE" | "DISCONTINUED" }>({
+  status,
+  ...attributes
+}: A) => ({
+  ...attributes,
+  kind: "PRODUCT" as const,
+  discontinued: status === undefined ? undefined : status === "DISCONTINUED"
+})
+
 const itemView = ({ kind: _, ...item }: ItemAnswer): typeof ItemView.Encoded => ({
   ...item,
   safetyStockShortfall:
@@ -114,16 +145,9 @@ const itemView = ({ kind: _, ...item }: ItemAnswer): typeof ItemView.Encoded => 
   updatedAt: timestamp(item.updatedAt)
 })
 
-const locationView = ({
-  createdAt,
-  isDefault,
-  locationId,
-  name
-}: LocationAnswer): typeof LocationView.Encoded => ({
-  locationId,
-  name,
-  isDefault,
-  createdAt: timestamp(createdAt)
+const locationView = (location: LocationAnswer): typeof LocationView.Encoded => ({
+  ...location,
+  createdAt: timestamp(location.createdAt)
 })
 
 const stockView = (stock: Stock): typeof StockView.Encoded => ({

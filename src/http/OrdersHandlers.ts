@@ -128,8 +128,8 @@ const availabilityOf = (
   }
   return lines.map(({ productId, quantity, variantId }) => {
     const item = items.get(variantId)
-    const isSold = item !== undefined && item.status !== "DISCONTINUED"
-    const availableQuantity = !isSold ? 0 : item.stocked ? item.availableQuantity : requested.get(variantId)!
+    const isMadeToOrder = item !== undefined && !item.stocked && item.status !== "DISCONTINUED"
+    const availableQuantity = isMadeToOrder ? requested.get(variantId)! : (item?.availableQuantity ?? 0)
     return {
       ...(productId === undefined ? {} : { productId }),
       variantId,

@@ -119,17 +119,7 @@ const figuresView = (item: Omit<ItemView, "status" | "updatedAt">) => ({
   quantity: item.quantity,
   reservedQuantity: item.reservedQuantity,
   availableQuantity: item.availableQuantity,
-  locations: [...Map.groupBy(item.stocks, ({ locationId }) => locationId)].map(([locationId, stocks]) => {
-    const sum = (of: (stock: StockView) => number): number =>
-      stocks.reduce((total, stock) => total + of(stock), 0)
-    return {
-      locationId,
-      quantity: sum((stock) => stock.quantity),
-      reservedQuantity: sum((stock) => stock.reservedQuantity),
-      availableQuantity: sum((stock) => stock.availableQuantity),
-      batches: stocks.map(batch)
-    }
-  })
+  locations: item.locations.map(({ stocks, ...figures }) => ({ ...figures, batches: stocks.map(batch) }))
 })
 
 const batch = ({ expiresAt, locationId: _, ...stock }: StockView): typeof Batch.Encoded => ({

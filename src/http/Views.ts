@@ -1,5 +1,6 @@
 import type { Answers } from "../services/kernel/commands.ts"
-import type { AdjustStock as AdjustCommand, ChangeType } from "../services/kernel/commands/stock.ts"
+import type { AdjustStock as AdjustCommand } from "../services/kernel/commands/stock.ts"
+import type { ChangeType } from "../schema/Movement.ts"
 import { timestamp, timestampOrNull } from "../schema/Time.ts"
 import type { Movement } from "../services/stock/Movements.ts"
 import type { AdjustedStock } from "./contract/Adjustment.ts"
@@ -20,6 +21,7 @@ export const adjustmentOf = (
   locationId: given.locationId,
   lotNumber: given.lotNumber,
   lotExpiresAt: given.expiresAt,
+  condition: given.condition,
   reason: given.reason,
   reference: given.reference,
   occurredAt: given.occurredAt,

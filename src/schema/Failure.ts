@@ -129,6 +129,17 @@ export class LocationNotFound extends Schema.TaggedError<LocationNotFound>()("Lo
   locationId: Schema.String
 }) {}
 
+/** The default location comes first and takes what names no other: it can be neither moved nor retired. */
+export class DefaultLocation extends Schema.TaggedError<DefaultLocation>()("DefaultLocation", {
+  locationId: Schema.String
+}) {}
+
+/** Less is damaged or quarantined than was to be released. */
+export class UnallocatableExceeded extends Schema.TaggedError<UnallocatableExceeded>()(
+  "UnallocatableExceeded",
+  { stockId: Schema.String, requested: Quantity, unallocatable: Total }
+) {}
+
 /** No such stock (item, location and lot) at this merchant. */
 export class StockNotFound extends Schema.TaggedError<StockNotFound>()("StockNotFound", {
   item: Schema.String

@@ -95,6 +95,9 @@ export const LocationAnswer = Schema.Struct({
   locationId: Schema.String,
   name: Schema.NullOr(Schema.String),
   isDefault: Schema.Boolean,
+  /** Its place after the default location, which is 0. */
+  order: Integer,
+  retired: Schema.Boolean,
   createdAt: Integer
 })
 export type LocationAnswer = typeof LocationAnswer.Type

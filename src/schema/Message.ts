@@ -1,5 +1,6 @@
 import { Schema } from "effect"
 import { OutsideId, Text } from "./Identifier.ts"
+import type { ReturnCondition } from "./Movement.ts"
 import { Count, Quantity } from "./Quantity.ts"
 
 /**
@@ -103,10 +104,16 @@ export const OrderEnded = Schema.Struct({ orderId: OutsideId, reason: optional(T
 })
 export type OrderEnded = typeof OrderEnded.Type
 
+/** Any word; what is `DAMAGED` comes back, and is not for sale. */
+const Condition = optional(Text)
+export const returnConditionOf = (condition: string | null | undefined): ReturnCondition =>
+  condition?.trim().toUpperCase() === "DAMAGED" ? "DAMAGED" : "GOOD"
+
 const ReturnedLine = Schema.Struct({
   variantId: optional(OutsideId),
   productVariantId: optional(OutsideId),
-  quantity: Quantity
+  quantity: Quantity,
+  condition: Condition
 }).check(namesVariant)
 
 /** order.returned and return.processed: several items, or one of them at the top level. */
@@ -114,7 +121,8 @@ export const ItemsReturned = Schema.Struct({
   orderId: optional(OutsideId),
   items: optional(lines(ReturnedLine)),
   productVariantId: optional(OutsideId),
-  quantityReturned: optional(Quantity)
+  quantityReturned: optional(Quantity),
+  condition: Condition
 })
   .check(
     Schema.makeFilter(({ items, productVariantId, quantityReturned }) =>

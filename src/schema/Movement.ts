@@ -1,3 +1,5 @@
+import { Schema } from "effect"
+
 /**
  * What the ledger's movements are (CONTRACTS section 1). This table is the one place that knows what a type means: the
  * kernel, the events, the audit and the repairs ask it.
@@ -109,3 +111,22 @@ export const movementTypesInSql = (isMeant: (kind: MovementKind) => boolean): st
 export const sellingTypes = movementTypesInSql(({ reservation }) => reservation === "SELLS")
 export const returningTypes = movementTypesInSql(({ reservation }) => reservation === "RETURNS")
 export const typesOfReservations = movementTypesInSql(({ reservation }) => reservation !== null)
+
+/** How goods come back: what is DAMAGED is there, and is not for sale. */
+export const ReturnCondition = Schema.Literals(["GOOD", "DAMAGED"]).annotate({
+  identifier: "ReturnCondition"
+})
+export type ReturnCondition = typeof ReturnCondition.Type
+
+/** How stock is adjusted outside the life of a reservation (CONTRACTS 4.2, `adjust-stock`). */
+export const changeTypes = [
+  "RECEIPT",
+  "SALE",
+  "RETURN",
+  "DAMAGE",
+  "QUARANTINE",
+  "UNQUARANTINE",
+  "WRITE_OFF",
+  "CORRECTION"
+] as const
+export type ChangeType = (typeof changeTypes)[number]

@@ -118,6 +118,14 @@ export const StockStatusChanged = itemEvent("StockStatusChanged", "The item's st
   statusAfter: ItemStatus
 })
 
+export const LotExpiryChanged = itemEvent("LotExpiryChanged", "The expiry of a lot was corrected", {
+  stockId: Uuid,
+  locationId: OutsideId,
+  lotNumber: Schema.NullOr(Schema.String),
+  expiresAtBefore: Schema.NullOr(Timestamp),
+  expiresAtAfter: Schema.NullOr(Timestamp)
+})
+
 export const ReservationExpired = itemEvent("ReservationExpired", "A reservation reached its end", {
   orderId: OutsideId,
   reservationId: Uuid,
@@ -198,6 +206,7 @@ export const outgoingEvents: ReadonlyArray<EventDefinition<Some>> = [
   InventoryAdjusted,
   StockLevelChanged,
   StockStatusChanged,
+  LotExpiryChanged,
   ReservationExpired,
   DiscrepancyOpened,
   DiscrepancyClosed,

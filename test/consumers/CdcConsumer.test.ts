@@ -6,7 +6,7 @@ import { cdcMerchant } from "../../src/consumers/CdcMerchant.ts"
 import { cdcProductVariant } from "../../src/consumers/CdcProductVariant.ts"
 import type { Caller } from "../../src/schema/Caller.ts"
 import type { IncomingMessage } from "../../src/services/messaging/Broker.ts"
-import { Catalog, type CapturedVariant } from "../../src/services/stock/Catalog.ts"
+import { Catalog, type VariantRowChange } from "../../src/services/stock/Catalog.ts"
 
 // Goal: what is asked of the books for each kind of record that Debezium writes, whatever the converter's settings.
 // Method: records that a real connector wrote, as text (numbers in them do not fit a double).
@@ -17,9 +17,9 @@ const origin = { actor: "a", requestId: "r", deadline: 0 }
 /** What the catalogue is asked for by a record. */
 const asked = (message: IncomingMessage, merchantId?: string) => {
   const consumer = message.topic.endsWith(".merchant") ? cdcMerchant : cdcProductVariant
-  const calls: Array<CapturedVariant | string> = []
+  const calls: Array<VariantRowChange | string> = []
   const catalog = {
-    followCaptured: (_: unknown, record: CapturedVariant) =>
+    applyRowChange: (_: unknown, record: VariantRowChange) =>
       Effect.sync(() => (calls.push(record), record._tag === "Deleted" ? "DELETED" : "ENSURED")),
     ensureMerchant: (caller: Caller) =>
       Effect.sync(() => (calls.push(caller.merchantId), { answer: { created: true } }))
@@ -59,7 +59,7 @@ const written = (rowId: string, sku: string, discontinued: boolean) => ({
   sku,
   discontinued
 })
-const deleted = (rowId: string): CapturedVariant => ({ _tag: "Deleted", rowId })
+const deleted = (rowId: string): VariantRowChange => ({ _tag: "Deleted", rowId })
 
 /** Samples by name, and what each asks for. */
 const expected: Readonly<Record<string, unknown>> = {

@@ -193,7 +193,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("cat
       const { get, item, post } = yield* merchant
       yield* item("cup")
       const shop = yield* post(`${api}/locations`, { locationId: "shop", name: "Shop" })
-      const view = { locationId: "shop", name: "Shop", isDefault: false, createdAt: moment }
+      const view = {
+        locationId: "shop",
+        name: "Shop",
+        isDefault: false,
+        order: 1,
+        retired: false,
+        createdAt: moment
+      }
       assertAnswer(shop, 201, view)
       assertAnswer(yield* post(`${api}/locations`, { locationId: "shop" }), 200, shop.body)
       const renamed = yield* post(`${api}/locations`, { locationId: "shop", name: "Store" })
@@ -201,12 +208,175 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("cat
       yield* post(`${api}/locations`, { locationId: "attic" })
       assertAnswer(yield* get(`${api}/locations`), 200, {
         data: [
-          { locationId: "default", name: null, isDefault: true, createdAt: moment },
+          { ...view, locationId: "default", name: null, isDefault: true, order: 0 },
           { ...view, name: "Store" },
-          { locationId: "attic", name: null, isDefault: false, createdAt: moment }
+          { ...view, locationId: "attic", name: null, order: 2 }
         ],
         nextCursor: null
       })
+    })
+  )
+
+  it.effect("renames, orders and retires a location, but for the default one", () =>
+    Effect.gen(function* () {
+      const { get, item, location, patch, receive, reserve } = yield* merchant
+      yield* item("cup")
+      yield* location("shop")
+      yield* location("attic")
+      yield* receive("cup", 1, { locationId: "shop" })
+      yield* receive("cup", 2, { locationId: "attic" })
+      const place = (locationId: string, change: object) => patch(`${api}/locations/${locationId}`, change)
+      const attic = {
+        locationId: "attic",
+        name: "Attic",
+        isDefault: false,
+        order: 1,
+        retired: false,
+        createdAt: moment
+      }
+      assertAnswer(yield* place("attic", { name: "Attic", order: 1 }), 200, attic)
+      const ids = Effect.map(get(`${api}/locations`), ({ body }) =>
+        listAt(body, "data").map((each) => pick(each, "locationId"))
+      )
+      assert.deepStrictEqual(yield* ids, ["default", "attic", "shop"])
+      const reserved = yield* reserve("o", [["cup", 1]])
+      assert.strictEqual(reserved.status, 201)
+      const cup = Effect.map(get("/api/v1/inventory/cup"), ({ body }) => body)
+      assert.strictEqual(pick(yield* cup, "locations.0.locationId"), "attic")
+      assert.strictEqual(pick(yield* cup, "locations.0.reservedQuantity"), 1)
+      assertAnswer(yield* place("attic", { retired: true }), 200, { ...attic, retired: true })
+      const closed = yield* cup
+      assert.strictEqual(pick(closed, "quantity"), 3)
+      assert.strictEqual(pick(closed, "availableQuantity"), 1)
+      assert.strictEqual(pick(closed, "locations.0.availableQuantity"), 0)
+      assertProblem(
+        yield* reserve("p", [["cup", 1]], { locationId: "attic" }),
+        409,
+        "INSUFFICIENT_INVENTORY",
+        { items: [{ productVariantId: "cup", requested: 1, available: 0 }] }
+      )
+      const [listed] = listAt((yield* get(`${api}/product-variants?search=cup`)).body, "data")
+      assert.strictEqual(pick(listed, "availableQuantity"), 1)
+      const stocks = yield* get(`${api}/stocks?productVariantId=cup`)
+      assert.deepStrictEqual(
+        listAt(stocks.body, "data").map((stock) => pick(stock, "availableQuantity")),
+        [1, 0]
+      )
+      for (const change of [{ order: 1 }, { retired: true }]) {
+        assertProblem(yield* place("default", change), 409, "DEFAULT_LOCATION", { locationId: "default" })
+      }
+      assertProblem(yield* place("nowhere", { name: "x" }), 404, "NOT_FOUND", { locationId: "nowhere" })
+    })
+  )
+
+  it.effect("discontinues an item and sells it again, and says one figure everywhere meanwhile", () =>
+    Effect.gen(function* () {
+      const { adjust, get, item, patch, post, receive, reserve } = yield* merchant
+      yield* item("cup", { sku: "CUP" })
+      yield* receive("cup", 5)
+      yield* reserve("held", [["cup", 1]])
+      const status = (word: string) => patch(`${api}/product-variants/cup`, { status: word })
+      const figures = { sku: "CUP", productVariantId: "cup", quantity: 5, reservedQuantity: 1 }
+      assertAnswer(
+        yield* status("DISCONTINUED"),
+        200,
+        itemView({ ...figures, status: "DISCONTINUED", availableQuantity: 0 })
+      )
+      const shown = yield* get("/api/v1/inventory/cup")
+      assert.strictEqual(pick(shown.body, "availableQuantity"), 0)
+      assert.strictEqual(pick(shown.body, "quantity"), 5)
+      assert.strictEqual(pick(shown.body, "locations.0.availableQuantity"), 0)
+      assert.strictEqual(pick(shown.body, "locations.0.batches.0.availableQuantity"), 0)
+      assert.strictEqual(pick((yield* get("/inventory/CUP")).body, "availableQuantity"), 0)
+      const [stock] = listAt((yield* get(`${api}/stocks?sku=CUP`)).body, "data")
+      assert.strictEqual(pick(stock, "availableQuantity"), 0)
+      const [listed] = listAt((yield* get(`${api}/product-variants`)).body, "data")
+      assert.strictEqual(pick(listed, "availableQuantity"), 0)
+      const checked = yield* post("/api/v1/inventory/check-availability", {
+        items: [{ variantId: "cup", quantity: 1 }]
+      })
+      assert.strictEqual(pick(checked.body, "data.items.0.availableQuantity"), 0)
+      assert.strictEqual((yield* reserve("o", [["cup", 1]])).status, 422)
+      assertProblem(yield* adjust("cup", "SALE", 1), 409, "INSUFFICIENT_INVENTORY", {
+        items: [{ productVariantId: "cup", sku: "CUP", requested: 1, available: 0 }]
+      })
+      assert.strictEqual((yield* post("/api/v1/inventory/confirm", { orderId: "held" })).status, 200)
+      const open = yield* get(`${api}/discrepancies?status=OPEN`)
+      assert.strictEqual(pick(open.body, "data.0.kind"), "DISCONTINUED_WITH_STOCK")
+      assert.strictEqual(pick((yield* status("ACTIVE")).body, "availableQuantity"), 4)
+      assert.deepStrictEqual(pick((yield* get(`${api}/discrepancies?status=OPEN`)).body, "data"), [])
+      assertRefusedFields(yield* status("IN_STOCK"), "body.status")
+    })
+  )
+
+  it.effect("deletes an item, at once or with its last unit, and frees its sku", () =>
+    Effect.gen(function* () {
+      const { adjust, call, get, item, post, receive, reserve } = yield* merchant
+      const remove = (id: string) => call("DELETE", `${api}/product-variants/${id}`)
+      yield* item("lid", { sku: "LID" })
+      const lid = { productVariantId: "lid", status: "DELETED" }
+      assertAnswer(yield* remove("lid"), 200, { ...lid, applied: true })
+      assertAnswer(yield* remove("lid"), 200, { ...lid, applied: false })
+      assertProblem(yield* remove("unheard-of"), 404, "NOT_FOUND", { items: ["unheard-of"] })
+      assert.strictEqual((yield* get("/api/v1/inventory/lid")).status, 404)
+
+      yield* item("cup", { sku: "CUP" })
+      yield* receive("cup", 2)
+      yield* reserve("o", [["cup", 2]])
+      const cup = { productVariantId: "cup", status: "DISCONTINUED" }
+      assertAnswer(yield* remove("cup"), 200, { ...cup, applied: true })
+      assertAnswer(yield* remove("cup"), 200, { ...cup, applied: false })
+      const next = { productVariantId: "next", sku: "CUP" }
+      assertProblem(yield* post(`${api}/product-variants`, next), 409, "ITEM_CONFLICT", next)
+      yield* post("/api/v1/inventory/confirm", { orderId: "o" })
+      assert.strictEqual((yield* get("/api/v1/inventory/cup")).status, 404)
+      assertAnswer(yield* post(`${api}/product-variants`, next), 201, itemView(next))
+      assertProblem(yield* adjust("cup", "RECEIPT", 1), 404, "NOT_FOUND", { items: ["cup"] })
+    })
+  )
+
+  it.effect("lists the lots that go off, the soonest first, in pages", () =>
+    Effect.gen(function* () {
+      const { adjust, get, item, location, receive } = yield* merchant
+      yield* item("milk", { sku: "MILK" })
+      yield* location("shop")
+      const lot = (lotNumber: string, expiresAt: string, locationId = "default") =>
+        receive("milk", 2, { lotNumber, expiresAt, locationId })
+      yield* lot("late", "2031-01-01T00:00:00Z")
+      yield* lot("soon", "2030-01-01T00:00:00Z")
+      yield* lot("soon", "2030-01-01T00:00:00Z", "shop")
+      yield* lot("gone", "2029-01-01T00:00:00Z")
+      yield* lot("past", "2001-01-01T00:00:00Z")
+      yield* receive("milk", 2)
+      yield* adjust("milk", "WRITE_OFF", 2, { lotNumber: "gone" })
+      const lots = (query: string) => get(`${api}/lots?${query}`)
+      const all = yield* lots("expiresBefore=2030-06-01T00:00:00Z")
+      assert.deepStrictEqual(
+        listAt(all.body, "data").map((each) => [
+          pick(each, "lotNumber"),
+          pick(each, "locationId"),
+          pick(each, "availableQuantity"),
+          pick(each, "expiredQuantity")
+        ]),
+        [
+          ["past", "default", 0, 2],
+          ["soon", "default", 2, 0],
+          ["soon", "shop", 2, 0]
+        ]
+      )
+      assert.strictEqual(pick(all.body, "data.0.sku"), "MILK")
+      assert.lengthOf(listAt((yield* lots("locationId=shop")).body, "data"), 1)
+      const seen: Array<unknown> = []
+      let cursor = ""
+      do {
+        const page = yield* lots(`limit=1${cursor === "" ? "" : `&cursor=${cursor}`}`)
+        seen.push(pick(page.body, "data.0.lotNumber"))
+        cursor = String(pick(page.body, "nextCursor") ?? "")
+      } while (cursor !== "")
+      assert.deepStrictEqual(seen, ["past", "soon", "soon", "late"])
+      // It expires at that very moment, and so not before it.
+      assert.lengthOf(listAt((yield* lots("expiresBefore=2030-01-01T00:00:00Z")).body, "data"), 1)
+      assertRefusedFields(yield* lots("expiresBefore=tomorrow"), "query.expiresBefore")
     })
   )
 

@@ -54,6 +54,9 @@ const load = (where: string, merchantId: string, ...flags: ReadonlyArray<string>
 const exported = (merchantId: string, ...flags: ReadonlyArray<string>) =>
   Effect.map(done("export", "--merchant", merchantId, ...flags), ({ out }) => out)
 
+const lotUntil = (expiresAt: string) =>
+  file("lots.csv", `productVariantId,quantity,lotNumber,expiresAt\nmilk,5,L,${expiresAt}\n`)
+
 /** What the books of a merchant say, without ids and times. */
 const booksOf = Effect.fnUntraced(function* (merchantId: string) {
   const sql = yield* connect(Redacted.make((yield* Service).databaseUrl))
@@ -542,6 +545,24 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("imp
         const copy = fresh("merchant")
         assert.strictEqual((yield* load(yield* file("copy.csv", all.join("\r\n")), copy)).code, 0)
         assert.deepStrictEqual((yield* exported(copy)).split("\r\n"), all)
+      }),
+    patience
+  )
+
+  it.effect(
+    "corrects the expiry of a lot that is known",
+    () =>
+      Effect.gen(function* () {
+        const { get, merchantId } = yield* merchant
+        yield* load(yield* lotUntil("2001-01-01T00:00:00Z"), merchantId)
+        const milk = Effect.map(get(`${api}/milk`), ({ body }) => [
+          pick(body, "availableQuantity"),
+          pick(body, "locations.0.batches.0.expiresAt")
+        ])
+        assert.deepStrictEqual(yield* milk, [0, "2001-01-01T00:00:00.000Z"])
+        const { code } = yield* load(yield* lotUntil("2999-01-01T00:00:00Z"), merchantId)
+        assert.strictEqual(code, 0)
+        assert.deepStrictEqual(yield* milk, [5, "2999-01-01T00:00:00.000Z"])
       }),
     patience
   )

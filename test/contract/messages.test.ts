@@ -314,6 +314,91 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("messages"
   )
 
   it.effect(
+    "returns that say DAMAGED come back unallocatable",
+    () =>
+      Effect.gen(function* () {
+        const { figures, item, tell } = yield* shop
+        yield* item("cup")
+        yield* tell("return.processed", {
+          id: "d-1",
+          productVariantId: "cup",
+          quantityReturned: 2,
+          condition: "Damaged"
+        })
+        yield* tell("order.returned", {
+          id: "d-2",
+          items: [
+            { variantId: "cup", quantity: 3, condition: "DAMAGED" },
+            { variantId: "cup", quantity: 1, condition: "as new" }
+          ]
+        })
+        assert.include(yield* figures("cup"), { quantity: 6, availableQuantity: 1 })
+      }),
+    boundMs
+  )
+
+  it.effect(
+    "a deleted variant goes with its last unit, and its sku is the next one's by message and over HTTP",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, figures, get, item, post, reserve, tell } = yield* shop
+        for (const [gone, next] of [
+          ["old-1", "new-1"],
+          ["old-2", "new-2"]
+        ] as const) {
+          const sku = `sku-${gone}`
+          yield* item(gone, { sku })
+          yield* adjust(gone, "RECEIPT", 2)
+          yield* reserve(`order-${gone}`, [[gone, 2]])
+          yield* tell("product-variant.deleted", { productVariantId: gone })
+          assert.include(yield* figures(gone), { quantity: 2, availableQuantity: 0, status: "DISCONTINUED" })
+          yield* post("/api/v1/inventory/confirm", { orderId: `order-${gone}` })
+          assert.strictEqual((yield* get(`/api/v1/inventory/${gone}`)).status, 404)
+          if (next === "new-1") yield* tell("product-variant.created", { productVariantId: next, sku })
+          else yield* item(next, { sku })
+          assert.strictEqual((yield* get(`/inventory/${sku}`)).status, 200)
+          assert.include(yield* figures(next), { status: "AWAITING_INITIAL_STOCK" })
+        }
+      }),
+    boundMs
+  )
+
+  it.effect(
+    "captured rows swap their skus, and one that gets another key leaves its stock behind",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, figures, get, merchantId, publish, untilDone } = yield* shop
+        const topic = "nx.seller.public.product_variant"
+        const [one, two] = [Math.floor(Math.random() * 1e9), Math.floor(Math.random() * 1e9)]
+        const [a, b] = [`A-${one}`, `B-${two}`]
+        const record = (id: number, change: object) =>
+          Effect.andThen(
+            publish({ topic, key: JSON.stringify({ id }), headers: {}, value: JSON.stringify(change) }),
+            untilDone(topic)
+          )
+        const row = (id: number, sku: string) =>
+          record(id, { op: "u", after: { id, merchant_id: merchantId, sku } })
+        const skuOf = (id: number) =>
+          Effect.map(get(`/api/v1/inventory/${id}`), ({ body }) => (body as { sku: unknown }).sku)
+        yield* row(one, a)
+        yield* row(two, b)
+        yield* row(one, b)
+        yield* row(two, a)
+        assert.deepStrictEqual([yield* skuOf(one), yield* skuOf(two)], [b, a])
+        yield* adjust(String(one), "RECEIPT", 1)
+        const three = Math.floor(Math.random() * 1e9)
+        yield* record(one, { op: "d", before: { id: one }, after: null })
+        yield* row(three, b)
+        assert.strictEqual(yield* skuOf(three), b)
+        assert.include(yield* figures(String(one)), { quantity: 1, status: "DISCONTINUED" })
+        assert.isNull(yield* skuOf(one))
+        yield* adjust(String(one), "WRITE_OFF", 1)
+        assert.strictEqual((yield* get(`/api/v1/inventory/${one}`)).status, 404)
+      }),
+    boundMs
+  )
+
+  it.effect(
     "captured rows are items, and a delete finds the merchant by what the row said before",
     () =>
       Effect.gen(function* () {
@@ -499,6 +584,7 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("messages"
         const told = yield* receive(...publishedTopics.map(({ topic }) => topic))
         yield* item("cup", { lowStockThreshold: 3 })
         yield* adjust("cup", "RECEIPT", 5, { lotNumber: "L-1" })
+        yield* adjust("cup", "CORRECTION", 5, { lotNumber: "L-1", expiresAt: "2999-01-01T00:00:00Z" })
         yield* reserve("o-1", [["cup", 3]], { expiresIn: 1 })
         yield* reserve("o-2", [["cup", 2]])
         yield* tell("order.cancelled", { orderId: "o-2" })

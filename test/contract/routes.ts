@@ -11,6 +11,8 @@ export type Merchant = Effect.Success<typeof merchant>
 export interface World {
   readonly variantId: string
   readonly sku: string
+  /** An item without stock, which may be deleted. */
+  readonly deletableId: string
   readonly locationId: string
   readonly stockId: string
   readonly discrepancyId: string
@@ -40,7 +42,7 @@ export type Kind =
 export interface Route {
   /** Group and endpoint, as the contract names them. */
   readonly name: string
-  readonly method: "GET" | "PATCH" | "POST"
+  readonly method: "DELETE" | "GET" | "PATCH" | "POST"
   readonly path: (world: World) => string
   readonly permission: Permission
   readonly body?: (world: World) => Readonly<Record<string, unknown>>
@@ -186,6 +188,7 @@ export const routes: ReadonlyArray<Route> = [
       locationId: "id",
       lotNumber: "id",
       expiresAt: "moment",
+      condition: "choice",
       reason: "text",
       reference: "text",
       occurredAt: "moment",
@@ -237,6 +240,7 @@ export const routes: ReadonlyArray<Route> = [
       "operations.0.locationId": "id",
       "operations.0.lotNumber": "id",
       "operations.0.expiresAt": "moment",
+      "operations.0.condition": "choice",
       "operations.0.reason": "text",
       "operations.0.reference": "text",
       "operations.0.occurredAt": "moment",
@@ -328,7 +332,8 @@ export const routes: ReadonlyArray<Route> = [
       stocked: true,
       lowStockThreshold: 1,
       safetyStock: 1,
-      countTolerance: 1
+      countTolerance: 1,
+      status: "ACTIVE"
     }),
     fields: {
       productVariantId: "newId",
@@ -338,7 +343,8 @@ export const routes: ReadonlyArray<Route> = [
       stocked: "flag",
       lowStockThreshold: "count",
       safetyStock: "count",
-      countTolerance: "count"
+      countTolerance: "count",
+      status: "choice"
     }
   },
   {
@@ -346,7 +352,7 @@ export const routes: ReadonlyArray<Route> = [
     method: "PATCH",
     path: ({ variantId }) => `${catalog}/product-variants/${variantId}`,
     permission: "catalog:write",
-    body: ({ sku }) => ({ sku, name: fresh("name") }),
+    body: ({ sku }) => ({ sku, name: fresh("name"), status: "ACTIVE" }),
     fields: {
       sku: "newId",
       name: "text",
@@ -354,8 +360,15 @@ export const routes: ReadonlyArray<Route> = [
       stocked: "flag",
       lowStockThreshold: "count",
       safetyStock: "count",
-      countTolerance: "count"
+      countTolerance: "count",
+      status: "choice"
     }
+  },
+  {
+    name: "catalog.deleteItem",
+    method: "DELETE",
+    path: ({ deletableId }) => `${catalog}/product-variants/${deletableId}`,
+    permission: "catalog:write"
   },
   {
     name: "catalog.listItems",
@@ -373,6 +386,14 @@ export const routes: ReadonlyArray<Route> = [
     required: ["locationId"]
   },
   {
+    name: "catalog.updateLocation",
+    method: "PATCH",
+    path: ({ locationId }) => `${catalog}/locations/${locationId}`,
+    permission: "catalog:write",
+    body: () => ({ name: fresh("name"), order: 1, retired: false }),
+    fields: { name: "text", order: "count", retired: "flag" }
+  },
+  {
     name: "catalog.listLocations",
     method: "GET",
     path: () => `${catalog}/locations`,
@@ -382,6 +403,12 @@ export const routes: ReadonlyArray<Route> = [
     name: "catalog.listStocks",
     method: "GET",
     path: () => `${catalog}/stocks`,
+    permission: "inventory:read"
+  },
+  {
+    name: "catalog.listLots",
+    method: "GET",
+    path: ({ locationId }) => `${catalog}/lots?expiresBefore=2999-01-01T00:00:00Z&locationId=${locationId}`,
     permission: "inventory:read"
   },
   {
@@ -423,6 +450,8 @@ export const worldOf = Effect.fnUntraced(function* (shop: Merchant) {
   const sku = `sku-${merchantId}`
   const locationId = `location-${merchantId}`
   yield* item(variantId, { sku, name: `name ${merchantId}` })
+  const deletableId = `deletable-${merchantId}`
+  yield* item(deletableId)
   yield* location(locationId)
   yield* receive(variantId, 1_000, { locationId, reason: `reason ${merchantId}` })
   const order = (name: string) => `order-${name}-${merchantId}`
@@ -442,6 +471,7 @@ export const worldOf = Effect.fnUntraced(function* (shop: Merchant) {
   const world: World = {
     variantId,
     sku,
+    deletableId,
     locationId,
     stockId: textAt(stock.body, "batches.0.skuBatchId"),
     discrepancyId: textAt(discrepancies.body, "data.0.discrepancyId"),

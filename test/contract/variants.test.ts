@@ -2,6 +2,7 @@ import { assert, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
 import { parameter } from "../../src/services/PostgresTypes.ts"
 import { connect } from "../support/ledger.ts"
+import { messagesAt } from "../support/messages.ts"
 import { Service, eventually, merchant } from "../support/service.ts"
 import {
   assertAnswer,
@@ -490,6 +491,179 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
         200,
         adjusted(true, { quantity: 5, unallocatable: 2, available: 3, version: 2 })
       )
+    })
+  )
+
+  it.effect("throws damaged units away, so that the rest is for sale", () =>
+    Effect.gen(function* () {
+      const { adjust, get, item, receive } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 10)
+      yield* adjust("cup", "DAMAGE", 2)
+      assertAnswer(
+        yield* adjust("cup", "WRITE_OFF", 2, { reason: "bin" }),
+        200,
+        adjusted(true, { quantity: 8, available: 8, version: 3 })
+      )
+      assertAnswer(
+        yield* adjust("cup", "CORRECTION", 8),
+        200,
+        adjusted(true, { quantity: 8, available: 8, version: 3 })
+      )
+      yield* adjust("cup", "DAMAGE", 3)
+      assertAnswer(
+        yield* adjust("cup", "CORRECTION", 0),
+        200,
+        adjusted(true, { quantity: 0, available: 0, status: "OUT_OF_STOCK", version: 5 })
+      )
+      const open = yield* get("/v1/api/inventory/discrepancies?status=OPEN")
+      assert.deepStrictEqual(pick(open.body, "data"), [])
+    })
+  )
+
+  it.effect(
+    "QUARANTINE takes units out of what can be sold, and UNQUARANTINE brings back what is there",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, item, receive } = yield* merchant
+        yield* item("cup")
+        yield* receive("cup", 5)
+        assertAnswer(
+          yield* adjust("cup", "QUARANTINE", 3),
+          200,
+          adjusted(true, { quantity: 5, unallocatable: 3, available: 2, version: 2 })
+        )
+        assertProblem(yield* adjust("cup", "UNQUARANTINE", 4), 409, "UNALLOCATABLE_EXCEEDED", {
+          stockId: uuid,
+          requested: 4,
+          unallocatable: 3
+        })
+        assertAnswer(
+          yield* adjust("cup", "UNQUARANTINE", 3),
+          200,
+          adjusted(true, { quantity: 5, available: 5, version: 3 })
+        )
+      })
+  )
+
+  it.effect("a RETURN comes back DAMAGED, and nothing else has a condition", () =>
+    Effect.gen(function* () {
+      const { adjust, item, receive } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 5)
+      yield* adjust("cup", "SALE", 2, { orderId: "o" })
+      assertAnswer(
+        yield* adjust("cup", "RETURN", 2, { orderId: "o", condition: "DAMAGED" }),
+        200,
+        adjusted(true, { quantity: 5, unallocatable: 2, available: 3, version: 3 })
+      )
+      assertRefusedFields(yield* adjust("cup", "RECEIPT", 1, { condition: "DAMAGED" }), "body.condition")
+      assertRefusedFields(yield* adjust("cup", "RETURN", 1, { condition: "LOST" }), "body.condition")
+    })
+  )
+
+  it.effect("does in bulk what it does alone: quarantine, write-off, a damaged return", () =>
+    Effect.gen(function* () {
+      const { get, item, post, receive } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 9)
+      const productVariantId = "cup"
+      const answer = yield* post(`${api}/bulk`, {
+        mode: "continueOnFailure",
+        operations: [
+          { type: "quarantine", productVariantId, quantity: 4 },
+          { type: "unquarantine", productVariantId, quantity: 1 },
+          { type: "unquarantine", productVariantId, quantity: 9 },
+          { type: "write_off", productVariantId, quantity: 2 },
+          { type: "return", productVariantId, quantity: 1, condition: "DAMAGED" }
+        ]
+      })
+      assert.strictEqual(answer.status, 200)
+      assert.deepStrictEqual(
+        listAt(answer.body, "results").map((row) => pick(row, "status")),
+        [200, 200, 409, 200, 200]
+      )
+      const cup = yield* get(`${api}/cup`)
+      assert.strictEqual(pick(cup.body, "locations.0.batches.0.unallocatableQuantity"), 2)
+      assert.strictEqual(pick(cup.body, "quantity"), 8)
+      assert.strictEqual(pick(cup.body, "availableQuantity"), 6)
+    })
+  )
+
+  it.effect(
+    "promises no more than there is after a sale below zero, in check, reserve, sale and every GET",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, get, item, location, merchantId, post, receive, reserve } = yield* merchant
+        const { databaseUrl } = yield* Service
+        yield* item("cup", { sku: `sku-${merchantId}` })
+        yield* location("north")
+        const messages = yield* messagesAt(Redacted.make(databaseUrl))
+        yield* messages.send("payment.success", {
+          merchantId,
+          saleOrderId: "paid",
+          items: [{ productVariantId: "cup", quantity: 3 }]
+        })
+        yield* messages.untilDone("payment.success")
+        yield* receive("cup", 10, { lotNumber: "L", locationId: "north" })
+        const cup = yield* get(`${api}/cup`)
+        assert.strictEqual(pick(cup.body, "quantity"), 7)
+        assert.strictEqual(pick(cup.body, "availableQuantity"), 7)
+        assert.deepStrictEqual(
+          listAt(cup.body, "locations").map((each) => [
+            pick(each, "locationId"),
+            pick(each, "quantity"),
+            pick(each, "availableQuantity")
+          ]),
+          [
+            ["default", -3, 0],
+            ["north", 10, 7]
+          ]
+        )
+        const checked = yield* post(`${api}/check-availability`, {
+          items: [{ variantId: "cup", quantity: 8 }]
+        })
+        assert.strictEqual(pick(checked.body, "data.available"), false)
+        assert.strictEqual(pick(checked.body, "data.items.0.availableQuantity"), 7)
+        const [listed] = listAt((yield* get("/v1/api/inventory/product-variants")).body, "data")
+        assert.strictEqual(pick(listed, "availableQuantity"), 7)
+        assert.strictEqual(pick((yield* get(`/inventory/sku-${merchantId}`)).body, "availableQuantity"), 7)
+        for (const locationId of [undefined, "north"]) {
+          const refused = yield* reserve("o", [["cup", 8]], locationId === undefined ? {} : { locationId })
+          assert.strictEqual(refused.status, 409)
+          assert.strictEqual(pick(refused.body, "items.0.available"), 7)
+          const unsold = yield* adjust("cup", "SALE", 8, locationId === undefined ? {} : { locationId })
+          assert.strictEqual(unsold.status, 409)
+        }
+        assert.strictEqual((yield* reserve("o", [["cup", 7]])).status, 201)
+        assert.strictEqual((yield* adjust("cup", "SALE", 1)).status, 409)
+      })
+  )
+
+  it.effect("CORRECTION corrects the expiry of a lot, or says that there is none", () =>
+    Effect.gen(function* () {
+      const { adjust, get, item, receive } = yield* merchant
+      yield* item("milk")
+      const lot = { lotNumber: "L" }
+      yield* receive("milk", 5, { ...lot, expiresAt: "2001-01-01T00:00:00Z" })
+      const milk = Effect.map(get(`${api}/milk`), ({ body }) => [
+        pick(body, "availableQuantity"),
+        pick(body, "locations.0.batches.0.expiresAt")
+      ])
+      assert.deepStrictEqual(yield* milk, [0, "2001-01-01T00:00:00.000Z"])
+      const right = "2999-01-01T00:00:00.000Z"
+      const refused = yield* adjust("milk", "RECEIPT", 1, { ...lot, expiresAt: right })
+      assertProblem(refused, 422, "LOT_MISMATCH", { lotNumber: "L", expiresAt: "2001-01-01T00:00:00.000Z" })
+      assert.include(String(pick(refused.body, "detail")), "CORRECTION with expiresAt")
+      const corrected = yield* adjust("milk", "CORRECTION", 5, { ...lot, expiresAt: right })
+      assert.strictEqual(pick(corrected.body, "availableQuantity"), 5)
+      assert.strictEqual(pick(corrected.body, "status"), "IN_STOCK")
+      assert.deepStrictEqual(yield* milk, [5, right])
+      assert.strictEqual((yield* adjust("milk", "RECEIPT", 1, { ...lot, expiresAt: right })).status, 200)
+      assert.strictEqual((yield* adjust("milk", "CORRECTION", 6, { ...lot, expiresAt: null })).status, 200)
+      assert.deepStrictEqual(yield* milk, [6, null])
+      assertRefusedFields(yield* adjust("milk", "RECEIPT", 1, { ...lot, expiresAt: null }), "body.expiresAt")
+      assertRefusedFields(yield* adjust("milk", "DAMAGE", 1, { ...lot, expiresAt: right }), "body.expiresAt")
     })
   )
 

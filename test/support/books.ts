@@ -164,10 +164,16 @@ export class MemoryStore {
   /** Copies, each with what is read along with it, in the order in which they were made. */
   #inOrder(table: Table): ReadonlyArray<Stored> {
     const rows = [...this.#rows.get(table)!.values()].map((row) => ({ ...row }))
+    if (table === (stocks as Table)) return rows.map((row): Stored => ({ ...row, ...this.#locationOf(row) }))
     if (table !== (reservations as Table)) return rows
     return rows
       .map((row): Stored => ({ ...row, lines: this.#linesOf(row as ReservationRow) }))
       .sort((a, b) => a["createdAt"] - b["createdAt"] || (a["reservationId"] < b["reservationId"] ? -1 : 1))
+  }
+
+  #locationOf({ locationId, merchantId: merchant }: Stored) {
+    const { isDefault, position, retired } = this.locations.get(keyOf(merchant, locationId))!
+    return { locationIsDefault: isDefault, locationPosition: position, locationRetired: retired === true }
   }
 
   #linesOf({ merchantId: merchant, reservationId }: ReservationRow) {
@@ -217,6 +223,7 @@ export class MemoryStore {
       (row) => row.status === "OPEN" && `discrepancy ${row.subject} ${row.kind}`
     )
     unique(this.locations.values(), (row) => row.isDefault && "default location")
+    unique(this.locations.values(), (row) => `location ${row.position}`)
     for (const stock of this.stocks.values()) {
       const { onHand, reserved, unallocatable } = stock
       expect(reserved >= 0 && unallocatable >= 0, "stock_holds_are_counts", stock)

@@ -1,5 +1,6 @@
 import { Schema } from "effect"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
+import { type ChangeType, ReturnCondition } from "../../schema/Movement.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
 import { Instant } from "../../schema/Time.ts"
 import { itemFigures } from "./ItemFigures.ts"
@@ -14,17 +15,38 @@ export const adjustment = {
   orderId: Schema.optionalKey(OutsideId),
   locationId: Schema.optionalKey(OutsideId),
   lotNumber: Schema.optionalKey(OutsideId),
-  expiresAt: Schema.optionalKey(Instant),
+  expiresAt: Schema.optionalKey(
+    Schema.NullOr(Instant).annotate({
+      description:
+        "The lot's expiry: of goods that come in (RECEIPT, RETURN), or corrected by a CORRECTION, where null says that the lot does not expire"
+    })
+  ),
+  condition: Schema.optionalKey(
+    ReturnCondition.annotate({
+      description: "Of a RETURN: what comes back DAMAGED is unallocatable"
+    })
+  ),
   reason: Schema.optionalKey(Text),
   reference: Schema.optionalKey(Text),
   occurredAt: Schema.optionalKey(Instant),
   expectedVersion: Schema.optionalKey(Count)
 }
-/** What is wrong with the quantity of an adjustment, if anything. */
-export const checkQuantity = (
-  { quantity, quantitySold }: { readonly quantity?: number; readonly quantitySold?: number },
-  mayBeZero: boolean
-) => {
+interface Adjusting {
+  readonly quantity?: number
+  readonly quantitySold?: number
+  readonly expiresAt?: number | null
+  readonly condition?: ReturnCondition
+}
+
+/** What is wrong with an adjustment of that type, if anything. */
+export const checkAdjustment = (given: Adjusting, changeType: ChangeType) =>
+  checkQuantity(given, changeType === "CORRECTION") ??
+  checkExpiry(given, changeType) ??
+  (given.condition !== undefined && changeType !== "RETURN"
+    ? { path: ["condition"], issue: "is of a RETURN only" }
+    : undefined)
+
+const checkQuantity = ({ quantity, quantitySold }: Adjusting, mayBeZero: boolean) => {
   const given = quantity ?? quantitySold
   if (given === undefined) return { path: ["quantity"], issue: "is required where there is no quantitySold" }
   if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
@@ -32,6 +54,17 @@ export const checkQuantity = (
   }
   return given === 0 && !mayBeZero
     ? { path: ["quantity"], issue: "must be from 1 to 1000000000000 (only a CORRECTION may count 0)" }
+    : undefined
+}
+
+const comesWithExpiry: ReadonlySet<ChangeType> = new Set(["RECEIPT", "RETURN", "CORRECTION"])
+const checkExpiry = ({ expiresAt }: Adjusting, changeType: ChangeType) => {
+  if (expiresAt === undefined) return undefined
+  if (!comesWithExpiry.has(changeType)) {
+    return { path: ["expiresAt"], issue: "is of a RECEIPT, RETURN or CORRECTION only" }
+  }
+  return expiresAt === null && changeType !== "CORRECTION"
+    ? { path: ["expiresAt"], issue: "must be a time: only a CORRECTION may say that a lot does not expire" }
     : undefined
 }
 

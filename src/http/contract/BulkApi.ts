@@ -1,8 +1,9 @@
 import { Schema, SchemaTransformation } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
+import { type ChangeType, changeTypes } from "../../schema/Movement.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
-import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
+import { AdjustedStock, adjustment, checkAdjustment } from "./Adjustment.ts"
 import { ExampleCall, RequiredPermission, maxLines } from "./Contract.ts"
 import { problem, rowProblem } from "./Problem.ts"
 import {
@@ -20,12 +21,12 @@ import {
 export const maxOperations = 1_000
 export const maxBulkLines = 2_000
 
-const adjustmentTypes = ["receipt", "sale", "return", "damage", "correction"] as const
+const adjustmentTypes = changeTypes.map((type) => type.toLowerCase() as Lowercase<ChangeType>)
 
 /** The kinds of operation, each with the fields of its single call. */
 export const operations = {
   adjust: Schema.Struct({ type: Schema.Literals(adjustmentTypes), ...adjustment })
-    .check(Schema.makeFilter((given) => checkQuantity(given, given.type === "correction")))
+    .check(Schema.makeFilter((given) => checkAdjustment(given, given.type.toUpperCase() as ChangeType)))
     .annotate({ identifier: "BulkAdjustment", description: "As POST adjust-stock" }),
   reserve: Schema.Struct({
     type: Schema.Literal("reserve"),

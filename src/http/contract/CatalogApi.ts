@@ -3,7 +3,7 @@ import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/ht
 import { NewItemId, OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { pageQuery } from "../../schema/Page.ts"
 import { Balance, Count, Total } from "../../schema/Quantity.ts"
-import { Timestamp } from "../../schema/Time.ts"
+import { Instant, Timestamp } from "../../schema/Time.ts"
 import { ExampleCall, RequiredPermission, listOf } from "./Contract.ts"
 import { ItemStatus } from "./ItemFigures.ts"
 import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
@@ -25,6 +25,12 @@ const attributes = {
     Count.annotate({
       description:
         "What should always be in stock: a figure for those who reorder (safetyStockShortfall). It is not withheld from sale"
+    })
+  ),
+  status: Schema.optionalKey(
+    Schema.Literals(["ACTIVE", "DISCONTINUED"]).annotate({
+      description:
+        "DISCONTINUED: nothing new is promised or sold of it; what is in stock stays in quantity, and a discrepancy is open until it is gone. ACTIVE: it is sold again"
     })
   ),
   countTolerance: Schema.optionalKey(
@@ -76,8 +82,25 @@ export const LocationView = Schema.Struct({
   locationId: OutsideId,
   name: Schema.NullOr(Schema.String),
   isDefault: Schema.Boolean,
+  order: Count.annotate({
+    description: "Its place in the order in which stock is taken from locations: the default one is 0"
+  }),
+  retired: Schema.Boolean.annotate({
+    description: "Nothing new is promised from it: its stock is in quantity, and not in availableQuantity"
+  }),
   createdAt: Timestamp
 }).annotate({ identifier: "Location" })
+
+export const UpdateLocation = Schema.Struct({
+  name: Schema.optionalKey(Text),
+  order: Schema.optionalKey(
+    Count.annotate({
+      description:
+        "Its new place after the default location, from 1; the others move up or down. What is past the last is the last"
+    })
+  ),
+  retired: Schema.optionalKey(Schema.Boolean)
+})
 
 export const StockView = Schema.Struct({
   stockId: Uuid,
@@ -116,6 +139,15 @@ export const DiscrepancyView = Schema.Struct({
   closedBy: Schema.NullOr(Schema.String),
   reason: Schema.NullOr(Schema.String)
 }).annotate({ identifier: "Discrepancy" })
+
+export const DeletedItem = Schema.Struct({
+  productVariantId: OutsideId,
+  status: Schema.Literals(["DELETED", "DISCONTINUED"]).annotate({
+    description:
+      "DISCONTINUED: it is in stock or held, and is deleted with its last unit and hold. A discrepancy is open until then"
+  }),
+  applied: Schema.Boolean.annotate({ description: "false: it had been deleted before, nothing changed" })
+}).annotate({ identifier: "DeletedItem" })
 
 export const ItemList = listOf(ItemView)
 export const LocationList = listOf(LocationView)
@@ -164,7 +196,21 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       })
       .annotateMerge(
         OpenApi.annotations({
-          summary: "Change a product variant's stocking: threshold, safety stock, name, …"
+          summary: "Change a product variant's stocking: threshold, safety stock, name, status, …"
+        })
+      ),
+    HttpApiEndpoint.delete("deleteItem", "/product-variants/:productVariantId", {
+      params: { productVariantId: OutsideId },
+      success: DeletedItem,
+      error: problem("ItemNotFound")
+    })
+      .annotate(RequiredPermission, "catalog:write")
+      .annotate(ExampleCall, { params: { productVariantId: "espresso-cup" } })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Delete a product variant",
+          description:
+            "Without stock and holds it is gone, and its sku is free. Otherwise it is DISCONTINUED until its last unit and hold are gone, and deleted then. Messages do not bring it back; POST product-variants does."
         })
       ),
     HttpApiEndpoint.get("listItems", "/product-variants", {
@@ -198,6 +244,21 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       .annotate(RequiredPermission, "catalog:write")
       .annotate(ExampleCall, { body: { locationId: "paris", name: "Shop in Paris" } })
       .annotateMerge(OpenApi.annotations({ summary: "Create a location, or rename it" })),
+    HttpApiEndpoint.patch("updateLocation", "/locations/:locationId", {
+      params: { locationId: OutsideId },
+      payload: UpdateLocation,
+      success: LocationView,
+      error: [problem("LocationNotFound"), problem("DefaultLocation")]
+    })
+      .annotate(RequiredPermission, "catalog:write")
+      .annotate(ExampleCall, { params: { locationId: "paris" }, body: { name: "Shop in Paris", order: 1 } })
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Rename a location, move it in the picking order, or retire it",
+          description:
+            "Nothing new is promised from a retired location, and what is there is not counted as available anywhere; what was promised before may be confirmed, and facts that name it (goods received, sold, counted) are recorded. The default location can be neither moved nor retired."
+        })
+      ),
     HttpApiEndpoint.get("listLocations", "/locations", { query: pageQuery, success: LocationList })
       .annotate(RequiredPermission, "inventory:read")
       .annotateMerge(OpenApi.annotations({ summary: "The locations, the default one first" })),
@@ -220,6 +281,24 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
           summary: "The stocks: one item at one location in one lot",
           description:
             "In the order of their creation. quantity, reservedQuantity and unallocatableQuantity − expiredQuantity are the sums of the deltas in the stock's ledger."
+        })
+      ),
+    HttpApiEndpoint.get("listLots", "/lots", {
+      query: {
+        ...pageQuery,
+        expiresBefore: Schema.optionalKey(
+          Instant.annotate({ description: "Exclusive. Without it, all lots that expire" })
+        ),
+        locationId: Schema.optionalKey(OutsideId)
+      },
+      success: StockList
+    })
+      .annotate(RequiredPermission, "inventory:read")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "The lots that go off",
+          description:
+            "One row for each location where there is something of the lot, on hand or held; the soonest expiry first, those that have expired already among them."
         })
       ),
     HttpApiEndpoint.get("getStock", "/stocks/:stockId", {

@@ -21,6 +21,11 @@ const texts = {
       "The movement would take a balance past 2^53−1 base units, which a JSON number cannot say exactly.",
     remedy: "Check the quantity. If it is right, stock the item in a larger base unit."
   },
+  DEFAULT_LOCATION: {
+    meaning:
+      "The default location is where stock is taken from first, so that it can be neither moved nor retired.",
+    remedy: "Move or retire another location. A default location that is not used may be left empty."
+  },
   DISCREPANCY_PERSISTS: {
     meaning: "A discrepancy can be resolved by hand only when its condition has ended, and it has not.",
     remedy:
@@ -109,6 +114,11 @@ const texts = {
   ROW_REFUSED: {
     meaning: "One operation of an atomic bulk was refused, and with it all of them. Nothing was changed.",
     remedy: "Mend the operation at index by its own code, or use the mode continueOnFailure."
+  },
+  UNALLOCATABLE_EXCEEDED: {
+    meaning: "More units were to come out of quarantine than the stock has that are quarantined or damaged.",
+    remedy:
+      "Lower the quantity to unallocatable. Units that turned up besides are recorded by a count or a CORRECTION."
   },
   UNAUTHENTICATED: {
     meaning:

@@ -21,6 +21,7 @@ export const classes = {
   BalanceOverflow: Failure.BalanceOverflow,
   CountMismatch: Failure.CountMismatch,
   DatabaseUnavailable: Failure.DatabaseUnavailable,
+  DefaultLocation: Failure.DefaultLocation,
   DiscrepancyNotFound: Failure.DiscrepancyNotFound,
   DiscrepancyPersists: Failure.DiscrepancyPersists,
   Forbidden: HttpFailure.Forbidden,
@@ -48,6 +49,7 @@ export const classes = {
   RowRefused: Failure.RowRefused,
   StockMoved: Failure.StockMoved,
   StockNotFound: Failure.StockNotFound,
+  UnallocatableExceeded: Failure.UnallocatableExceeded,
   Unauthenticated,
   UnsupportedMediaType: HttpFailure.UnsupportedMediaType,
   ValidationFailed,
@@ -84,6 +86,13 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     detail: () =>
       "The database does not answer at the moment. Nothing was changed: try again after Retry-After."
   },
+  DefaultLocation: {
+    status: 409,
+    code: "DEFAULT_LOCATION",
+    title: "The default location stays as it is",
+    detail: ({ locationId }) =>
+      `${locationId} is the default location, where stock is taken from first and goods go that name no other: it can be neither moved nor retired. Change the others.`
+  },
   DiscrepancyNotFound: {
     status: 404,
     code: "NOT_FOUND",
@@ -95,7 +104,7 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "DISCREPANCY_PERSISTS",
     title: "The discrepancy still holds",
     detail: () =>
-      "Its condition still holds: correct the stock (adjust-stock CORRECTION) and it closes by itself."
+      "Its condition still holds, and it closes by itself when that ends: correct the stock (adjust-stock CORRECTION), release damaged units (UNQUARANTINE, WRITE_OFF) or what is reserved beyond the stock."
   },
   Forbidden: {
     status: 403,
@@ -170,7 +179,7 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "LOT_MISMATCH",
     title: "The lot has another expiry",
     detail: ({ expiresAt, lotNumber }) =>
-      `Lot ${lotNumber === "" ? "(unnamed)" : lotNumber} ${expiresAt === null ? "does not expire" : `expires at ${expiresAt}`}: leave expiresAt away or use another lotNumber.`
+      `Lot ${lotNumber === "" ? "(unnamed)" : lotNumber} ${expiresAt === null ? "does not expire" : `expires at ${expiresAt}`}: leave expiresAt away, use another lotNumber, or correct the lot's expiry first (adjust-stock CORRECTION with expiresAt).`
   },
   MethodNotAllowed: {
     status: 405,
@@ -265,6 +274,13 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     title: "No such stock",
     detail: () =>
       "There is no such stock: see GET /v1/api/inventory/stocks, or receive it first (adjust-stock RECEIPT)."
+  },
+  UnallocatableExceeded: {
+    status: 409,
+    code: "UNALLOCATABLE_EXCEEDED",
+    title: "Less is damaged or quarantined",
+    detail: ({ unallocatable }) =>
+      `The stock has ${unallocatable} damaged or quarantined units: release at most that. Nothing was changed.`
   },
   Unauthenticated: {
     status: 401,

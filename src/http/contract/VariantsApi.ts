@@ -1,9 +1,10 @@
 import { Schema } from "effect"
 import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { OutsideId, Uuid } from "../../schema/Identifier.ts"
+import { changeTypes } from "../../schema/Movement.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Instant, Timestamp } from "../../schema/Time.ts"
-import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
+import { AdjustedStock, adjustment, checkAdjustment } from "./Adjustment.ts"
 import { ExampleCall, RequiredPermission, listParameter } from "./Contract.ts"
 import { ItemStatus } from "./ItemFigures.ts"
 import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
@@ -59,8 +60,8 @@ export const VariantThen = Schema.Struct({
 
 export const AdjustStock = Schema.Struct({
   ...adjustment,
-  changeType: Schema.Literals(["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"])
-}).check(Schema.makeFilter((given) => checkQuantity(given, given.changeType === "CORRECTION")))
+  changeType: Schema.Literals(changeTypes)
+}).check(Schema.makeFilter((given) => checkAdjustment(given, given.changeType)))
 export const VariantList = Schema.Struct({
   data: Schema.Array(VariantView),
   missing: Schema.Array(Schema.String)
@@ -171,6 +172,7 @@ export class VariantsApi extends HttpApiGroup.make("variants")
         problem("LocationNotFound"),
         problem("LotMismatch"),
         problem("StockNotFound"),
+        problem("UnallocatableExceeded"),
         problem("VersionMismatch")
       ]
     })
@@ -186,9 +188,9 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       })
       .annotateMerge(
         OpenApi.annotations({
-          summary: "Record a receipt, sale, return, damage or count",
+          summary: "Record a receipt, sale, return, damage, quarantine, write-off or count",
           description:
-            "RECEIPT, RETURN, DAMAGE, and a SALE without order are applied once with a reference or an Idempotency-Key; without, each call is another one."
+            "DAMAGE and QUARANTINE take units out of what can be sold, and quantity stays; UNQUARANTINE brings them back. WRITE_OFF throws units away: those that are damaged or quarantined first, and more than that of the good ones. CORRECTION sets a stock's counted quantity, damaged units counted too, and with expiresAt the expiry of its lot. Every type but CORRECTION and a SALE of an order is applied once with a reference or an Idempotency-Key; without, each call is another one."
         })
       ),
     HttpApiEndpoint.get("listMovements", "/:productVariantId/ledger", {

@@ -93,6 +93,12 @@ export class Needs {
     this.#batch.read(locationsOfMerchant, this.merchantId, this.merchantId)
   }
 
+  /** Where the merchant keeps stock, to change it: the order of locations is a matter of all of them. */
+  locationsToChange(): void {
+    this.#batch.locks.add(`locations ${this.merchantId}`)
+    this.locations()
+  }
+
   /** `creates`: the location may be new. */
   location(locationId: string, { creates = false } = {}): LocationKey {
     this.locations()

@@ -12,7 +12,7 @@ import {
   type ItemEventData
 } from "../../schema/OutgoingEvent.ts"
 import { kindOf } from "../../schema/Reservation.ts"
-import { isDiscontinuedWithStock, sellableOf } from "./figures.ts"
+import { hasStock, isDiscontinuedWithStock, sellableOf } from "./figures.ts"
 import type { DerivedIds } from "./ids.ts"
 import { eventsOfItem } from "./itemEvents.ts"
 import type { ItemKey, LocationKey, OrderKey, RowKey, TrackingKey } from "./Needs.ts"
@@ -124,7 +124,7 @@ export class PostingContext {
     if (touched === undefined) {
       touched = {
         quantityBefore: item.onHand,
-        availableBefore: sellableOf(this.unit.stocksOf(item), this.at),
+        availableBefore: sellableOf(item, this.unit.stocksOf(item), this.at),
         statusBefore: item.status,
         wasDiscontinuedWithStock: isDiscontinuedWithStock(this.unit, item),
         movements: [],
@@ -215,6 +215,7 @@ export class PostingContext {
       locationId: location.locationId,
       locationIsDefault: location.isDefault,
       locationPosition: location.position,
+      locationRetired: location.retired === true,
       lotNumber,
       lotExpiresAt,
       onHand: 0,
@@ -346,7 +347,8 @@ export class PostingContext {
     if (this.#touched === undefined) return
     for (const [item, touched] of this.#touched) {
       this.#followDiscontinued(item, touched.wasDiscontinuedWithStock)
-      const available = sellableOf(this.unit.stocksOf(item), this.at)
+      this.#deleteEmptied(item)
+      const available = sellableOf(item, this.unit.stocksOf(item), this.at)
       const status = statusOf(item, available)
       const sequence = eventsOfItem(this, item, touched, { available, status })
       if (sequence !== item.eventSequence || status !== item.status) {
@@ -376,6 +378,12 @@ export class PostingContext {
     if (!after) return this.#close(item.itemId, kind)
     const { onHand, reserved, unallocatable } = item
     this.openDiscrepancy(kind, { item }, { onHand, reserved, unallocatable })
+  }
+
+  /** A deleted item goes with its last unit and hold. */
+  #deleteEmptied(item: ItemRow): void {
+    if (!item.deletionPending || hasStock(this.unit.stocksOf(item))) return
+    this.unit.items.update(item, { deletedAt: this.at, deletionPending: false })
   }
 
   #close(subject: string, kind: DiscrepancyKind): void {

@@ -20,6 +20,7 @@ export const ensureMerchant = (context: PostingContext): void => {
     name: null,
     isDefault: true,
     position: 0,
+    retired: null,
     createdAt
   })
 }
@@ -42,7 +43,15 @@ export const createLocation = (
 ): LocationRow => {
   const others = unit.locations.lists.ofMerchant.get(merchantId, merchantId) ?? []
   const position = others.reduce((next, other) => Math.max(next, other.position + 1), 0)
-  const location: LocationRow = { merchantId, locationId, name, isDefault: false, position, createdAt }
+  const location: LocationRow = {
+    merchantId,
+    locationId,
+    name,
+    isDefault: false,
+    position,
+    retired: null,
+    createdAt
+  }
   unit.locations.insert(location)
   return location
 }
@@ -59,6 +68,7 @@ export interface ItemAttributes {
   readonly safetyStock?: number | undefined
   readonly countTolerance?: number | undefined
   readonly discontinued?: boolean | undefined
+  readonly captured?: boolean | undefined
 }
 
 export const createItem = (
@@ -90,7 +100,9 @@ export const createItem = (
     eventSequence: 0,
     createdAt: at,
     updatedAt: at,
-    deletedAt: null
+    deletedAt: null,
+    deletionPending: false,
+    captured: given.captured ?? false
   }
   unit.items.insert(item)
   return item
@@ -106,15 +118,15 @@ export const itemOfMessage = (context: PostingContext, key: ItemKey): ItemRow =>
   )
 }
 
-/** Retires a deleted item: removes it, or marks it discontinued while it has stock. */
+/** Retires a deleted item: removes it, or marks it discontinued until it is not in stock nor held any more. */
 export const retireItem = (context: PostingContext, item: ItemRow): void => {
   const { at, unit } = context
   context.touch(item)
   const updatedAt = Math.max(item.updatedAt, at)
   if (!hasStock(unit.stocksOf(item))) {
-    if (item.deletedAt === null) unit.items.update(item, { deletedAt: at, updatedAt })
-  } else if (item.deletedAt !== null || !item.discontinued) {
-    unit.items.update(item, { deletedAt: null, discontinued: true, updatedAt })
+    if (item.deletedAt === null) unit.items.update(item, { deletedAt: at, deletionPending: false, updatedAt })
+  } else if (!item.deletionPending || !item.discontinued) {
+    unit.items.update(item, { deletedAt: null, discontinued: true, deletionPending: true, updatedAt })
   }
 }
 

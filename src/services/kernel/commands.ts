@@ -5,7 +5,8 @@ import {
   ensureItem,
   ensureLocation,
   ensureMerchantCommand,
-  resolveDiscrepancy
+  resolveDiscrepancy,
+  updateLocation
 } from "./commands/catalog.ts"
 import { confirmReservation } from "./commands/confirmations.ts"
 import { countStock } from "./commands/count.ts"
@@ -33,6 +34,7 @@ export const commands = [
   countStock,
   ensureItem,
   ensureLocation,
+  updateLocation,
   ensureMerchantCommand,
   deleteItem,
   resolveDiscrepancy,

@@ -1,6 +1,7 @@
 import type { ShortLine } from "../../schema/Failure.ts"
+import { isOnSale } from "./figures.ts"
 import { shortLine } from "./holds.ts"
-import { allocate } from "./pickOrder.ts"
+import { allocateSellable } from "./pickOrder.ts"
 import type { PostingContext } from "./PostingContext.ts"
 import type { ItemRow } from "./tables/catalog.ts"
 import type { StockRow } from "./tables/stock.ts"
@@ -35,7 +36,7 @@ export const stocksAt = (
         (locationId === undefined || stock.locationId === locationId)
     )
 
-/** Where lines are taken from, and what is short. Nothing is taken twice. */
+/** Where a promise of these lines is taken from, and what is short. Nothing is taken twice. */
 export const planOf = (
   context: PostingContext,
   lines: ReadonlyArray<Wanted>,
@@ -47,12 +48,13 @@ export const planOf = (
   // What is wanted of one stock can come from nowhere else: it goes before what may come from any.
   const inOrder = [...lines].sort((a, b) => Number(b.stockId !== null) - Number(a.stockId !== null))
   for (const { item, quantity, stockId } of inOrder) {
-    if (!item.stocked) {
+    if (!item.stocked && isOnSale(item)) {
       planned.push({ item, stock: null, quantity })
       continue
     }
     const stocks = stocksAt(context, item, locationId, stockId)
-    const { picks, short: missing } = allocate(stocks, quantity, context.at, taken)
+    const all = context.unit.stocksOf(item)
+    const { picks, short: missing } = allocateSellable(item, all, stocks, quantity, context.at, taken)
     if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
     for (const pick of picks) {
       taken.set(pick.stock, (taken.get(pick.stock) ?? 0) + pick.quantity)

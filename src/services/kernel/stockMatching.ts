@@ -1,5 +1,5 @@
 import { AmbiguousStock, LotMismatch } from "../../schema/Failure.ts"
-import { timestamp } from "../../schema/Time.ts"
+import { timestampOrNull } from "../../schema/Time.ts"
 import { locationOf } from "./catalogue.ts"
 import { lotOf } from "./figures.ts"
 import { refused } from "./Posting.ts"
@@ -13,7 +13,7 @@ import type { StockRow } from "./tables/stock.ts"
 export interface Place {
   readonly locationId?: string | undefined
   readonly lotNumber?: string | undefined
-  readonly lotExpiresAt?: number | undefined
+  readonly lotExpiresAt?: number | null | undefined
 }
 
 export const stocksMatching = (
@@ -45,23 +45,26 @@ export const matchStock = (
   return refused(new AmbiguousStock({ stocks }))
 }
 
-/** The stock of the given (or default) location and (or unnamed) lot, opened if it is not there yet. */
+/**
+ * The stock of the given (or default) location and (or unnamed) lot, opened if it is not there yet. A lot has one expiry:
+ * at another location it is the same, and another one is corrected on purpose (CORRECTION) or not at all.
+ */
 export const stockFor = (
   context: PostingContext,
   item: ItemRow,
   place: Place
 ): { readonly found: StockRow } | { readonly refusal: LotMismatch } => {
   const lotNumber = place.lotNumber ?? ""
-  const lotExpiresAt = place.lotExpiresAt ?? null
+  const given = place.lotExpiresAt ?? null
   const existing = stockAt(context, item, place)
-  if (existing === undefined) {
-    return { found: context.openStock(item, locationOf(context, place.locationId), lotNumber, lotExpiresAt) }
+  const elsewhere = lotNumber === "" ? [] : stocksMatching(context, item, { lotNumber })
+  const known = existing === undefined ? elsewhere : [existing]
+  if (given !== null && known.length > 0 && !known.some(({ lotExpiresAt }) => lotExpiresAt === given)) {
+    return refused(new LotMismatch({ lotNumber, expiresAt: timestampOrNull(known[0]!.lotExpiresAt) }))
   }
-  if (lotExpiresAt !== null && existing.lotExpiresAt !== lotExpiresAt) {
-    const expiresAt = existing.lotExpiresAt === null ? null : timestamp(existing.lotExpiresAt)
-    return refused(new LotMismatch({ lotNumber, expiresAt }))
-  }
-  return { found: existing }
+  if (existing !== undefined) return { found: existing }
+  const lotExpiresAt = given ?? known[0]?.lotExpiresAt ?? null
+  return { found: context.openStock(item, locationOf(context, place.locationId), lotNumber, lotExpiresAt) }
 }
 
 export const stockAt = (context: PostingContext, item: ItemRow, place: Place): StockRow | undefined => {

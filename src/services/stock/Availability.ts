@@ -11,7 +11,15 @@ import { arrays, parameter } from "../PostgresTypes.ts"
 import { fieldsInSql } from "../kernel/Table.ts"
 import { type ItemRow, items } from "../kernel/tables/catalog.ts"
 import { type StockRow, stocks } from "../kernel/tables/stock.ts"
-import { expiredInSql, lotInSql, sellableInSql } from "./figuresInSql.ts"
+import {
+  expiredIn,
+  isOnSale,
+  sellable,
+  sellableAt,
+  sellableOf,
+  type StockBalance
+} from "../kernel/figures.ts"
+import { lotInSql } from "../kernel/figuresInSql.ts"
 
 /** One stock as it is shown: what a lot past its expiry still has free is shown as unallocatable. */
 export interface StockView extends Pick<StockRow, "stockId" | "locationId"> {
@@ -29,8 +37,24 @@ export interface ItemView extends Pick<ItemRow, (typeof itemFields)[number] | "s
   readonly quantity: number
   readonly reservedQuantity: number
   readonly unallocatableQuantity: number
+  /**
+   * What can be sold of the item. Less than the sum of its stocks where more was sold of one than it has, and nothing of an
+   * item that is discontinued.
+   */
   readonly availableQuantity: number
   /** In the order in which they are taken: by location, first-expired-first-out. */
+  readonly stocks: ReadonlyArray<StockView>
+  /** Its stocks by location, in the same order. */
+  readonly locations: ReadonlyArray<LocationView>
+}
+
+/** What an item has at one location. */
+export interface LocationView {
+  readonly locationId: string
+  readonly quantity: number
+  readonly reservedQuantity: number
+  /** What can be sold there: no more than of the whole item. */
+  readonly availableQuantity: number
   readonly stocks: ReadonlyArray<StockView>
 }
 const itemFields = ["itemId", "productVariantId", "sku", "stocked"] as const satisfies ReadonlyArray<
@@ -99,10 +123,9 @@ export class Availability extends Context.Service<
         const now = yield* Clock.currentTimeMillis
         const rows = yield* db.read<ItemStockRow>(merchantId, statement, [
           parameter("text", merchantId),
-          arrays.text(names),
-          parameter("timestamptz", now)
+          arrays.text(names)
         ])
-        return [...Map.groupBy(rows, (row) => row.itemId).values()].map(itemView)
+        return [...Map.groupBy(rows, (row) => row.itemId).values()].map((ofItem) => itemView(ofItem, now))
       })
 
       const ofVariants: Availability["Service"]["ofVariants"] = Effect.fn("Availability.ofVariants")(
@@ -141,7 +164,7 @@ export class Availability extends Context.Service<
         if (lost.length > 0) {
           return yield* new HistoryNotKept({ at: moment, stockIds: lost.map(({ stockId }) => stockId!) })
         }
-        return [...Map.groupBy(rows, (row) => row.itemId).values()].map(itemThen)
+        return [...Map.groupBy(rows, (row) => row.itemId).values()].map((ofItem) => itemThen(ofItem, at))
       })
 
       const ofVariantsAt: Availability["Service"]["ofVariantsAt"] = Effect.fn("Availability.ofVariantsAt")(
@@ -171,18 +194,18 @@ export class Availability extends Context.Service<
 const clocksDifferMs = 1_000
 
 /** An item beside one of its stocks, if it has any. */
-interface FiguresRow extends Pick<ItemRow, (typeof itemFields)[number]>, Omit<StockView, "stockId"> {
+interface FiguresRow
+  extends Pick<ItemRow, (typeof itemFields)[number]>, StockBalance, Pick<StockView, "lotNumber" | "version"> {
   readonly stockId: string | null
 }
 const figuresInSql = `${fieldsInSql(items, "i", itemFields)},
-         ${fieldsInSql(stocks, "s", ["stockId", "locationId"])}, ${lotInSql("s")} AS "lotNumber",
-         s.lot_expires_at AS "expiresAt", s.on_hand AS quantity, s.reserved AS "reservedQuantity",
-         s.unallocatable + ${expiredInSql("s", "$3")} AS "unallocatableQuantity",
-         ${sellableInSql("s", "$3")} AS "availableQuantity", s.sequence AS version`
+         ${fieldsInSql(stocks, "s", ["stockId", "locationId", "lotExpiresAt", "onHand", "reserved", "unallocatable"])},
+         ${lotInSql("s")} AS "lotNumber", s.sequence AS version`
 
 const statusFields = [
   "lowStockThreshold",
   "discontinued",
+  "deletedAt",
   "initialized",
   "updatedAt"
 ] as const satisfies ReadonlyArray<keyof ItemRow>
@@ -196,7 +219,7 @@ interface ItemStockThenRow extends FiguresRow {
 
 /** OFFSET 0 has each item and its stocks looked up, however small the tables seemed when the plan was made. */
 const itemsWith = (name: "product_variant_id" | "sku"): string => `
-  SELECT ${figuresInSql}, ${fieldsInSql(items, "i", statusFields)}
+  SELECT ${figuresInSql}, COALESCE(l.retired, false) AS "locationRetired", ${fieldsInSql(items, "i", statusFields)}
   FROM unnest($2) AS wanted (name)
   CROSS JOIN LATERAL (
     SELECT *
@@ -224,7 +247,7 @@ const bySku = itemsWith("sku")
  * item looked up, however small the tables seemed when the plan was made.
  */
 const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
-  SELECT ${figuresInSql}, s.recorded_at AS "recordedAt", COALESCE(s.is_lost, false) AS "isLost"
+  SELECT ${figuresInSql}, COALESCE(s.retired, false) AS "locationRetired", s.recorded_at AS "recordedAt", COALESCE(s.is_lost, false) AS "isLost"
   FROM unnest($2) AS wanted (name)
   CROSS JOIN LATERAL (
     SELECT *
@@ -234,7 +257,7 @@ const itemsThenWith = (name: "product_variant_id" | "item_id"): string => `
   ) i
   LEFT JOIN LATERAL (
     SELECT stock.stock_id, stock.location_id, stock.lot_number, stock.lot_expires_at, stock.created_at,
-           l.is_default, l.position,
+           l.is_default, l.position, l.retired,
            COALESCE(recorded.on_hand, 0) AS on_hand, COALESCE(recorded.reserved, 0) AS reserved,
            COALESCE(recorded.unallocatable, 0) AS unallocatable, COALESCE(recorded.sequence, 0) AS sequence,
            recorded.recorded_at,
@@ -285,61 +308,69 @@ const byVariantAt = itemsThenWith("product_variant_id")
 // item_pkey, and the same
 const byItemAt = itemsThenWith("item_id")
 
-const itemView = (rows: ReadonlyArray<ItemStockRow>): ItemView => {
+const itemView = (rows: ReadonlyArray<ItemStockRow>, at: number): ItemView => {
   const item = rows[0]!
-  const figures = figuresOf(rows)
+  const figures = figuresOf(rows, item, at)
   return { ...figures, status: statusOf(item, figures.availableQuantity), updatedAt: item.updatedAt }
 }
 
-const itemThen = (rows: ReadonlyArray<ItemStockThenRow>): ItemThen => ({
-  ...figuresOf(rows),
+/** Whether it was discontinued then is not recorded: what could be sold is told as of an item on sale. */
+const onSale = { discontinued: false, deletedAt: null }
+const itemThen = (rows: ReadonlyArray<ItemStockThenRow>, at: number): ItemThen => ({
+  ...figuresOf(rows, onSale, at),
   updatedAt: rows.reduce<number | null>(
-    (newest, { recordedAt: at }) => (at === null || (newest !== null && newest >= at) ? newest : at),
+    (newest, { recordedAt }) =>
+      recordedAt === null || (newest !== null && newest >= recordedAt) ? newest : recordedAt,
     null
   )
 })
 
-const figuresOf = (rows: ReadonlyArray<FiguresRow>): Omit<ItemView, "status" | "updatedAt"> => {
+const figuresOf = (
+  rows: ReadonlyArray<FiguresRow>,
+  sold: Pick<ItemRow, "discontinued" | "deletedAt">,
+  at: number
+): Omit<ItemView, "status" | "updatedAt"> => {
   const { itemId, productVariantId, sku, stocked } = rows[0]!
-  const stocks = rows.flatMap(stockViewOf)
-  const sum = (of: (stock: StockView) => number): number =>
-    stocks.reduce((total, stock) => total + of(stock), 0)
+  // An item without stocks is a row without one.
+  const balances = rows[0]!.stockId === null ? [] : rows
+  const views = balances.map((row) => stockViewOf(row, sold, at))
   return {
     itemId,
     productVariantId,
     sku,
     stocked,
-    quantity: sum((stock) => stock.quantity),
-    reservedQuantity: sum((stock) => stock.reservedQuantity),
-    unallocatableQuantity: sum((stock) => stock.unallocatableQuantity),
-    availableQuantity: sum((stock) => stock.availableQuantity),
-    stocks
+    quantity: sumOf(views, "quantity"),
+    reservedQuantity: sumOf(views, "reservedQuantity"),
+    unallocatableQuantity: sumOf(views, "unallocatableQuantity"),
+    availableQuantity: sellableOf(sold, balances, at),
+    stocks: views,
+    locations: [...Map.groupBy(views, ({ locationId }) => locationId)].map(([locationId, there]) => ({
+      locationId,
+      quantity: sumOf(there, "quantity"),
+      reservedQuantity: sumOf(there, "reservedQuantity"),
+      availableQuantity: sellableAt(sold, balances, locationId, at),
+      stocks: there
+    }))
   }
 }
 
-const stockViewOf = ({
-  availableQuantity,
-  expiresAt,
-  locationId,
-  lotNumber,
-  quantity,
-  reservedQuantity,
-  stockId,
-  unallocatableQuantity,
-  version
-}: FiguresRow): ReadonlyArray<StockView> =>
-  stockId === null
-    ? []
-    : [
-        {
-          stockId,
-          locationId,
-          lotNumber,
-          expiresAt,
-          quantity,
-          reservedQuantity,
-          unallocatableQuantity,
-          availableQuantity,
-          version
-        }
-      ]
+const sumOf = (
+  views: ReadonlyArray<StockView>,
+  figure: "quantity" | "reservedQuantity" | "unallocatableQuantity"
+): number => views.reduce((sum, view) => sum + view[figure], 0)
+
+const stockViewOf = (
+  row: FiguresRow,
+  sold: Pick<ItemRow, "discontinued" | "deletedAt">,
+  at: number
+): StockView => ({
+  stockId: row.stockId!,
+  locationId: row.locationId,
+  lotNumber: row.lotNumber,
+  expiresAt: row.lotExpiresAt,
+  quantity: row.onHand,
+  reservedQuantity: row.reserved,
+  unallocatableQuantity: row.unallocatable + expiredIn(row, at),
+  availableQuantity: isOnSale(sold) ? sellable(row, at) : 0,
+  version: row.version
+})

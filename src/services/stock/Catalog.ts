@@ -10,7 +10,13 @@ import {
   positionOf
 } from "../../schema/Page.ts"
 import type { Caller } from "../../schema/Caller.ts"
-import type { DeleteItem, EnsureItem, EnsureLocation, EnsureMerchant } from "../kernel/commands/catalog.ts"
+import type {
+  DeleteItem,
+  EnsureItem,
+  EnsureLocation,
+  EnsureMerchant,
+  UpdateLocation
+} from "../kernel/commands/catalog.ts"
 import { type ItemAnswer, type ItemStatus, type LocationAnswer, statusInSql } from "../../schema/Item.ts"
 import type { Posted, Refusal } from "../kernel/commands.ts"
 import type { PostingFailure } from "../kernel/Posting.ts"
@@ -19,7 +25,7 @@ import { parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 import { fieldsInSql } from "../kernel/Table.ts"
 import { items as itemTable, locations as locationTable } from "../kernel/tables/catalog.ts"
-import { expiredInSql, sellableInSql } from "./figuresInSql.ts"
+import { expiredInSql, sellableOfItemInSql } from "../kernel/figuresInSql.ts"
 
 export interface ItemFilter {
   /** A part of the product variant id, the sku or the name, in any case. */
@@ -36,7 +42,7 @@ export interface ItemFilter {
  * A record of the captured table of product variants (`nx.seller.public.product_variant`). The row's id is the
  * productVariantId. A delete carries nothing else.
  */
-export type CapturedVariant =
+export type VariantRowChange =
   | {
       readonly _tag: "Written"
       readonly rowId: string
@@ -58,6 +64,10 @@ export class Catalog extends Context.Service<
       caller: Caller,
       command: Omit<EnsureLocation, "_tag">
     ) => Effect.Effect<Posted<EnsureLocation>, PostingFailure>
+    readonly updateLocation: (
+      caller: Caller,
+      command: Omit<UpdateLocation, "_tag">
+    ) => Effect.Effect<Posted<UpdateLocation>, Refusal<UpdateLocation> | PostingFailure>
     /** *ensureDefaultLocation*: the caller's merchant, with its default location. */
     readonly ensureMerchant: (caller: Caller) => Effect.Effect<Posted<EnsureMerchant>, PostingFailure>
     readonly deleteItem: (
@@ -65,12 +75,13 @@ export class Catalog extends Context.Service<
       command: Omit<DeleteItem, "_tag">
     ) => Effect.Effect<Posted<DeleteItem>, PostingFailure>
     /**
-     * Follows a captured row, whose records are told in their order: *ensureInventoryItem*, or the deletion of the item
-     * at the merchant that the row's earlier records named. UNKNOWN: a delete of a row that was never seen.
+     * Applies a change of a captured row, whose records are told in their order: *ensureInventoryItem*, or the deletion of
+     * the item at the merchant that the row's earlier records named. A sku that another captured row still has here moves
+     * to this one. UNKNOWN: a delete of a row that was never seen.
      */
-    readonly followCaptured: (
+    readonly applyRowChange: (
       caller: Omit<Caller, "merchantId">,
-      record: CapturedVariant
+      change: VariantRowChange
     ) => Effect.Effect<"ENSURED" | "DELETED" | "UNKNOWN", Refusal<EnsureItem> | PostingFailure>
     /**
      * In the order of their creation. A page may be shorter than its limit while there are more (`nextCursor`): how many
@@ -80,7 +91,7 @@ export class Catalog extends Context.Service<
       merchantId: string,
       filter: ItemFilter
     ) => Effect.Effect<Page<ItemAnswer>, InvalidCursor | DatabaseUnavailable>
-    /** The default one first, then in the order of their creation. */
+    /** The default one first, then in the order in which stock is taken from them. */
     readonly locations: (
       merchantId: string,
       page: { readonly limit?: number | undefined; readonly cursor?: string | undefined }
@@ -129,36 +140,36 @@ export class Catalog extends Context.Service<
           return pageOf(
             rows,
             limit,
-            ({ position, ...location }) => location,
-            ({ position }) => [position]
+            ({ retired, ...location }) => ({ ...location, retired: retired === true }),
+            ({ order }) => [order]
           )
         }
       )
 
-      const followCaptured: Catalog["Service"]["followCaptured"] = Effect.fn("Catalog.followCaptured")(
-        function* (caller, record) {
-          const { rowId } = record
+      const applyRowChange: Catalog["Service"]["applyRowChange"] = Effect.fn("Catalog.applyRowChange")(
+        function* (caller, change) {
+          const { rowId } = change
           const [known] = yield* db.maintain<{ ownerId: string }>(capturedStatement, [
             parameter("text", rowId)
           ])
           const owner = known?.ownerId
-          const isGone = record._tag === "Deleted" || record.merchantId !== owner
+          const isGone = change._tag === "Deleted" || change.merchantId !== owner
           // A row that has changed hands is gone for the merchant that had it.
           if (owner !== undefined && isGone) {
             const former = { ...caller, merchantId: owner }
             yield* ledger.post(former, { _tag: "DeleteItem", productVariantId: rowId })
           }
-          if (record._tag === "Deleted") return owner === undefined ? "UNKNOWN" : "DELETED"
+          if (change._tag === "Deleted") return owner === undefined ? "UNKNOWN" : "DELETED"
           yield* ledger.post(
-            { ...caller, merchantId: record.merchantId },
+            { ...caller, merchantId: change.merchantId },
             {
               _tag: "EnsureItem",
               kind: "PRODUCT",
               productVariantId: rowId,
-              sku: record.sku,
-              discontinued: record.discontinued,
+              sku: change.sku,
+              discontinued: change.discontinued,
               // One that comes back to a merchant was deleted there when it went.
-              keepsDeletion: owner === undefined || owner === record.merchantId,
+              keepsDeletion: owner === undefined || owner === change.merchantId,
               capturedRow: rowId
             }
           )
@@ -169,9 +180,10 @@ export class Catalog extends Context.Service<
       return Catalog.of({
         ensureItem: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureItem" }),
         ensureLocation: (caller, command) => ledger.post(caller, { ...command, _tag: "EnsureLocation" }),
+        updateLocation: (caller, command) => ledger.post(caller, { ...command, _tag: "UpdateLocation" }),
         ensureMerchant: (caller) => ledger.post(caller, { _tag: "EnsureMerchant" }),
         deleteItem: (caller, command) => ledger.post(caller, { ...command, _tag: "DeleteItem" }),
-        followCaptured,
+        applyRowChange,
         items,
         locations
       })
@@ -203,9 +215,10 @@ const itemsStatement = `
     LIMIT $9
   ) i
   CROSS JOIN LATERAL (
-    SELECT COALESCE(sum(${sellableInSql("s", "$7")}), 0)::bigint AS available,
+    SELECT ${sellableOfItemInSql("i", "s", "l", "$7")} AS available,
            COALESCE(sum(${expiredInSql("s", "$7")}), 0)::bigint AS expired
     FROM stock s
+    JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id
     WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
   ) sellable
   CROSS JOIN LATERAL (
@@ -233,12 +246,13 @@ interface ItemRow extends ItemAnswer {
 
 // location_pkey
 const locationsStatement = `
-  SELECT ${fieldsInSql(locationTable, "l", ["locationId", "name", "isDefault", "createdAt", "position"])}
+  SELECT ${fieldsInSql(locationTable, "l", ["locationId", "name", "isDefault", "retired", "createdAt"])},
+         l.position AS "order"
   FROM location l
   WHERE l.merchant_id = $1 AND l.position > $2
   ORDER BY l.position
   LIMIT $3`
 
-interface LocationRow extends LocationAnswer {
-  readonly position: number
+interface LocationRow extends Omit<LocationAnswer, "retired"> {
+  readonly retired: boolean | null
 }

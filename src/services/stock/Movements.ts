@@ -15,7 +15,7 @@ import { arrays, parameter } from "../PostgresTypes.ts"
 import { StockLedger } from "../kernel/StockLedger.ts"
 import { fieldsInSql } from "../kernel/Table.ts"
 import { type LedgerRow, type StockRow, ledger as ledgerTable } from "../kernel/tables/stock.ts"
-import { lotInSql } from "./figuresInSql.ts"
+import { lotInSql } from "../kernel/figuresInSql.ts"
 
 /** One ledger row. Times are epoch milliseconds. */
 export interface Movement

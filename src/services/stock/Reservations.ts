@@ -23,7 +23,7 @@ import {
   reservations
 } from "../kernel/tables/reservations.ts"
 import { stocks } from "../kernel/tables/stock.ts"
-import { lotInSql } from "./figuresInSql.ts"
+import { lotInSql } from "../kernel/figuresInSql.ts"
 
 /** A reservation as it stands, with what it holds and held. Times are epoch milliseconds. */
 export interface Reservation extends Pick<

@@ -7,7 +7,7 @@ import { parameter } from "../PostgresTypes.ts"
 import { fieldsInSql } from "../kernel/Table.ts"
 import { type ItemRow, items } from "../kernel/tables/catalog.ts"
 import { type StockRow, stocks } from "../kernel/tables/stock.ts"
-import { expiredInSql, lotInSql, sellableInSql } from "./figuresInSql.ts"
+import { expiredInSql, isOnSaleInSql, lotInSql, sellableInSql } from "../kernel/figuresInSql.ts"
 
 /**
  * One stock: the balance of one item, at one location, in one lot. `quantity`, `reservedQuantity` and
@@ -38,6 +38,9 @@ export interface StockFilter {
   readonly cursor?: string | undefined
 }
 
+const beginningOfTime = Date.UTC(1900, 0, 1)
+const endOfTime = Date.UTC(9999, 11, 31)
+
 /** The stocks behind the figures of items. Never from a cache. */
 export class Stocks extends Context.Service<
   Stocks,
@@ -46,6 +49,17 @@ export class Stocks extends Context.Service<
     readonly list: (
       merchantId: string,
       filter: StockFilter
+    ) => Effect.Effect<Page<Stock>, InvalidCursor | DatabaseUnavailable>
+    /** Those of lots that expire before a time or have expired, and of which there is anything: the soonest first. */
+    readonly expiring: (
+      merchantId: string,
+      filter: {
+        /** Epoch milliseconds, exclusive. */
+        readonly expiresBefore?: number | undefined
+        readonly locationId?: string | undefined
+        readonly limit?: number | undefined
+        readonly cursor?: string | undefined
+      }
     ) => Effect.Effect<Page<Stock>, InvalidCursor | DatabaseUnavailable>
     readonly byId: (
       merchantId: string,
@@ -88,6 +102,23 @@ export class Stocks extends Context.Service<
         return pageOf(rows, limit, identity, ({ stockId }) => [stockId])
       })
 
+      const expiringOf: Stocks["Service"]["expiring"] = Effect.fn("Stocks.expiring")(function* (
+        merchantId,
+        { cursor, expiresBefore, limit = defaultLimit, locationId }
+      ) {
+        const after = yield* positionOf(cursor, ["time", "uuid"])
+        const rows = yield* db.read<Stock>(merchantId, expiring, [
+          parameter("text", merchantId),
+          parameter("timestamptz", yield* Clock.currentTimeMillis),
+          parameter("uuid", after?.[1] ?? nilUuid),
+          parameter("int4", limit + 1),
+          parameter("timestamptz", expiresBefore ?? endOfTime),
+          parameter("timestamptz", after?.[0] ?? beginningOfTime),
+          parameter("text", locationId ?? null)
+        ])
+        return pageOf(rows, limit, identity, ({ expiresAt, stockId }) => [expiresAt!, stockId])
+      })
+
       const byId: Stocks["Service"]["byId"] = Effect.fn("Stocks.byId")(function* (merchantId, stockId) {
         const [stock] = yield* db.read<Stock>(merchantId, withId, [
           parameter("text", merchantId),
@@ -97,7 +128,7 @@ export class Stocks extends Context.Service<
         return stock ?? (yield* new StockNotFound({ item: stockId }))
       })
 
-      return Stocks.of({ list, byId })
+      return Stocks.of({ list, expiring: expiringOf, byId })
     })
   )
 }
@@ -109,31 +140,49 @@ const columns = `
          s.lot_expires_at AS "expiresAt", s.on_hand AS quantity, s.reserved AS "reservedQuantity",
          s.unallocatable + ${expiredInSql("s", "$2")} AS "unallocatableQuantity",
          ${expiredInSql("s", "$2")} AS "expiredQuantity",
-         ${sellableInSql("s", "$2")} AS "availableQuantity",
+         CASE WHEN ${isOnSaleInSql("i")} THEN ${sellableInSql("s", "l", "$2")} ELSE 0 END AS "availableQuantity",
          s.discrepancy, s.sequence AS version, ${fieldsInSql(stocks, "s", ["createdAt", "updatedAt"])}`
 
+// location_pkey
+const itsLocation = `CROSS JOIN LATERAL (
+    SELECT location.retired
+    FROM location
+    WHERE location.merchant_id = s.merchant_id AND location.location_id = s.location_id
+    OFFSET 0
+  ) l`
+
 /** The stocks first and their items by look-ups (OFFSET 0), however small the tables seemed when the plan was made. */
-const stocksWhere = (condition: string): string => `${columns}
+const stocksWhere = (condition: string, order = "s.stock_id"): string => `${columns}
   FROM (
     SELECT *
-    FROM stock
-    WHERE stock.merchant_id = $1 AND ${condition}
-    ORDER BY stock.stock_id
+    FROM stock s
+    WHERE s.merchant_id = $1 AND ${condition}
+    ORDER BY ${order}
     LIMIT $4
   ) s
   CROSS JOIN LATERAL (
-    SELECT item.product_variant_id, item.sku
+    SELECT item.product_variant_id, item.sku, item.discontinued, item.deleted_at
     FROM item
     WHERE item.merchant_id = s.merchant_id AND item.item_id = s.item_id
     OFFSET 0
   ) i
-  ORDER BY s.stock_id`
+  ${itsLocation}
+  ORDER BY ${order}`
 
 // stock_pkey, item_pkey; ids are UUIDv7, so that their order is that of creation
-const ofMerchant = stocksWhere("stock.stock_id > $3")
+const ofMerchant = stocksWhere("s.stock_id > $3")
 
 // stock_by_location, item_pkey
-const atLocation = stocksWhere("stock.location_id = $5 AND stock.stock_id > $3")
+const atLocation = stocksWhere("s.location_id = $5 AND s.stock_id > $3")
+
+// stock_by_expiry, item_pkey
+const expiring = stocksWhere(
+  `s.lot_expires_at < $5
+      AND (s.lot_expires_at, s.stock_id) > ($6, $3)
+      AND (s.on_hand <> 0 OR s.reserved <> 0)
+      AND ($7 IS NULL OR s.location_id = $7)`,
+  "s.lot_expires_at, s.stock_id"
+)
 
 const ofItem = (name: "product_variant_id" | "sku"): string => `${columns}
   FROM item i
@@ -146,6 +195,7 @@ const ofItem = (name: "product_variant_id" | "sku"): string => `${columns}
       AND ($6 IS NULL OR stock.location_id = $6)
     OFFSET 0
   ) s
+  ${itsLocation}
   WHERE i.merchant_id = $1
     AND i.${name} = $5
     AND ($7 IS NULL OR i.sku = $7)
@@ -160,4 +210,5 @@ const ofSku = ofItem("sku")
 const withId = `${columns}
   FROM stock s
   JOIN item i ON i.merchant_id = s.merchant_id AND i.item_id = s.item_id
+  ${itsLocation}
   WHERE s.merchant_id = $1 AND s.stock_id = $3`

@@ -1,7 +1,7 @@
 import type { OutboxEvent } from "../../../src/schema/Event.ts"
 import * as fc from "fast-check"
 import type { CancelOrder } from "../../../src/services/kernel/commands/orders.ts"
-import type { ChangeType } from "../../../src/services/kernel/commands/stock.ts"
+import type { ChangeType } from "../../../src/schema/Movement.ts"
 import type { Command, Posting } from "../../../src/services/kernel/commands.ts"
 import type { ItemRef } from "../../../src/schema/Item.ts"
 import type { UnitOfWork } from "../../../src/services/kernel/UnitOfWork.ts"
@@ -36,6 +36,8 @@ export type Ask =
       readonly lot: number | null
       readonly reference: number | null
       readonly version: "any" | "current" | "stale"
+      /** Of a return. */
+      readonly damaged?: boolean
       /** How much earlier than its batch it was asked, in milliseconds. */
       readonly lateBy: number
     }
@@ -48,6 +50,12 @@ export type Ask =
       readonly renames: boolean
     }
   | { readonly do: "location"; readonly location: number; readonly name: string | null }
+  | {
+      readonly do: "place"
+      readonly location: number
+      readonly order: number | null
+      readonly retired: boolean | null
+    }
   | { readonly do: "resolve"; readonly which: number }
   | { readonly do: "cancel"; readonly order: number; readonly reason: CancelOrder["reason"] }
   | {
@@ -75,8 +83,9 @@ export type Ask =
       readonly initialStock: number | null
       readonly discontinued: boolean | null
       readonly sku: number | null
+      readonly captured: boolean
     }
-  | { readonly do: "deleted"; readonly item: number }
+  | { readonly do: "deleted"; readonly item: number; readonly mustExist: boolean }
 
 export interface Batch {
   /** Milliseconds since the batch before. */
@@ -179,6 +188,7 @@ const adjustAsk = (
     lot: absent(50, weighted([4, 0], [4, 1], [4, 2], [1, 3])),
     reference: absent(75, fc.nat(1)),
     version: weighted([12, "any" as const], [2, "current" as const], [1, "stale" as const]),
+    damaged: weighted([3, false], [1, true]),
     lateBy: weighted([3, 0], [1, 1], [1, 700], [1, 2_500])
   })
 const receiptAsk = adjustAsk(fc.constant("RECEIPT"), fc.integer({ min: 1, max: 12 }), fc.constant(null))
@@ -226,7 +236,15 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
   {
     weight: 4,
     arbitrary: adjustAsk(
-      weighted<ChangeType>([2, "RETURN"], [1, "DAMAGE"], [2, "CORRECTION"], [1, "RECEIPT"]),
+      weighted<ChangeType>(
+        [4, "RETURN"],
+        [2, "DAMAGE"],
+        [1, "QUARANTINE"],
+        [2, "UNQUARANTINE"],
+        [2, "WRITE_OFF"],
+        [4, "CORRECTION"],
+        [2, "RECEIPT"]
+      ),
       few,
       absent(50, orderIndex)
     )
@@ -248,6 +266,15 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
       do: fc.constant("location" as const),
       location: fc.nat(2),
       name: fc.constantFrom(null, "a", "b")
+    })
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("place" as const),
+      location: fc.nat(2),
+      order: absent(50, fc.nat(3)),
+      retired: weighted([2, null], [2, true], [3, false])
     })
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("resolve" as const), which: fc.nat(1) }) },
@@ -293,10 +320,18 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
       item: fc.nat(names.length - 1),
       initialStock: absent(50, fc.nat(4)),
       discontinued: weighted([3, null], [1, true], [1, false]),
-      sku: absent(60, fc.nat(2))
+      sku: absent(50, fc.nat(2)),
+      captured: fc.boolean()
     })
   },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant("deleted" as const), item: fc.nat(names.length - 1) }) }
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant("deleted" as const),
+      item: weighted([4, 0], [1, 1], [1, 2], [1, 3], [1, 4]),
+      mustExist: fc.boolean()
+    })
+  }
 )
 
 const inAnyCase = <A extends Extract<Ask, { do: "adjust" }>>(receipt: A): A => ({
@@ -674,7 +709,8 @@ const commandOf = (
         orderId: asked.order === null ? undefined : orders[asked.order],
         locationId,
         lotNumber,
-        lotExpiresAt: asked.changeType === "RECEIPT" ? lotExpiresAt : undefined,
+        lotExpiresAt: lotExpiryOf(asked, lotExpiresAt),
+        condition: asked.changeType === "RETURN" && asked.damaged === true ? "DAMAGED" : undefined,
         reference: asked.reference === null ? undefined : references[asked.reference],
         expectedVersion: isFree ? (stock?.version ?? 0) + (asked.version === "stale" ? 1 : 0) : undefined
       }
@@ -739,10 +775,18 @@ const commandOf = (
         sku: asked.sku === null ? undefined : `s${asked.sku}`,
         initialStock: asked.initialStock ?? undefined,
         discontinued: asked.discontinued ?? undefined,
-        keepsDeletion: true
+        keepsDeletion: true,
+        capturedRow: asked.captured ? variantOf(asked.item) : undefined
       }
     case "deleted":
-      return { _tag: "DeleteItem", productVariantId: variantOf(asked.item) }
+      return { _tag: "DeleteItem", productVariantId: variantOf(asked.item), mustExist: asked.mustExist }
+    case "place":
+      return {
+        _tag: "UpdateLocation",
+        locationId: locations[asked.location]!,
+        order: asked.order ?? undefined,
+        retired: asked.retired ?? undefined
+      }
     case "location":
       return { _tag: "EnsureLocation", locationId: locations[asked.location]!, name: asked.name ?? undefined }
     case "resolve": {
@@ -754,6 +798,15 @@ const commandOf = (
       }
     }
   }
+}
+
+/** What comes in brings its lot's expiry along; some counts correct it, or say that there is none. */
+const lotExpiryOf = (
+  { changeType, damaged, lot }: Extract<Ask, { do: "adjust" }>,
+  lotExpiresAt: number | undefined
+): number | null | undefined => {
+  if (changeType === "RECEIPT") return lotExpiresAt
+  return changeType === "CORRECTION" && damaged === true && lot !== null ? (lotExpiresAt ?? null) : undefined
 }
 
 export const describePosting = ({ at, command, id }: Posting): string =>

@@ -1141,6 +1141,8 @@ describe("the catalogue", () => {
         locationId: "north",
         name,
         isDefault: false,
+        order: 1,
+        retired: false,
         createdAt: epoch
       }))
     )

@@ -17,12 +17,15 @@ export interface Item {
   discontinued: boolean
   initialized: boolean
   deleted: boolean
+  /** Deleted as soon as nothing of it is there or held. */
+  isLeaving: boolean
+  captured: boolean
 }
 export interface Stock {
   readonly item: string
   readonly location: string
   readonly lot: string
-  readonly expiresAt: number | null
+  expiresAt: number | null
   readonly createdAt: number
   /** Known once the batch that opened it is committed. */
   id: string | null
@@ -55,7 +58,8 @@ export interface Document {
   readonly lines: Array<Line>
 }
 export interface World {
-  readonly locations: Array<{ readonly id: string; name: string | null }>
+  /** In the order in which they are taken from. */
+  readonly locations: Array<{ readonly id: string; name: string | null; retired: boolean }>
   readonly items: Array<Item>
   readonly stocks: Array<Stock>
   readonly documents: Array<Document>
@@ -88,7 +92,7 @@ class Refused {
 const expiredFor = (short: ReadonlyArray<unknown>) => new Refused("ReservationExpired", short)
 
 export const emptyWorld = (): World => ({
-  locations: [{ id: "default", name: null }],
+  locations: [{ id: "default", name: null, retired: false }],
   items: [],
   stocks: [],
   documents: [],
@@ -107,7 +111,13 @@ export const judge = (
 ): { readonly outcome: Outcome; readonly world: World } => {
   const next = copyOf(world)
   try {
-    return { outcome: { told: new Rules(next, posting).told() }, world: next }
+    const told = new Rules(next, posting).told()
+    for (const item of next.items) {
+      if (!item.isLeaving || hasStock(next, item.id)) continue
+      item.isLeaving = false
+      item.deleted = true
+    }
+    return { outcome: { told }, world: next }
   } catch (reason) {
     if (!(reason instanceof Refused)) throw reason
     return { outcome: { refused: reason.tag, detail: reason.detail }, world }
@@ -157,6 +167,8 @@ class Rules {
         return this.ensureItem(command)
       case "EnsureLocation":
         return this.ensureLocation(command)
+      case "UpdateLocation":
+        return this.updateLocation(command)
       case "ResolveDiscrepancy":
         return this.resolve(command)
       case "RecordSale":
@@ -495,33 +507,60 @@ class Rules {
         item.initialized = true
         return
       case "DAMAGE":
+      case "QUARANTINE":
         change(this.theStock(command, item), { damaged: quantity })
         return
+      case "UNQUARANTINE": {
+        const stock = this.theStock(command, item)
+        const { damaged } = this.world.stocks[stock]!
+        if (damaged < quantity) throw new Refused("UnallocatableExceeded", damaged)
+        change(stock, { damaged: -quantity })
+        return
+      }
+      case "WRITE_OFF": {
+        const stock = this.theStock(command, item)
+        const { damaged } = this.world.stocks[stock]!
+        change(stock, { onHand: -quantity, damaged: -(damaged < quantity ? damaged : quantity) })
+        return
+      }
       case "CORRECTION": {
         const matching = this.matching(command, item)
         const stock =
           matching.length > 0 || command.expectedVersion !== undefined
             ? this.theStock(command, item)
-            : this.stockFor(command, item)
+            : this.stockFor({ ...command, lotExpiresAt: undefined }, item)
         moved.add(stock)
-        const onHand = quantity - this.world.stocks[stock]!.onHand
-        if (onHand !== 0) change(stock, { onHand })
         item.initialized = true
+        const { damaged, lot, onHand } = this.world.stocks[stock]!
+        if (command.lotExpiresAt !== undefined) {
+          for (const [index, other] of this.world.stocks.entries()) {
+            const isOfLot = other.item === item.id && other.lot === lot && lot !== ""
+            if (isOfLot || index === stock) other.expiresAt = command.lotExpiresAt
+          }
+        }
+        // The count has damaged units in it: of fewer units than are damaged, all are.
+        const most = Math.max(0, quantity)
+        const fewer = damaged > most ? most - damaged : 0
+        if (onHand !== quantity || fewer !== 0) change(stock, { onHand: quantity - onHand, damaged: fewer })
         return
       }
       case "RETURN": {
         let left = quantity
+        const back = (units: number): Change => ({
+          onHand: units,
+          damaged: command.condition === "DAMAGED" ? units : 0
+        })
         const sold = this.world.documents
           .filter(({ order }) => orderId !== undefined && order === orderId)
           .flatMap(({ lines }) => lines)
         for (const line of sold) {
-          const back = line.item === item.id ? Math.min(left, line.sold - line.returned) : 0
-          line.returned += back
-          left -= back
-          if (back > 0 && line.stock !== null) change(line.stock, { onHand: back })
+          const part = line.item === item.id ? Math.min(left, line.sold - line.returned) : 0
+          line.returned += part
+          left -= part
+          if (part > 0 && line.stock !== null) change(line.stock, back(part))
         }
         if (left === 0 || !item.stocked) return
-        change(this.stockFor(command, item), { onHand: left })
+        change(this.stockFor(command, item), back(left))
         item.initialized = true
         if (orderId !== undefined) this.flag("RETURN_EXCEEDS_SALE", orderId)
       }
@@ -535,12 +574,14 @@ class Rules {
     const staysDeleted = wasDeleted && command.keepsDeletion === true
     if (wasDeleted && !staysDeleted) deletions.splice(deletions.indexOf(productVariantId), 1)
     const sku = staysDeleted ? undefined : command.sku
+    const isCaptured = command.capturedRow !== undefined
     const byVariant = items.find(
       ({ variant }) => productVariantId !== undefined && variant === productVariantId
     )
     const holder = items.find((item) => sku !== undefined && item.sku === sku)
-    // Who is deleted needs no sku.
-    const isFree = holder?.deleted === true && holder !== byVariant && productVariantId !== undefined
+    // Who is deleted needs no sku, and of captured rows the one that was told last has it.
+    const isFree =
+      holder !== undefined && holder !== byVariant && (holder.deleted || (isCaptured && holder.captured))
     const bySku = isFree ? undefined : holder
     const isAnother = bySku !== undefined && bySku !== byVariant
     // An item known by its sku alone is adopted; any other sku belongs to the item that has it.
@@ -559,12 +600,15 @@ class Rules {
       threshold: 0,
       discontinued: false,
       initialized: false,
-      deleted: false
+      deleted: false,
+      isLeaving: false,
+      captured: false
     }
     if (isFree) holder.sku = null
     if (known === undefined) items.push(item)
     item.variant = productVariantId ?? item.variant
     item.sku = sku ?? item.sku
+    item.captured ||= isCaptured
     item.stocked = command.stocked ?? item.stocked
     item.threshold = command.lowStockThreshold ?? item.threshold
     item.discontinued = command.discontinued ?? (wasDeleted && !staysDeleted ? false : item.discontinued)
@@ -574,7 +618,7 @@ class Rules {
       if (initialStock > 0 && item.stocked) this.move(this.stockAt(item), { onHand: initialStock })
     }
     if (staysDeleted) this.bury(item)
-    else item.deleted = false
+    else item.deleted = item.isLeaving = false
     return {
       created: known === undefined,
       item: this.figures(item),
@@ -585,13 +629,34 @@ class Rules {
 
   ensureLocation(command: Extract<Command, { _tag: "EnsureLocation" }>) {
     const known = this.world.locations.find(({ id }) => id === command.locationId)
-    if (known === undefined) this.world.locations.push({ id: command.locationId, name: command.name ?? null })
+    if (known === undefined) this.meetLocation(command.locationId, command.name ?? null)
     else known.name = command.name ?? known.name
     return {
       created: known === undefined,
       locationId: command.locationId,
       name: command.name ?? known?.name ?? null
     }
+  }
+
+  updateLocation({ locationId, name, order, retired }: Extract<Command, { _tag: "UpdateLocation" }>) {
+    const { locations } = this.world
+    const place = locations.findIndex(({ id }) => id === locationId)
+    const location = locations[place]
+    if (location === undefined) throw new Refused("LocationNotFound")
+    const isFixed = place === 0 && (retired === true || (order !== undefined && order !== 0))
+    if (isFixed) throw new Refused("DefaultLocation")
+    location.name = name ?? location.name
+    location.retired = retired ?? location.retired
+    if (order !== undefined && place !== 0) {
+      locations.splice(place, 1)
+      locations.splice(Math.max(1, order), 0, location)
+    }
+    const { name: called, retired: isRetired } = location
+    return { locationId, name: called, order: locations.indexOf(location), retired: isRetired }
+  }
+
+  meetLocation(id: string, name: string | null): void {
+    this.world.locations.push({ id, name, retired: false })
   }
 
   resolve(command: Extract<Command, { _tag: "ResolveDiscrepancy" }>) {
@@ -602,13 +667,18 @@ class Rules {
     return { resolved: wasOpen }
   }
 
-  deleteItem({ productVariantId }: Extract<Command, { _tag: "DeleteItem" }>) {
+  deleteItem({ mustExist, productVariantId }: Extract<Command, { _tag: "DeleteItem" }>) {
     const { deletions, items } = this.world
-    if (!deletions.includes(productVariantId)) deletions.push(productVariantId)
     const known = items.find(({ variant }) => variant === productVariantId)
+    if (known === undefined && mustExist === true) return { outcome: "UNKNOWN", applied: false }
+    const applied = !deletions.includes(productVariantId)
+    if (applied) deletions.push(productVariantId)
     const item = known ?? this.create(productVariantId, this.posting.id)
     this.bury(item)
-    return { outcome: known === undefined ? "REMEMBERED" : item.deleted ? "DELETED" : "DISCONTINUED" }
+    return {
+      outcome: known === undefined ? "REMEMBERED" : item.deleted ? "DELETED" : "DISCONTINUED",
+      applied
+    }
   }
 
   recordSale({ lines, orderId }: Extract<Command, { _tag: "RecordSale" }>) {
@@ -719,17 +789,17 @@ class Rules {
     })
   }
 
-  /** What can be sold, then what is there at one place, the good before the expired, then nothing but a debt. */
+  /** What is free to be sold, then what is there at one place, the good before the expired, then nothing but a debt. */
   missing(item: Item, quantity: number, locationId: string | undefined): ReadonlyMap<number, number> {
     const { stocks } = this.world
     const from = new Map<number, number>()
-    let left = this.take(item.id, quantity, {
-      from: (stock) => this.isHere(stock, locationId),
-      each: (stock, picked) => from.set(stock!, picked)
-    })
+    let left = quantity
     const more = (stock: number, picked: number): void => {
       if (picked > 0) from.set(stock, (from.get(stock) ?? 0) + picked)
       left -= picked
+    }
+    for (const stock of this.picking(item.id, (one) => this.isHere(one, locationId))) {
+      more(stock, Math.min(left, sellableNow(this.world, stocks[stock]!, this.at)))
     }
     const isGone = ({ expiresAt }: Stock) => expiresAt !== null && expiresAt <= this.at
     const there = this.picking(item.id, (stock) => stock.location === (locationId ?? "default"))
@@ -821,9 +891,9 @@ class Rules {
   returnGoods({ lines, messageId, orderId }: Extract<Command, { _tag: "ReturnGoods" }>) {
     if (!this.isNews(`return ${messageId}`)) return { applied: false }
     this.meet(lines)
-    for (const { productVariantId, quantity } of lines) {
+    for (const { condition, productVariantId, quantity } of lines) {
       const item = this.named(productVariantId)
-      const back = { changeType: "RETURN", item: { itemId: item.id }, quantity, orderId } as const
+      const back = { changeType: "RETURN", item: { itemId: item.id }, quantity, orderId, condition } as const
       this.fact({ _tag: "AdjustStock", ...back }, item, new Set())
       if (item.deleted) this.bury(item)
     }
@@ -858,7 +928,7 @@ class Rules {
       const isNew = !this.world.items.some(({ variant }) => variant === productVariantId)
       if (isNew) this.create(productVariantId, countedOn(this.posting.id, (count += 1)))
       const isKnown = locationId === undefined || this.world.locations.some(({ id }) => id === locationId)
-      if (!isKnown) this.world.locations.push({ id: locationId, name: null })
+      if (!isKnown) this.meetLocation(locationId, null)
     }
   }
 
@@ -871,7 +941,9 @@ class Rules {
       threshold: 0,
       discontinued: false,
       initialized: false,
-      deleted: false
+      deleted: false,
+      isLeaving: false,
+      captured: false
     }
     this.world.items.push(item)
     return item
@@ -879,7 +951,8 @@ class Rules {
 
   bury(item: Item): void {
     item.deleted = !hasStock(this.world, item.id)
-    if (!item.deleted) item.discontinued = true
+    item.isLeaving = !item.deleted
+    if (item.isLeaving) item.discontinued = true
   }
 
   isNews(what: string): boolean {
@@ -927,7 +1000,10 @@ class Rules {
     return locationId === undefined || stock.location === locationId
   }
 
-  /** Takes what can be sold now: by location, then first-expired-first-out. Answers how much is missing. */
+  /**
+   * A promise: takes what can be sold now, by location, then first-expired-first-out, and no more than can be sold of the
+   * item and at each location. Answers how much is missing.
+   */
   take(
     id: string,
     quantity: number,
@@ -936,15 +1012,25 @@ class Rules {
       readonly each: (stock: number | null, quantity: number) => void
     }
   ): number {
-    if (!this.item(id).stocked) {
+    const item = this.item(id)
+    if (!item.stocked && !item.discontinued) {
       how.each(null, quantity)
       return 0
     }
+    const before = { ...this.world, stocks: this.world.stocks.map((stock) => ({ ...stock })) }
+    const picked = new Map<number, number>()
+    const rest = (location?: string): number => {
+      const here = [...picked].filter(([index]) => this.isHere(before.stocks[index]!, location))
+      return here.reduce((left, [, units]) => left - units, canSell(before, item, this.at, location))
+    }
     let left = quantity
     for (const index of this.picking(id, how.from)) {
-      const picked = Math.min(left, sellableNow(this.world.stocks[index]!, this.at))
-      if (picked > 0) how.each(index, picked)
-      left -= picked
+      const stock = before.stocks[index]!
+      const units = Math.min(left, rest(), rest(stock.location), sellableNow(before, stock, this.at))
+      if (units <= 0) continue
+      picked.set(index, units)
+      how.each(index, units)
+      left -= units
     }
     return left
   }
@@ -1042,11 +1128,16 @@ class Rules {
     const index = stocks.findIndex(
       (stock) => stock.item === item.id && stock.location === location && stock.lot === lot
     )
-    const expiresAt = command.lotExpiresAt ?? null
-    if (index >= 0) {
-      if (expiresAt !== null && stocks[index]!.expiresAt !== expiresAt) throw new Refused("LotMismatch")
-      return index
-    }
+    const given = command.lotExpiresAt ?? null
+    // A lot has one expiry, at whatever location.
+    const ofLot =
+      index >= 0
+        ? [stocks[index]!]
+        : stocks.filter((one) => one.item === item.id && one.lot === lot && lot !== "")
+    const isAnother = given !== null && ofLot.length > 0 && ofLot.every((one) => one.expiresAt !== given)
+    if (isAnother) throw new Refused("LotMismatch")
+    if (index >= 0) return index
+    const expiresAt = given ?? ofLot[0]?.expiresAt ?? null
     stocks.push({
       item: item.id,
       location,
@@ -1081,13 +1172,14 @@ class Rules {
   figures(item: Item) {
     const stocks = this.world.stocks.filter((stock) => stock.item === item.id)
     const sum = (of: (stock: Stock) => number) => stocks.reduce((total, stock) => total + of(stock), 0)
-    const available = sum((stock) => sellableNow(stock, this.at))
+    const available = canSell(this.world, item, this.at)
+    const isGone = ({ expiresAt }: Stock) => expiresAt !== null && this.at >= expiresAt
     return {
       itemId: item.id,
       quantity: sum(({ onHand }) => onHand),
       reserved: sum(({ reserved }) => reserved),
       // What expired lots have free cannot be sold either, and is shown so.
-      damaged: sum((stock) => stock.damaged + freeIn(stock)) - available,
+      damaged: sum((stock) => stock.damaged + (isGone(stock) ? freeIn(stock) : 0)),
       available,
       status: statusNow(item, available)
     }
@@ -1135,11 +1227,25 @@ const newLine = (item: string, stock: number | null, quantity: number, state: Pa
   ...state
 })
 
-/** What would be sellable if the lot did not expire. */
-const freeIn = (stock: Stock): number => Math.max(0, stock.onHand - stock.reserved - stock.damaged)
+const balanceOf = (stock: Stock): number => stock.onHand - stock.reserved - stock.damaged
+const freeIn = (stock: Stock): number => Math.max(0, balanceOf(stock))
 
-export const sellableNow = (stock: Stock, at: number): number =>
-  stock.expiresAt !== null && at >= stock.expiresAt ? 0 : freeIn(stock)
+/** What a stock has that is good, at a location that is open. */
+export const sellableNow = ({ locations }: World, stock: Stock, at: number): number => {
+  const isClosed = locations.some(({ id, retired }) => id === stock.location && retired)
+  return isClosed || (stock.expiresAt !== null && at >= stock.expiresAt) ? 0 : freeIn(stock)
+}
+
+/** What can be sold of an item, or of what it has at one location. */
+export const canSell = (world: World, item: Item, at: number, location?: string): number => {
+  if (item.discontinued || item.deleted) return 0
+  const stocks = world.stocks.filter(
+    (stock) => stock.item === item.id && (location === undefined || stock.location === location)
+  )
+  const good = stocks.reduce((sum, stock) => sum + sellableNow(world, stock, at), 0)
+  const missing = stocks.reduce((sum, stock) => sum + Math.min(0, balanceOf(stock)), 0)
+  return Math.max(0, good + missing)
+}
 
 /** Nobody can buy what is there. */
 export const isStranded = (world: World, { discontinued, id }: Item): boolean =>

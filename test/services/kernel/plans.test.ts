@@ -204,10 +204,10 @@ layer(Books.layer, { timeout: "120 seconds" })("statements that look into the bo
     Effect.gen(function* () {
       const { plansOf, stocks } = yield* Books
       const cases = [
-        [{}, ["item_pkey", "stock_pkey"]],
-        [{ locationId: "shop" }, ["item_pkey", "stock_by_location"]],
-        [{ productVariantId: "v1" }, [itemByVariant, stocksOfItem]],
-        [{ sku: "S1", locationId: "default" }, [itemBySku, stocksOfItem]]
+        [{}, ["item_pkey", "location_pkey", "stock_pkey"]],
+        [{ locationId: "shop" }, ["item_pkey", "location_pkey", "stock_by_location"]],
+        [{ productVariantId: "v1" }, [itemByVariant, "location_pkey", stocksOfItem]],
+        [{ sku: "S1", locationId: "default" }, [itemBySku, "location_pkey", stocksOfItem]]
       ] as const
       for (const [filter, expected] of cases) {
         const { answer, nodes } = yield* plansOf(stocks.list("acme", { ...filter, limit: 3 }))
@@ -218,8 +218,11 @@ layer(Books.layer, { timeout: "120 seconds" })("statements that look into the bo
         )
         assert.deepStrictEqual(indexesOf(next), [...expected], JSON.stringify(filter))
       }
+      const expiring = yield* plansOf(stocks.expiring("acme", { limit: 3 }))
+      // None of these lots expires: nothing else is looked up.
+      assert.deepStrictEqual(indexesOf(expiring.nodes), ["stock_by_expiry"])
       const one = yield* plansOf(stocks.byId("acme", stockId(3)))
-      assert.deepStrictEqual(indexesOf(one.nodes), ["item_pkey", "stock_pkey"])
+      assert.deepStrictEqual(indexesOf(one.nodes), ["item_pkey", "location_pkey", "stock_pkey"])
     })
   )
 
@@ -231,14 +234,14 @@ layer(Books.layer, { timeout: "120 seconds" })("statements that look into the bo
         const kind = "PRODUCT"
         const { answer, nodes } = yield* plansOf(catalog.items("acme", { kind, limit: 3 }))
         assert.strictEqual(answer.data.length, 3)
-        assert.deepStrictEqual(indexesOf(nodes), ["item_pkey", stocksOfItem])
+        assert.deepStrictEqual(indexesOf(nodes), ["item_pkey", "location_pkey", stocksOfItem])
         // A page of three needs four items, and the stocks of these.
         assert.isAtMost(readOf(nodes, "item"), 5)
         assert.isAtMost(readOf(nodes, "stock"), 5 + lots)
         const rare = { kind, status: "DISCONTINUED" } as const
         const first = yield* plansOf(catalog.items("acme", rare))
         assert.strictEqual(first.answer.data.length, 0)
-        assert.deepStrictEqual(indexesOf(first.nodes), ["item_pkey", stocksOfItem])
+        assert.deepStrictEqual(indexesOf(first.nodes), ["item_pkey", "location_pkey", stocksOfItem])
         assert.strictEqual(readOf(first.nodes, "item"), 5_000)
         const rest = yield* catalog.items("acme", { ...rare, cursor: first.answer.nextCursor! })
         assert.deepStrictEqual(rest, { data: [], nextCursor: null })

@@ -16,10 +16,11 @@ import {
   share
 } from "./histories.ts"
 import {
+  type Item,
   type Outcome,
   type World,
   isStranded,
-  sellableNow,
+  canSell,
   statusNow,
   stockName,
   stockText
@@ -69,6 +70,27 @@ describe("the kernel, over random histories", { timeout: 120_000 }, () => {
             const { lotExpiresAt } = books.stocks.indexes.byId.get(merchantId, row.stockId)!
             const isGood = lotExpiresAt === null || lotExpiresAt > posting.at
             same({ isGood, isThere: promised <= free }, { isGood: true, isThere: true }, posting)
+          }
+        }
+      })
+    })
+  })
+
+  it("never promises more of an item than there is of it, wherever what is missing was taken", () => {
+    check(800, (script) => {
+      play(script, {
+        onDecided: ({ ledgerRows, posting, worldAfter }) => {
+          if (posting.command._tag === "RecordSale") return
+          const promised = ledgerRows.filter(
+            ({ onHandDelta, reservedDelta, type }) =>
+              (type === "ORDER_ALLOCATE" || type === "SALE") && reservedDelta - onHandDelta > 0
+          )
+          for (const itemId of new Set(promised.map((row) => row.itemId))) {
+            same(
+              { itemId, isThere: leftOf(worldAfter, itemId, posting.at) >= 0 },
+              { itemId, isThere: true },
+              posting
+            )
           }
         }
       })
@@ -220,6 +242,8 @@ const outcomeOf = ({ books, posting, verdict }: Decided): Outcome => {
         return { refused: refusal._tag, detail: refusal.reason }
       case "VersionMismatch":
         return { refused: refusal._tag, detail: refusal.actual }
+      case "UnallocatableExceeded":
+        return { refused: refusal._tag, detail: refusal.unallocatable }
       case "ReleaseExceedsReservation":
         return { refused: refusal._tag, detail: refusal.held }
       default:
@@ -275,6 +299,10 @@ const toldOf = (given: Answers[keyof Answers], { _tag }: Command): Readonly<Reco
       const { created, location } = given as Answers["EnsureLocation"]
       return { created, locationId: location.locationId, name: location.name }
     }
+    case "UpdateLocation": {
+      const { locationId, name, order, retired } = (given as Answers["UpdateLocation"]).location
+      return { locationId, name, order, retired }
+    }
     case "ResolveDiscrepancy":
       return { resolved: (given as Answers["ResolveDiscrepancy"]).resolved }
     default: {
@@ -320,7 +348,8 @@ const booksOf = (store: MemoryStore) => {
           row.lowStockThreshold,
           row.discontinued,
           row.initialized,
-          row.deletedAt !== null
+          row.deletedAt !== null,
+          row.deletionPending
         ])
       )
       .sort(),
@@ -374,7 +403,8 @@ const expectedBooks = (world: World): ReturnType<typeof booksOf> => {
           item.threshold,
           item.discontinued,
           item.initialized,
-          item.deleted
+          item.deleted,
+          item.isLeaving
         ])
       )
       .sort(),
@@ -520,17 +550,19 @@ class Teller {
       }
 
       const [before, after] = [
-        sumsOf(worldBefore, itemId, posting.at),
-        sumsOf(worldAfter, itemId, posting.at)
+        sumsOf(worldBefore, itemBefore, posting.at),
+        sumsOf(worldAfter, item, posting.at)
       ]
       told.push(
         ["inventory.out_of_stock", "inventory.low_stock", "StockLevelChanged"].map(
           (type) => ofType(type).length
         )
       )
+      // What a location that closes takes out of sale is judged, as an expiry is, and told with the item's next change.
+      const isTold = posting.command._tag !== "UpdateLocation"
       expected.push([
-        Number(before.available > 0 && after.available === 0),
-        Number(threshold > 0 && before.available > threshold && after.available <= threshold),
+        Number(isTold && before.available > 0 && after.available === 0),
+        Number(isTold && threshold > 0 && before.available > threshold && after.available <= threshold),
         Number(before.onHand !== after.onHand)
       ])
 
@@ -584,12 +616,15 @@ const eventOf = ({ type }: LedgerRow): string =>
       ? "InventoryReleased"
       : "InventoryAdjusted"
 
-const sumsOf = ({ stocks }: World, itemId: string, at: number) => {
-  const sums = { available: 0, onHand: 0 }
-  for (const stock of stocks) {
-    if (stock.item !== itemId) continue
-    sums.available += sellableNow(stock, at)
-    sums.onHand += stock.onHand
-  }
-  return sums
-}
+const sumsOf = (world: World, item: Item | undefined, at: number) => ({
+  available: item === undefined ? 0 : canSell(world, item, at),
+  onHand: world.stocks.reduce((sum, stock) => sum + (stock.item === item?.id ? stock.onHand : 0), 0)
+})
+
+/** What the good stocks of an item have left, less what is missing in any: below zero, more is promised than there is. */
+const leftOf = ({ stocks }: World, itemId: string, at: number): number =>
+  stocks.reduce((left, { damaged, expiresAt, item, onHand, reserved }) => {
+    const balance = onHand - reserved - damaged
+    const isGood = balance < 0 || expiresAt === null || expiresAt > at
+    return item === itemId && isGood ? left + balance : left
+  }, 0)

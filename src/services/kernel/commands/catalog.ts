@@ -1,5 +1,11 @@
 import { Schema } from "effect"
-import { DiscrepancyNotFound, DiscrepancyPersists, ItemConflict } from "../../../schema/Failure.ts"
+import {
+  DefaultLocation,
+  DiscrepancyNotFound,
+  DiscrepancyPersists,
+  ItemConflict,
+  LocationNotFound
+} from "../../../schema/Failure.ts"
 import { discrepancyKinds } from "../../../schema/Discrepancy.ts"
 import { ItemAnswer, ItemKind, LocationAnswer } from "../../../schema/Item.ts"
 import {
@@ -44,7 +50,10 @@ const ensureItemShape = commandShape({
     initialStock: Schema.optional(Schema.Number),
     /** What a message says may be older than a deletion that is known: then the item stays deleted. */
     keepsDeletion: Schema.optional(Schema.Boolean),
-    /** The captured row that the item comes from: its merchant is remembered, for a delete that carries the key alone. */
+    /**
+     * The captured row that the item comes from: its merchant is remembered, for a delete that carries the key alone. The
+     * captured table is the truth of its names: a sku that another of its rows still has here moves to this one.
+     */
     capturedRow: Schema.optional(Schema.String)
   },
   answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, item: ItemAnswer }),
@@ -84,11 +93,14 @@ export const ensureItem = defineCommand(ensureItemShape, {
     // Its sku may be another's by now.
     const sku = isDeleted ? undefined : command.sku
     const named = sku === undefined ? undefined : itemsBySku.get(merchantId, sku)
-    // An item that is deleted needs its sku no longer: product variants come and go, skus stay.
-    const isFree =
-      named !== undefined && named !== byVariant && named.deletedAt !== null && productVariantId !== undefined
-    if (isFree) unit.items.update(named, { sku: null })
-    const bySku = isFree ? undefined : named
+    const isCaptured = command.capturedRow !== undefined
+    // A deleted item needs its sku no longer; of captured rows, the one that was told last has it.
+    const givesUp =
+      named !== undefined &&
+      named !== byVariant &&
+      (named.deletedAt !== null || (isCaptured && named.captured))
+    if (givesUp) unit.items.update(named, { sku: null, updatedAt: Math.max(named.updatedAt, at) })
+    const bySku = givesUp ? undefined : named
     const conflict =
       byVariant !== undefined && bySku !== undefined
         ? byVariant !== bySku
@@ -105,7 +117,8 @@ export const ensureItem = defineCommand(ensureItemShape, {
       lowStockThreshold: command.lowStockThreshold,
       safetyStock: command.safetyStock,
       countTolerance: command.countTolerance,
-      discontinued: command.discontinued ?? (isRevived ? false : undefined)
+      discontinued: command.discontinued ?? (isRevived ? false : undefined),
+      captured: isCaptured ? true : undefined
     }
     const item = known ?? createItem(context, posting.id, given, command.kind)
     if (known !== undefined) changeItem(context, known, given)
@@ -113,8 +126,9 @@ export const ensureItem = defineCommand(ensureItemShape, {
       receiveInitialStock(context, item, keys.initialStock!, command.initialStock)
     }
     if (isDeleted) retireItem(context, item)
-    else if (item.deletedAt !== null) {
-      unit.items.update(item, { deletedAt: null, updatedAt: Math.max(item.updatedAt, at) })
+    else if (item.deletedAt !== null || item.deletionPending) {
+      const updatedAt = Math.max(item.updatedAt, at)
+      unit.items.update(item, { deletedAt: null, deletionPending: false, updatedAt })
     }
     if (command.capturedRow !== undefined) {
       unit.rows(capturedVariants).insert({ rowId: command.capturedRow, ownerId: merchantId })
@@ -163,18 +177,26 @@ const itemAnswer = ({ at, unit }: PostingContext, item: ItemRow): ItemAnswer => 
 })
 
 /**
- * A product variant is gone: soft-deleted where nothing is in stock, otherwise DISCONTINUED with a discrepancy. One that
- * was never heard of is remembered as deleted. Harmless to repeat.
+ * A product variant is gone: soft-deleted where nothing is in stock nor held, otherwise DISCONTINUED with a discrepancy
+ * until that is so. One that was never heard of is remembered as deleted. Harmless to repeat.
  */
 const deleteItemShape = commandShape({
   tag: "DeleteItem",
-  payload: { productVariantId: Schema.String },
+  payload: {
+    productVariantId: Schema.String,
+    /** Leaves what was never heard of alone, instead of remembering that it is deleted. */
+    mustExist: Schema.optional(Schema.Boolean)
+  },
   answer: Schema.Struct({
     at: Schema.Number,
-    /** REMEMBERED: it was not known, and will be deleted when it is. */
-    outcome: Schema.Literals(["DELETED", "DISCONTINUED", "REMEMBERED"])
+    /** REMEMBERED: it was not known, and will be deleted when it is. UNKNOWN: the same, and nothing was done. */
+    outcome: Schema.Literals(["DELETED", "DISCONTINUED", "REMEMBERED", "UNKNOWN"]),
+    /** False where it had been deleted before. */
+    applied: Schema.Boolean
   }),
-  refusals: []
+  refusals: [],
+  version: 2,
+  upgrade: (kept, version) => (version === 1 ? { ...(kept as object), applied: true } : kept)
 })
 export type DeleteItem = PayloadOf<typeof deleteItemShape>
 
@@ -183,15 +205,17 @@ export const deleteItem = defineCommand(deleteItemShape, {
     need.item({ variantId: productVariantId }, { creates: true })
     return { deleted: need.tracking(itemDeletedKey(productVariantId), { isLocked: true }) }
   },
-  decide: (context, { productVariantId }, { deleted }) => {
+  decide: (context, { mustExist, productVariantId }, { deleted }) => {
     const { at, merchantId, posting, unit } = context
-    if (context.tracked(deleted) === undefined) context.track(deleted)
     const known = unit.items.indexes.byVariant.get(merchantId, productVariantId)
+    if (known === undefined && mustExist === true) return answered({ at, outcome: "UNKNOWN", applied: false })
+    const applied = context.tracked(deleted) === undefined
+    if (applied) context.track(deleted)
     // Remembered as an item that is deleted, so that a fact about it finds it so.
     const item = known ?? createItem(context, posting.id, { productVariantId })
     retireItem(context, item)
     const outcome = known === undefined ? "REMEMBERED" : item.deletedAt === null ? "DISCONTINUED" : "DELETED"
-    return answered({ at, outcome })
+    return answered({ at, outcome, applied })
   }
 })
 
@@ -214,12 +238,26 @@ const ensureLocationShape = commandShape({
   tag: "EnsureLocation",
   payload: { locationId: Schema.String, name: Schema.optional(Schema.String) },
   answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, location: LocationAnswer }),
-  refusals: []
+  refusals: [],
+  version: 2,
+  upgrade: (kept, version) => (version === 1 ? withPlace(kept as KeptLocation) : kept)
 })
 export type EnsureLocation = PayloadOf<typeof ensureLocationShape>
 
+interface KeptLocation {
+  readonly location: Omit<LocationAnswer, "order" | "retired">
+}
+/** An answer from before locations were ordered and retired: the place is the least that it can have been. */
+const withPlace = ({ location, ...kept }: KeptLocation) => ({
+  ...kept,
+  location: { ...location, order: location.isDefault ? 0 : 1, retired: false }
+})
+
 export const ensureLocation = defineCommand(ensureLocationShape, {
-  needs: (need, { locationId }) => ({ location: need.location(locationId, { creates: true }) }),
+  needs: (need, { locationId, name }) => {
+    if (name !== undefined) need.locationsToChange()
+    return { location: need.location(locationId, { creates: true }) }
+  },
   decide: (context, { locationId, name }, keys) => {
     const { at, unit } = context
     const known = context.location(keys.location)
@@ -232,11 +270,84 @@ export const ensureLocation = defineCommand(ensureLocationShape, {
   }
 })
 
+/**
+ * Renames a location, moves it in the picking order, or retires it. What is not given stays as it is. The default location
+ * comes first and is where goods go that name no other: it can be neither moved nor retired.
+ */
+const updateLocationShape = commandShape({
+  tag: "UpdateLocation",
+  payload: {
+    locationId: Schema.String,
+    name: Schema.optional(Schema.String),
+    /** Its place among the locations after the default one, from 1; what is past the last is the last. */
+    order: Schema.optional(Schema.Number),
+    retired: Schema.optional(Schema.Boolean)
+  },
+  answer: Schema.Struct({ at: Schema.Number, location: LocationAnswer }),
+  refusals: [DefaultLocation, LocationNotFound]
+})
+export type UpdateLocation = PayloadOf<typeof updateLocationShape>
+
+export const updateLocation = defineCommand(updateLocationShape, {
+  needs: (need, { locationId }) => {
+    need.locationsToChange()
+    return { location: need.location(locationId) }
+  },
+  decide: (context, { locationId, name, order, retired }, keys) => {
+    const { at, unit } = context
+    const location = context.location(keys.location)
+    if (location === undefined) return refused(new LocationNotFound({ locationId }))
+    const isMoved = order !== undefined && order !== location.position
+    const isRetired = location.retired === true
+    if (location.isDefault && (isMoved || retired === true))
+      return refused(new DefaultLocation({ locationId }))
+    if (name !== undefined && name !== location.name) unit.locations.update(location, { name })
+    if (retired !== undefined && retired !== isRetired) changeLocation(context, location, { retired })
+    if (isMoved) moveLocation(context, location, order)
+    return answered({ at, location: locationAnswer(location) })
+  }
+})
+
+/** Stocks carry what is asked of their location: those that the batch has read are to be picked by what it says now. */
+const changeLocation = (
+  { merchantId, unit }: PostingContext,
+  location: LocationRow,
+  change: { readonly retired: boolean } | { readonly position: number }
+): void => {
+  unit.locations.update(location, change)
+  const { locationId, position: locationPosition } = location
+  const locationRetired = location.retired === true
+  for (const [merchant, , stock] of unit.stocks.indexes.byId) {
+    if (merchant !== merchantId || stock.locationId !== locationId) continue
+    unit.stocks.update(stock, { locationPosition, locationRetired })
+  }
+}
+
+const moveLocation = (context: PostingContext, location: LocationRow, order: number): void => {
+  const { merchantId, unit } = context
+  const others = (unit.locations.lists.ofMerchant.get(merchantId, merchantId) ?? [])
+    .filter((other) => !other.isDefault && other !== location)
+    .sort((a, b) => a.position - b.position)
+  const inOrder = others.toSpliced(Math.max(0, order - 1), 0, location)
+  for (const [index, other] of inOrder.entries()) {
+    if (other.position !== index + 1) changeLocation(context, other, { position: index + 1 })
+  }
+}
+
 /** A copy: a later posting of the batch may change the row, and an answer stays as it was given. */
-const locationAnswer = ({ createdAt, isDefault, locationId, name }: LocationRow): LocationAnswer => ({
+const locationAnswer = ({
+  createdAt,
+  isDefault,
+  locationId,
+  name,
+  position: order,
+  retired
+}: LocationRow): LocationAnswer => ({
   locationId,
   name,
   isDefault,
+  order,
+  retired: retired === true,
   createdAt
 })
 

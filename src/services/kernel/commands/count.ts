@@ -3,6 +3,7 @@ import { CountMismatch, ItemNotFound, LocationNotFound, RowRefused } from "../..
 import { ItemRef, nameOf, StockFigures } from "../../../schema/Item.ts"
 import { initialize, locationOf } from "../catalogue.ts"
 import { commandShape, defineCommand, type PayloadOf } from "../Command.ts"
+import { countedDeltas } from "../counting.ts"
 import { stockFigures } from "../figures.ts"
 import { answered, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
@@ -119,7 +120,8 @@ const recordCount = (
   const booked = stock.onHand
   const difference = quantity - booked
   initialize(context, item)
-  if (difference !== 0) context.move(stock, "ADJUSTMENT", { onHand: difference }, { reason })
+  const deltas = countedDeltas(stock, quantity)
+  if (deltas !== undefined) context.move(stock, "ADJUSTMENT", deltas, { reason })
   const tolerance = item.countTolerance
   const discrepancy = !isFirst && Math.abs(difference) > tolerance
   if (discrepancy) {

@@ -12,6 +12,7 @@ import {
   InventoryConfirmationFailed,
   InventoryConfirmed
 } from "../../../schema/OutgoingEvent.ts"
+import { ReturnCondition } from "../../../schema/Movement.ts"
 import { itemOfMessage, locationOf, retireItem } from "../catalogue.ts"
 import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../Command.ts"
 import { type Asked, askedOf, isPromise, releaseAll, shortLine } from "../holds.ts"
@@ -275,7 +276,13 @@ const returnGoodsShape = commandShape({
     /** The identity of the message (CONTRACTS section 5). */
     messageId: Schema.String,
     orderId: Schema.optional(Schema.String),
-    lines,
+    lines: Schema.Array(
+      Schema.Struct({
+        productVariantId: Schema.String,
+        quantity: Schema.Number,
+        condition: Schema.optional(ReturnCondition)
+      })
+    ),
     reason: Schema.optional(Schema.String),
     /** Epoch milliseconds. */
     occurredAt: Schema.optional(Schema.Number)
@@ -304,10 +311,10 @@ export const returnGoods = defineCommand(returnGoodsShape, {
     context.track(applied)
     const { occurredAt, orderId, reason } = command
     for (const key of items) itemOfMessage(context, key)
-    for (const [index, { quantity }] of command.lines.entries()) {
+    for (const [index, { condition, quantity }] of command.lines.entries()) {
       const item = itemOfMessage(context, items[index]!)
       const stockForRest = () => ({ found: context.stockIn(item, locationOf(context, undefined)) })
-      takeBack(context, { item, order, quantity, stockForRest }, { orderId, reason, occurredAt })
+      takeBack(context, { item, order, quantity, condition, stockForRest }, { orderId, reason, occurredAt })
       if (item.deletedAt !== null) retireItem(context, item)
     }
     return answered({ at, applied: true })

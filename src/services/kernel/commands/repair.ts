@@ -65,7 +65,7 @@ export const repairItem = defineCommand(repairItemShape, {
     const before = structuredClone({ item, stocks })
     // What is deleted has no stock: it is discontinued for as long as it has some.
     if (item.deletedAt !== null && hasStock(stocks)) {
-      unit.items.update(item, { deletedAt: null, discontinued: true })
+      unit.items.update(item, { deletedAt: null, discontinued: true, deletionPending: true })
     }
     for (const stock of stocks) {
       const truth = truths.get(merchantId, stock.stockId)!
@@ -136,7 +136,7 @@ const addUp = ({ at, unit }: PostingContext, item: ItemRow, eventsEmitted: numbe
     onHand: sum(({ onHand }) => onHand),
     reserved: sum(({ reserved }) => reserved),
     unallocatable: sum(({ unallocatable }) => unallocatable),
-    status: statusOf(item, sellableOf(stocks, at)),
+    status: statusOf(item, sellableOf(item, stocks, at)),
     // A number that an event was published with may not be given to another.
     eventSequence: Math.max(item.eventSequence, eventsEmitted ?? 0)
   }

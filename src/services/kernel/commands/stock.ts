@@ -6,12 +6,17 @@ import {
   LocationNotFound,
   LotMismatch,
   StockNotFound,
+  UnallocatableExceeded,
   VersionMismatch
 } from "../../../schema/Failure.ts"
 import { ItemFigures, ItemRef, nameOf, StockFigures } from "../../../schema/Item.ts"
+import { changeTypes, ReturnCondition } from "../../../schema/Movement.ts"
+import { LotExpiryChanged } from "../../../schema/OutgoingEvent.ts"
+import { timestampOrNull } from "../../../schema/Time.ts"
 import { initialize } from "../catalogue.ts"
 import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../Command.ts"
-import { itemFigures, stockFigures } from "../figures.ts"
+import { countedDeltas } from "../counting.ts"
+import { isOnSale, itemFigures, lotOf, stockFigures } from "../figures.ts"
 import {
   addLine,
   addSale,
@@ -22,18 +27,15 @@ import {
   shortLine
 } from "../holds.ts"
 import type { ItemKey, LocationKey, OrderKey, TrackingKey } from "../Needs.ts"
-import { allocate } from "../pickOrder.ts"
+import { allocateSellable } from "../pickOrder.ts"
 import { type Decision, answered, refused } from "../Posting.ts"
-import type { MovementNotes, PostingContext } from "../PostingContext.ts"
+import type { Deltas, MovementNotes, PostingContext } from "../PostingContext.ts"
 import { matchStock, stockAt, stockFor, stocksMatching } from "../stockMatching.ts"
 import type { ItemRow } from "../tables/catalog.ts"
 import type { StockRow } from "../tables/stock.ts"
 import { adjustmentKey } from "../trackingKeys.ts"
 
 /** Changes of stock outside the life of a reservation (CONTRACTS 4.2, `adjust-stock`). */
-
-export const changeTypes = ["RECEIPT", "SALE", "RETURN", "DAMAGE", "CORRECTION"] as const
-export type ChangeType = (typeof changeTypes)[number]
 
 export interface AdjustKeys {
   readonly item: ItemKey
@@ -51,8 +53,10 @@ const adjustStockShape = commandShape({
     orderId: Schema.optional(Schema.String),
     locationId: Schema.optional(Schema.String),
     lotNumber: Schema.optional(Schema.String),
-    /** Epoch milliseconds. */
-    lotExpiresAt: Schema.optional(Schema.Number),
+    /** Epoch milliseconds. Of a CORRECTION it becomes the lot's; null: the lot does not expire. */
+    lotExpiresAt: Schema.optional(Schema.NullOr(Schema.Number)),
+    /** Of a RETURN. */
+    condition: Schema.optional(ReturnCondition),
     reason: Schema.optional(Schema.String),
     reference: Schema.optional(Schema.String),
     /** Epoch milliseconds. */
@@ -72,6 +76,7 @@ const adjustStockShape = commandShape({
     LocationNotFound,
     LotMismatch,
     StockNotFound,
+    UnallocatableExceeded,
     VersionMismatch
   ]
 })
@@ -107,27 +112,30 @@ export const adjustStock = defineCommand(adjustStockShape, {
         return once(context, adjustment, () => {
           const stockForRest = () => stockFor(context, item, command)
           const { order } = keys
-          return takeBack(
-            context,
-            { item, order, quantity: command.quantity, stockForRest },
-            notesOf(command)
-          )
+          const { condition, quantity } = command
+          return takeBack(context, { item, order, quantity, condition, stockForRest }, notesOf(command))
         })
       case "DAMAGE":
-        return once(context, adjustment, (): Effect<AmbiguousStock | LotMismatch | StockNotFound> => {
-          const stock = requireOneStock(context, adjustment)
-          if ("refusal" in stock) return stock
-          context.move(stock.found, "ADJUSTMENT", { unallocatable: command.quantity }, notesOf(command))
-          return { moved: [stock.found] }
+      case "QUARANTINE":
+        return moveOneStock(context, adjustment, () => ({ unallocatable: command.quantity }))
+      case "UNQUARANTINE":
+        return moveOneStock(context, adjustment, ({ stockId, unallocatable }) => {
+          const { quantity: requested } = command
+          return requested > unallocatable
+            ? refused(new UnallocatableExceeded({ stockId, requested, unallocatable }))
+            : { unallocatable: -requested }
         })
+      case "WRITE_OFF":
+        // What is damaged goes first, and what is more than that was good.
+        return moveOneStock(context, adjustment, (stock) => ({
+          onHand: -command.quantity,
+          unallocatable: 0 - Math.min(command.quantity, stock.unallocatable)
+        }))
       case "CORRECTION":
-        return once(context, adjustment, (): Effect<AmbiguousStock | LotMismatch | StockNotFound> => {
-          const stock = requireOneStock(context, adjustment)
-          if ("refusal" in stock) return stock
+        return moveOneStock(context, adjustment, (stock) => {
           initialize(context, item)
-          const onHand = command.quantity - stock.found.onHand
-          if (onHand !== 0) context.move(stock.found, "ADJUSTMENT", { onHand }, notesOf(command))
-          return { moved: [stock.found] }
+          if (command.lotExpiresAt !== undefined) correctExpiry(context, item, stock, command.lotExpiresAt)
+          return countedDeltas(stock, command.quantity)
         })
     }
   }
@@ -171,6 +179,46 @@ const adjusted = (
     // Two lines may have moved the same stock.
     stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures)
   })
+
+/** Moves the one stock that is meant, if there is anything to move. */
+const moveOneStock = <R = never>(
+  context: PostingContext,
+  adjustment: Adjustment,
+  deltasOf: (stock: StockRow) => Deltas | undefined | { readonly refusal: R }
+): Decision<Adjusted, R | AmbiguousStock | LotMismatch | StockNotFound | VersionMismatch> =>
+  once(context, adjustment, (): Effect<R | AmbiguousStock | LotMismatch | StockNotFound> => {
+    const stock = requireOneStock(context, adjustment)
+    if ("refusal" in stock) return stock
+    const deltas = deltasOf(stock.found)
+    if (deltas !== undefined && "refusal" in deltas) return deltas
+    if (deltas !== undefined) context.move(stock.found, "ADJUSTMENT", deltas, notesOf(adjustment.command))
+    return { moved: [stock.found] }
+  })
+
+/** A lot has one expiry, wherever it lies. What can be sold changes with it, though nothing moves. */
+const correctExpiry = (
+  context: PostingContext,
+  item: ItemRow,
+  { lotNumber, stockId }: StockRow,
+  lotExpiresAt: number | null
+): void => {
+  const ofLot = context.unit
+    .stocksOf(item)
+    // Goods without a lot number are no lot: elsewhere they are others.
+    .filter((stock) => (lotNumber === "" ? stock.stockId === stockId : stock.lotNumber === lotNumber))
+    .filter((stock) => stock.lotExpiresAt !== lotExpiresAt)
+  if (ofLot.length > 0) context.unit.items.update(item, { updatedAt: Math.max(item.updatedAt, context.at) })
+  for (const stock of ofLot) {
+    context.emitOfItem(item, LotExpiryChanged, {
+      stockId: stock.stockId,
+      locationId: stock.locationId,
+      lotNumber: lotOf(stock),
+      expiresAtBefore: timestampOrNull(stock.lotExpiresAt),
+      expiresAtAfter: timestampOrNull(lotExpiresAt)
+    })
+    context.unit.stocks.update(stock, { lotExpiresAt })
+  }
+}
 
 /** Goods have come in: a fact, into the given location (or the default one) and lot. */
 const receive = (context: PostingContext, { command, item }: Adjustment): Effect<LotMismatch> => {
@@ -234,17 +282,14 @@ const sellDirectly = (
   const { orderId } = command
   const newSale = () =>
     orderId === undefined ? undefined : addSale(context, orderId, [[item.itemId, quantity]])
-  if (!item.stocked) {
+  if (!item.stocked && isOnSale(item)) {
     const sale = newSale()
     if (sale !== undefined) addLine(context, sale, item, null, quantity, { open: 0, sold: quantity })
     return { moved: [] }
   }
   const { lotNumber, locationId } = command
-  const { picks, short } = allocate(
-    stocksMatching(context, item, { lotNumber, locationId }),
-    quantity,
-    context.at
-  )
+  const wanted = stocksMatching(context, item, { lotNumber, locationId })
+  const { picks, short } = allocateSellable(item, context.unit.stocksOf(item), wanted, quantity, context.at)
   if (short > 0) {
     return refused(new InsufficientStock({ items: [shortLine(item, quantity, quantity - short)] }))
   }
@@ -267,17 +312,21 @@ export const takeBack = <R = never>(
     item,
     order,
     quantity,
+    condition,
     stockForRest
   }: {
     readonly item: ItemRow
     readonly order: OrderKey | undefined
     readonly quantity: number
+    readonly condition?: ReturnCondition | undefined
     readonly stockForRest: () => { readonly found: StockRow } | { readonly refusal: R }
   },
   notes: MovementNotes
 ): Effect<R> => {
   const { merchantId, unit } = context
   const moved: Array<StockRow> = []
+  const comeBack = (onHand: number): Deltas =>
+    condition === "DAMAGED" ? { onHand, unallocatable: onHand } : { onHand }
   let open = quantity
   for (const { lines, reservationId } of order === undefined ? [] : context.reservationsOf(order)) {
     for (const line of lines) {
@@ -287,7 +336,7 @@ export const takeBack = <R = never>(
       open -= part
       if (line.stockId === null) continue
       const stock = unit.stocks.indexes.byId.get(merchantId, line.stockId)!
-      context.move(stock, "RETURN", { onHand: part }, { ...notes, reservationId })
+      context.move(stock, "RETURN", comeBack(part), { ...notes, reservationId })
       moved.push(stock)
     }
   }
@@ -295,7 +344,7 @@ export const takeBack = <R = never>(
     const stock = stockForRest()
     if ("refusal" in stock) return stock
     initialize(context, item)
-    context.move(stock.found, "RETURN", { onHand: open }, notes)
+    context.move(stock.found, "RETURN", comeBack(open), notes)
     moved.push(stock.found)
     if (order !== undefined) {
       context.openDiscrepancy("RETURN_EXCEEDS_SALE", { item, orderId: order }, { quantity: open })
@@ -338,7 +387,15 @@ const requireOneStock = (
   const meant = matchStock(context, item, command)
   if ("refusal" in meant) return meant
   if (meant.found !== undefined) return { found: meant.found }
-  return command.changeType === "CORRECTION" && command.expectedVersion === undefined
-    ? stockFor(context, item, command)
-    : refused(new StockNotFound({ item: nameOf(command.item) }))
+  if (command.changeType !== "CORRECTION" || command.expectedVersion !== undefined) {
+    return refused(new StockNotFound({ item: nameOf(command.item) }))
+  }
+  // What it says of the expiry becomes that of a lot which is known elsewhere; only a new one begins with it.
+  const { locationId, lotExpiresAt, lotNumber } = command
+  const isKnownLot = lotNumber !== undefined && stocksMatching(context, item, { lotNumber }).length > 0
+  return stockFor(context, item, {
+    locationId,
+    lotNumber,
+    lotExpiresAt: isKnownLot ? undefined : lotExpiresAt
+  })
 }

@@ -1,4 +1,5 @@
 import { statusInSql } from "../../../schema/Item.ts"
+import { sellableOfItemInSql } from "../figuresInSql.ts"
 import { type Question, within } from "../Question.ts"
 
 /** Invariants 1, 3 and 7 of items. */
@@ -6,10 +7,16 @@ import { type Question, within } from "../Question.ts"
 const totals = `
     SELECT COALESCE(sum(s.on_hand), 0)::bigint AS on_hand, COALESCE(sum(s.reserved), 0)::bigint AS reserved,
            COALESCE(sum(s.unallocatable), 0)::bigint AS unallocatable,
-           COALESCE(sum(holdfast_sellable(s.on_hand, s.reserved, s.unallocatable, NULL, now())), 0)::bigint AS sellable,
-           COALESCE(bool_or(s.lot_expires_at IS NOT NULL), false) AS expires,
            COALESCE(bool_or(s.on_hand <> 0 OR s.reserved <> 0 OR s.unallocatable <> 0), false) AS has_stock
     FROM stock s
+    WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
+    OFFSET 0`
+
+const sold = `
+    SELECT ${sellableOfItemInSql("i", "s", "l", "now()")} AS sellable,
+           COALESCE(bool_or(s.lot_expires_at IS NOT NULL OR l.retired IS NOT NULL), false) AS is_judged
+    FROM stock s
+    LEFT JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id
     WHERE s.merchant_id = i.merchant_id AND s.item_id = i.item_id
     OFFSET 0`
 
@@ -27,17 +34,18 @@ export const itemQuestions: ReadonlyArray<Question> = [
     AND (i.on_hand, i.reserved, i.unallocatable) IS DISTINCT FROM (sums.on_hand, sums.reserved, sums.unallocatable)`
   },
   {
-    // What can be sold depends on the clock where a lot expires, and the status with it: it is asked only where none does.
+    // What can be sold depends on the clock where a lot expires, and on more than the item where a location was ever
+    // retired, and the status with it: it is asked only where neither is so.
     check: "item-status",
     over: "items",
-    // item_pkey, stock_merchant_id_item_id_location_id_lot_number_key
+    // item_pkey, stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
     statement: `
   SELECT i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.status,
-         ${statusInSql("i", "sums.sellable")} AS status_expected
+         ${statusInSql("i", "sold.sellable")} AS status_expected
   FROM item i
-  CROSS JOIN LATERAL (${totals}) sums
+  CROSS JOIN LATERAL (${sold}) sold
   WHERE ${within("i", "item_id")}
-    AND NOT sums.expires AND i.status <> ${statusInSql("i", "sums.sellable")}`
+    AND NOT sold.is_judged AND i.status <> ${statusInSql("i", "sold.sellable")}`
   },
   {
     // Discontinued and in stock: open, and only then.

@@ -26,8 +26,14 @@ export const merchants = defineTable({
 export const locations = defineTable({
   name: "location",
   key: { merchantId: text(), locationId: text() },
-  fixed: { isDefault: bool(), position: int4(), createdAt: timestamptz() },
-  changing: { name: orNull(text()) }
+  fixed: { isDefault: bool(), createdAt: timestamptz() },
+  changing: {
+    name: orNull(text()),
+    /** Stock is taken from the default location first, and then in this order. */
+    position: int4(),
+    /** Whether nothing new is promised from it; null: that was never so, and no status of an item can be older. */
+    retired: orNull(bool())
+  }
 })({ indexes: { byId: by("locationId") }, lists: { ofMerchant: by("merchantId") } })
 export type LocationRow = RowOf<typeof locations>
 
@@ -57,7 +63,11 @@ export const items = defineTable({
     unallocatable: int8(),
     eventSequence: int8(),
     updatedAt: timestamptz(),
-    deletedAt: orNull(timestamptz())
+    deletedAt: orNull(timestamptz()),
+    /** It was deleted while it was in stock or held: the posting that empties it deletes it. */
+    deletionPending: bool(),
+    /** Whether the captured table of product variants has a row of it, which says its sku. */
+    captured: bool()
   }
 })({
   unique: [

@@ -26,10 +26,10 @@ const stock = defineTable({
     itemId: uuid(),
     locationId: text(),
     lotNumber: text(),
-    lotExpiresAt: orNull(timestamptz()),
     createdAt: timestamptz()
   },
   changing: {
+    lotExpiresAt: orNull(timestamptz()),
     onHand: int8(),
     reserved: int8(),
     unallocatable: int8(),
@@ -37,8 +37,12 @@ const stock = defineTable({
     discrepancy: bool(),
     updatedAt: timestamptz()
   },
-  /** Of its location: whether that is the default one, and its place in the picking order. */
-  related: {} as { readonly locationIsDefault: boolean; readonly locationPosition: number }
+  /** Of its location: whether that is the default one, its place in the picking order, and whether it is retired. */
+  related: {} as {
+    readonly locationIsDefault: boolean
+    readonly locationPosition: number
+    readonly locationRetired: boolean
+  }
 })({
   unique: [["merchantId", "itemId", "locationId", "lotNumber"]],
   checks: ["stock_balance_or_discrepancy", "stock_holds_are_counts"],
@@ -54,7 +58,7 @@ const afterColumns = widthOf(stock)
 export const stocks = readOfItems(stock, {
   // stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
   statement: `
-  SELECT ${columnsOf(stock, "s")}, l.is_default, l.position
+  SELECT ${columnsOf(stock, "s")}, l.is_default, l.position, COALESCE(l.retired, false)
   FROM ${rowsOf(["merchant_id", "item_id"])} AS wanted
   JOIN stock s ON s.merchant_id = wanted.merchant_id AND s.item_id = wanted.item_id
   JOIN location l ON l.merchant_id = s.merchant_id AND l.location_id = s.location_id`,
@@ -62,7 +66,8 @@ export const stocks = readOfItems(stock, {
   rowOf: (values) => ({
     ...columnsOfStock(values),
     locationIsDefault: values[afterColumns] as boolean,
-    locationPosition: values[afterColumns + 1] as number
+    locationPosition: values[afterColumns + 1] as number,
+    locationRetired: values[afterColumns + 2] as boolean
   })
 })
 

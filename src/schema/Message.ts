@@ -19,6 +19,9 @@ const lines = <S extends Schema.Constraint>(line: S) =>
     Schema.isMaxLength(messageLinesMax, { message: `must have at most ${messageLinesMax} lines` })
   )
 
+/** Of a fact: a line of 0 is nothing, and the others count (CONTRACTS section 5). */
+const CountOfLine = Count
+
 /** A sale that has been paid: a fact. */
 export const PaymentSuccess = Schema.Struct({
   saleOrderId: OutsideId,
@@ -26,7 +29,7 @@ export const PaymentSuccess = Schema.Struct({
     Schema.Struct({
       saleOrderItemId: optional(OutsideId),
       productVariantId: OutsideId,
-      quantity: Quantity,
+      quantity: CountOfLine,
       locationId: optional(OutsideId)
     })
   ),
@@ -35,12 +38,23 @@ export const PaymentSuccess = Schema.Struct({
       Schema.Struct({
         kitchenTicketItemId: OutsideId,
         productVariantId: OutsideId,
-        quantity: Quantity
+        quantity: CountOfLine
       })
     ).check(Schema.isMaxLength(messageLinesMax, { message: `must have at most ${messageLinesMax} lines` }))
   )
 }).annotate({ identifier: "PaymentSuccess" })
 export type PaymentSuccess = typeof PaymentSuccess.Type
+
+/** A paid sale as the kernel records it, by message or over HTTP. */
+export const paidSale = ({ items, saleOrderId }: PaymentSuccess) => ({
+  orderId: saleOrderId,
+  lines: items.map(({ locationId, productVariantId, quantity, saleOrderItemId }) => ({
+    productVariantId,
+    quantity,
+    locationId: locationId ?? undefined,
+    saleOrderItemId: saleOrderItemId ?? undefined
+  }))
+})
 
 export const ProductVariantCreated = Schema.Struct({
   productVariantId: OutsideId,
@@ -106,7 +120,7 @@ export type OrderEnded = typeof OrderEnded.Type
 const ReturnedLine = Schema.Struct({
   variantId: optional(OutsideId),
   productVariantId: optional(OutsideId),
-  quantity: Quantity
+  quantity: CountOfLine
 }).check(namesVariant)
 
 /** order.returned and return.processed: several items, or one of them at the top level. */
@@ -114,7 +128,7 @@ export const ItemsReturned = Schema.Struct({
   orderId: optional(OutsideId),
   items: optional(lines(ReturnedLine)),
   productVariantId: optional(OutsideId),
-  quantityReturned: optional(Quantity)
+  quantityReturned: optional(CountOfLine)
 })
   .check(
     Schema.makeFilter(({ items, productVariantId, quantityReturned }) =>

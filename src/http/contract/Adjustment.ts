@@ -1,4 +1,5 @@
 import { Schema } from "effect"
+import { kindsOfDiscrepancy } from "../../schema/Discrepancy.ts"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
 import { Instant } from "../../schema/Time.ts"
@@ -48,5 +49,8 @@ export const AdjustedStock = Schema.Struct({
       unallocatableQuantity: Balance,
       version: Count
     })
-  )
+  ),
+  discrepancies: Schema.Array(
+    Schema.Struct({ discrepancyId: Uuid, kind: Schema.Literals(kindsOfDiscrepancy) })
+  ).annotate({ description: "What it contradicts: the discrepancies that it opened, or adds to" })
 })

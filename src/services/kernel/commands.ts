@@ -1,4 +1,5 @@
 import { type AnswerOf, type CommandDefinition, type PayloadOf, type RefusalOf } from "./Command.ts"
+import { amendReservation } from "./commands/amendments.ts"
 import { bulk } from "./commands/bulk.ts"
 import {
   deleteItem,
@@ -17,7 +18,7 @@ import {
   releaseReservation,
   reserveStock
 } from "./commands/reservations.ts"
-import { recordSale } from "./commands/sales.ts"
+import { recordSale, reportSale } from "./commands/sales.ts"
 import { adjustStock } from "./commands/stock.ts"
 import type { CommonRefusal, Posting as PostingOf } from "./Posting.ts"
 
@@ -26,6 +27,7 @@ export const commands = [
   reserveStock,
   releaseReservation,
   confirmReservation,
+  amendReservation,
   extendReservation,
   expireReservation,
   adjustStock,
@@ -36,6 +38,7 @@ export const commands = [
   deleteItem,
   resolveDiscrepancy,
   recordSale,
+  reportSale,
   receiveOrder,
   confirmOrder,
   cancelOrder,

@@ -1,16 +1,23 @@
 import type { ShortLine } from "../../schema/Failure.ts"
-import { shortLine } from "./holds.ts"
+import { type Place, shortLine } from "./holds.ts"
 import { allocate } from "./pickOrder.ts"
 import type { PostingContext } from "./PostingContext.ts"
 import type { ItemRow } from "./tables/catalog.ts"
 import type { StockRow } from "./tables/stock.ts"
 
-/** What is wanted of an item, and of which stock if it is to be that one. */
-export interface Wanted {
+/** What is wanted of an item, and from where as far as that is said. */
+export interface Wanted extends Place {
   readonly item: ItemRow
   readonly stockId: string | null
   quantity: number
 }
+
+/** What names more of its place can come from fewer stocks: it goes before what may come from any. */
+export const mostNamedFirst = <P extends Place>(places: ReadonlyArray<P>): ReadonlyArray<P> =>
+  places.toSorted((a, b) => namesOf(b) - namesOf(a))
+
+const namesOf = ({ locationId, lotNumber, stockId }: Place): number =>
+  (stockId === null ? 0 : 4) + (lotNumber === undefined ? 0 : 2) + (locationId === undefined ? 0 : 1)
 
 export interface Plan {
   readonly planned: ReadonlyArray<{
@@ -35,7 +42,7 @@ export const stocksAt = (
         (locationId === undefined || stock.locationId === locationId)
     )
 
-/** Where lines are taken from, and what is short. Nothing is taken twice. */
+/** Where lines are taken from, each at its own location or the given one, and what is short. Nothing is taken twice. */
 export const planOf = (
   context: PostingContext,
   lines: ReadonlyArray<Wanted>,
@@ -44,14 +51,14 @@ export const planOf = (
   const planned = []
   const short: Array<ShortLine> = []
   const taken = new Map<StockRow, number>()
-  // What is wanted of one stock can come from nowhere else: it goes before what may come from any.
-  const inOrder = [...lines].sort((a, b) => Number(b.stockId !== null) - Number(a.stockId !== null))
-  for (const { item, quantity, stockId } of inOrder) {
+  for (const { item, locationId: ofLine, lotNumber, quantity, stockId } of mostNamedFirst(lines)) {
     if (!item.stocked) {
       planned.push({ item, stock: null, quantity })
       continue
     }
-    const stocks = stocksAt(context, item, locationId, stockId)
+    const stocks = stocksAt(context, item, ofLine ?? locationId, stockId).filter(
+      (stock) => lotNumber === undefined || stock.lotNumber === lotNumber
+    )
     const { picks, short: missing } = allocate(stocks, quantity, context.at, taken)
     if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
     for (const pick of picks) {

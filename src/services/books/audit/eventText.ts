@@ -57,7 +57,7 @@ export const eventPattern = new RegExp(
     String.raw`,"data":\{"merchantId":"(${text})"(,"itemId":"\2")?${others}` +
     String.raw`(?:,"movements":\[(?:${movementOf("(")}((?:,${movementOf("(?:")})*))?\])?${others}` +
     String.raw`(?:,"sequence":(${whole}))?\}` +
-    String.raw`,"merchantId":"\3","at":${whole},"requestId":"${text}"(?:,"traceparent":"${text}")?\}`,
+    String.raw`,"merchantId":"\3","at":${whole},"requestId":"${text}"(?:,"traceparent":"${text}")?(?:,"correlationId":"${text}")?\}`,
   "y"
 )
 

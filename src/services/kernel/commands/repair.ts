@@ -223,11 +223,13 @@ const followSales = (
     if (change === 0) continue
     const sold = line.sold - change
     const released = line.released + change
+    const returned = Math.min(line.returned, sold)
     unit.lines.update(line, {
       sold,
       released,
       expired: Math.min(line.expired, released),
-      returned: Math.min(line.returned, sold),
+      returned,
+      returnedEarly: Math.min(line.returnedEarly, sold - returned),
       paid: Math.min(line.paid, sold)
     })
     surplus -= change
@@ -239,7 +241,11 @@ const followSales = (
   let returned = ledger.returned
   for (const line of lines) {
     const takes = Math.min(returned, line.sold)
-    if (takes !== line.returned) unit.lines.update(line, { returned: takes })
+    if (takes !== line.returned) {
+      // What the ledger has as come back for the reservation is not what came back before its sale.
+      const returnedEarly = Math.min(line.returnedEarly, line.sold - takes)
+      unit.lines.update(line, { returned: takes, returnedEarly })
+    }
     returned -= takes
   }
 }

@@ -8,6 +8,7 @@ import {
   StockNotFound,
   VersionMismatch
 } from "../../../schema/Failure.ts"
+import { kindsOfDiscrepancy } from "../../../schema/Discrepancy.ts"
 import { ItemFigures, ItemRef, nameOf, StockFigures } from "../../../schema/Item.ts"
 import { initialize } from "../catalogue.ts"
 import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../Command.ts"
@@ -16,12 +17,15 @@ import {
   addLine,
   addSale,
   endIfNothingOpen,
+  isAt,
   isPromise,
   sellFromLine,
   sellFromStock,
+  sellInPlaceOfHeld,
   shortLine
 } from "../holds.ts"
 import type { ItemKey, LocationKey, OrderKey, TrackingKey } from "../Needs.ts"
+import { closeCancelledAfterSale, openReturnExceedsSale, outstanding } from "../orderDiscrepancies.ts"
 import { allocate } from "../pickOrder.ts"
 import { type Decision, answered, refused } from "../Posting.ts"
 import type { MovementNotes, PostingContext } from "../PostingContext.ts"
@@ -63,8 +67,14 @@ const adjustStockShape = commandShape({
     at: Schema.Number,
     applied: Schema.Boolean,
     item: ItemFigures,
-    stocks: Schema.Array(StockFigures)
+    stocks: Schema.Array(StockFigures),
+    /** What it opened, or adds to. */
+    discrepancies: Schema.Array(
+      Schema.Struct({ discrepancyId: Schema.String, kind: Schema.Literals(kindsOfDiscrepancy) })
+    )
   }),
+  version: 2,
+  upgrade: (kept, version) => (version > 1 ? kept : { discrepancies: [], ...(kept as object) }),
   refusals: [
     AmbiguousStock,
     InsufficientStock,
@@ -159,7 +169,7 @@ const once = <R>(
 }
 
 const adjusted = (
-  { at, unit }: PostingContext,
+  { at, discrepancies, unit }: PostingContext,
   { item }: Adjustment,
   applied: boolean,
   stocks: ReadonlyArray<StockRow>
@@ -169,7 +179,9 @@ const adjusted = (
     applied,
     item: itemFigures(unit, item, at),
     // Two lines may have moved the same stock.
-    stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures)
+    stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures),
+    // The same list: what the posting opens once it is decided is in it too.
+    discrepancies
   })
 
 /** Goods have come in: a fact, into the given location (or the default one) and lot. */
@@ -206,9 +218,10 @@ const sell = (
   const unexpected = unexpectedVersion(context, adjustment)
   if (unexpected !== undefined) return unexpected
   const moved: Array<StockRow> = []
+  const place = { stockId: null, locationId: command.locationId, lotNumber: command.lotNumber }
   let open = quantity
   for (const { line, reservation } of held) {
-    const take = Math.min(open, line.open)
+    const take = isAt(context, line, place) ? Math.min(open, line.open) : 0
     if (take === 0) continue
     sellFromLine(context, reservation, line, take, { reference, reason })
     endIfNothingOpen(context, reservation, "CANCELLED")
@@ -216,6 +229,20 @@ const sell = (
       moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId)!)
     }
     open -= take
+  }
+  // What was sold at the place is not what the order holds elsewhere: as much of that is given back.
+  const elsewhere = held.filter(({ line }) => line.open > 0)
+  if (open > 0 && elsewhere.length > 0) {
+    const stocksFor = (part: number) => allocate(stocksMatching(context, item, command), part, context.at)
+    const { short } = stocksFor(open)
+    if (short > 0) return refused(new InsufficientStock({ items: [shortLine(item, open, open - short)] }))
+    const notes = { reference, reason }
+    const takenFor = (part: number) =>
+      stocksFor(part).picks.map((pick) => [pick.stock, pick.quantity] as const)
+    for (const line of sellInPlaceOfHeld(context, elsewhere, { item, quantity: open, takenFor }, notes)) {
+      moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId!)!)
+      open -= line.quantity
+    }
   }
   if (open > 0) {
     const surplus = sellDirectly(context, adjustment, open)
@@ -281,7 +308,7 @@ export const takeBack = <R = never>(
   let open = quantity
   for (const { lines, reservationId } of order === undefined ? [] : context.reservationsOf(order)) {
     for (const line of lines) {
-      const part = Math.min(open, line.sold - line.returned)
+      const part = Math.min(open, outstanding(line))
       if (line.itemId !== item.itemId || part <= 0) continue
       unit.lines.update(line, { returned: line.returned + part })
       open -= part
@@ -297,10 +324,9 @@ export const takeBack = <R = never>(
     initialize(context, item)
     context.move(stock.found, "RETURN", { onHand: open }, notes)
     moved.push(stock.found)
-    if (order !== undefined) {
-      context.openDiscrepancy("RETURN_EXCEEDS_SALE", { item, orderId: order }, { quantity: open })
-    }
+    if (order !== undefined) openReturnExceedsSale(context, order, item, open)
   }
+  if (order !== undefined) closeCancelledAfterSale(context, order)
   return { moved }
 }
 

@@ -10,6 +10,8 @@ export interface Wanted extends Place {
   readonly item: ItemRow
   readonly stockId: string | null
   quantity: number
+  /** What the order holds of it besides: a refusal says what it would have in all. */
+  readonly held?: number
 }
 
 /** What names more of its place can come from fewer stocks: it goes before what may come from any. */
@@ -51,7 +53,8 @@ export const planOf = (
   const planned = []
   const short: Array<ShortLine> = []
   const taken = new Map<StockRow, number>()
-  for (const { item, locationId: ofLine, lotNumber, quantity, stockId } of mostNamedFirst(lines)) {
+  for (const wanted of mostNamedFirst(lines)) {
+    const { held = 0, item, locationId: ofLine, lotNumber, quantity, stockId } = wanted
     if (!item.stocked) {
       planned.push({ item, stock: null, quantity })
       continue
@@ -60,7 +63,7 @@ export const planOf = (
       (stock) => lotNumber === undefined || stock.lotNumber === lotNumber
     )
     const { picks, short: missing } = allocate(stocks, quantity, context.at, taken)
-    if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
+    if (missing > 0) short.push(shortLine(item, held + quantity, held + quantity - missing))
     for (const pick of picks) {
       taken.set(pick.stock, (taken.get(pick.stock) ?? 0) + pick.quantity)
       planned.push({ item, ...pick })

@@ -170,7 +170,7 @@ describe("where it is taken from", () => {
     desk.post(receipt(5, { lotNumber: "L", lotExpiresAt: epoch + 60_000 }))
     desk.post(reserving([["v", 2]]))
     desk.pass(60)
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.deepEqual(desk.balances("v"), [["default", "L", 3, 0, 0]])
     assert.deepEqual(desk.openDiscrepancies(), ["EXPIRED_LOT_SOLD"])
   })
@@ -315,7 +315,7 @@ describe("facts", () => {
     desk.post(receipt(5))
     desk.post(reserving([["v", 4]]))
     desk.post(correction(1))
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.deepEqual(desk.balances("v"), [["default", "", -3, 0, 0]])
     assert.deepEqual(desk.openDiscrepancies(), ["NEGATIVE_STOCK"])
     assert.strictEqual(desk.refusal(sale(1))._tag, "InsufficientStock")
@@ -537,7 +537,7 @@ describe("an order line is sold once", () => {
     const { reservation } = desk.post(reserving([["v", 3]]))
     desk.post(sale(3, { orderId: "o" }))
     assert.deepInclude(desk.post(confirming()), {
-      confirmed: false,
+      applied: false,
       reservationId: reservation.reservationId
     })
     assert.strictEqual(desk.item("v").onHand, 2)
@@ -560,7 +560,7 @@ describe("an order line is sold once", () => {
     const { created, reservation } = desk.post(reserving([["v", 3]]))
     assert.isFalse(created)
     assert.strictEqual(reservation.status, "CONFIRMED")
-    const told = { confirmed: false, reservationId: reservation.reservationId }
+    const told = { applied: false, reservationId: reservation.reservationId }
     assert.deepInclude(desk.post(confirming()), told)
     assert.deepInclude(desk.post(confirming(reservation.reservationId)), told)
     assert.strictEqual(desk.refusal(releasing())._tag, "ReservationAlreadyConfirmed")
@@ -711,8 +711,8 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(5))
     const { reservation } = desk.post(reserving([["v", 2]]))
     const { reservationId } = reservation
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId })
-    assert.deepInclude(desk.post(confirming()), { confirmed: false, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: false, reservationId })
     assert.deepEqual(desk.balances("v"), [["default", "", 3, 0, 0]])
   })
 
@@ -721,7 +721,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(2))
     desk.post(reserving([["v", 2]]))
     desk.pass(60 * minutes)
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
   })
 
   it("of an EXPIRED one takes the stock again in the same posting", () => {
@@ -730,13 +730,13 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(2, { locationId: "north" }))
     const reservationId = reserveAndExpire(desk, 2)
     desk.post(sale(1))
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId })
     assert.deepEqual(desk.statuses("o"), ["CONFIRMED"])
     assert.deepEqual(desk.balances("v"), [
       ["default", "", 0, 0, 0],
       ["north", "", 1, 0, 0]
     ])
-    assert.deepInclude(desk.post(confirming()), { confirmed: false, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: false, reservationId })
   })
 
   it("of an EXPIRED one fails when the stock cannot be had again, and says what is short", () => {
@@ -757,7 +757,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(9))
     reserveAndExpire(desk, 3)
     desk.post(sale(3, { orderId: "o" }))
-    assert.isFalse(desk.post(confirming()).confirmed)
+    assert.isFalse(desk.post(confirming()).applied)
     assert.strictEqual(desk.item("v").onHand, 6)
   })
 
@@ -766,7 +766,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(9))
     reserveAndExpire(desk, 3)
     desk.post(sale(1, { orderId: "o" }))
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.strictEqual(desk.item("v").onHand, 6)
   })
 
@@ -776,7 +776,7 @@ describe("life of a reservation: confirm", () => {
     const old = reserveAndExpire(desk, 3)
     const { reservation } = desk.post(reserving([["v", 3]]))
     assert.deepInclude(desk.refusal(confirming(old)), { _tag: "ReservationExpired", reservationId: old })
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId: reservation.reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId: reservation.reservationId })
     assert.deepInclude(desk.refusal(confirming(old)), { _tag: "ReservationExpired", reservationId: old })
     assert.strictEqual(desk.item("v").onHand, 6)
   })
@@ -858,8 +858,8 @@ describe("life of a reservation: release", () => {
     const desk = deskWith()
     desk.post(receipt(5))
     desk.post(reserving([["v", 2]]))
-    assert.deepInclude(desk.post(releasing()), { released: true, quantity: 2 })
-    assert.deepInclude(desk.post(releasing()), { released: false, quantity: 0 })
+    assert.deepInclude(desk.post(releasing()), { applied: true, quantity: 2 })
+    assert.deepInclude(desk.post(releasing()), { applied: false, quantity: 0 })
     assert.deepEqual(desk.statuses("o"), ["CANCELLED"])
     assert.deepEqual(desk.balances("v"), [["default", "", 5, 0, 0]])
     const [told] = desk.eventsOfType("InventoryReleased")
@@ -1006,7 +1006,7 @@ describe("reservations of the orders and of the variants contract, of one order"
     const { reservation } = desk.post(reservingVariant("w", 3))
     desk.post(confirming(reservation.reservationId))
     assert.sameMembers([...desk.statuses("o")], ["PENDING", "CONFIRMED"])
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
   })
 
   it("hold the same item twice when both ask for it, and a partial release is counted over both", () => {

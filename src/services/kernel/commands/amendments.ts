@@ -8,7 +8,6 @@ import {
   ReservationExpired,
   ReservationFailed,
   ReservationNotFound,
-  type ShortLine,
   StockNotFound
 } from "../../../schema/Failure.ts"
 import { ReservationAnswer } from "../../../schema/Reservation.ts"
@@ -88,7 +87,10 @@ export const amendReservation = defineCommand(amendReservationShape, {
 
     const surplus = heldOf(context, reservations)
     const missing = mostNamedFirst(wanted)
-      .map((each) => ({ ...each, quantity: claim(context, surplus, each) }))
+      .map((each) => {
+        const quantity = claim(context, surplus, each)
+        return { ...each, quantity, held: each.quantity - quantity }
+      })
       .filter(({ quantity }) => quantity > 0)
     const discontinued = missing.filter(({ item }) => item.discontinued)
     if (discontinued.length > 0) {
@@ -97,7 +99,7 @@ export const amendReservation = defineCommand(amendReservationShape, {
     }
     const hasGivenBack = giveBack(context, reservations, surplus)
     const { planned, short } = planOf(context, missing, undefined)
-    if (short.length > 0) return refused(new InsufficientStock({ items: asAsked(short, wanted, missing) }))
+    if (short.length > 0) return refused(new InsufficientStock({ items: short }))
     const isOther = hasGivenBack || planned.length > 0
     const holding = isOther ? take(context, reservations, planned) : reservations
     if (isOther) {
@@ -154,24 +156,6 @@ const giveBack = (
   }
   return isAny
 }
-
-/** What is short beside all that was asked for, and not only beside what is missing. */
-const asAsked = (
-  short: ReadonlyArray<ShortLine>,
-  wanted: ReadonlyArray<Wanted>,
-  missing: ReadonlyArray<Wanted>
-): ReadonlyArray<ShortLine> =>
-  short.map((line) => {
-    const sum = (lines: ReadonlyArray<Wanted>): number =>
-      lines
-        .filter(
-          ({ item }) =>
-            item.productVariantId === (line.productVariantId ?? null) && item.sku === (line.sku ?? null)
-        )
-        .reduce((total, { quantity }) => total + quantity, 0)
-    const held = sum(wanted) - sum(missing)
-    return { ...line, requested: line.requested + held, available: line.available + held }
-  })
 
 /**
  * Holds what is missing under the reservation of its item or of the whole order, and under one of its own where the order

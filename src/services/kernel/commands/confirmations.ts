@@ -158,8 +158,11 @@ const confirmPart = (
 
   const short = exceeds((item) => sum(item, ({ open }) => open))
   if (short.length === 0) {
+    const isOfPart = ({ itemId, open }: LineRow): boolean =>
+      open > 0 && [...part.keys()].some((item) => item.itemId === itemId)
+    const first = pending.find(({ lines }) => lines.some(isOfPart))!
     for (const [item, quantity] of part) sellPart(context, pending, item, quantity)
-    return confirmed(context, pending[0]!, true)
+    return confirmed(context, first, true)
   }
   const isSold = [...part].every(
     ([item, quantity]) => sum(item, ({ open }) => open) === 0 && sum(item, ({ sold }) => sold) >= quantity

@@ -14,7 +14,6 @@ import { initialize } from "../catalogue.ts"
 import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../Command.ts"
 import { itemFigures, stockFigures } from "../figures.ts"
 import {
-  addLine,
   addSale,
   endIfNothingOpen,
   isAt,
@@ -263,7 +262,7 @@ const sellDirectly = (
     orderId === undefined ? undefined : addSale(context, orderId, [[item.itemId, quantity]])
   if (!item.stocked) {
     const sale = newSale()
-    if (sale !== undefined) addLine(context, sale, item, null, quantity, { open: 0, sold: quantity })
+    if (sale !== undefined) sellFromStock(context, sale, item, null, quantity)
     return { moved: [] }
   }
   const { lotNumber, locationId } = command

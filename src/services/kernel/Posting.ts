@@ -14,8 +14,6 @@ export interface Posting<C extends { readonly _tag: string } = { readonly _tag: 
   readonly at: number
   readonly caller: Caller
   readonly command: C
-  /** Of its events, where it is one of the operations of a bulk: that of the bulk. */
-  readonly correlationId?: string
 }
 
 /** What any posting may be refused with by its decision, whatever it asks for. */

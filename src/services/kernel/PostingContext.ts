@@ -89,7 +89,7 @@ export class PostingContext {
     this.posting = posting
     this.merchantId = posting.caller.merchantId
     this.at = posting.at
-    this.correlationId = posting.correlationId ?? orderOf(posting.command) ?? posting.caller.requestId
+    this.correlationId = orderOf(posting.command) ?? posting.caller.requestId
     this.source = source
     this.ids = ids
   }

@@ -44,22 +44,18 @@ export const stocksAt = (
         (locationId === undefined || stock.locationId === locationId)
     )
 
-/** Where lines are taken from, each at its own location or the given one, and what is short. Nothing is taken twice. */
-export const planOf = (
-  context: PostingContext,
-  lines: ReadonlyArray<Wanted>,
-  locationId: string | undefined
-): Plan => {
+/** Where lines are taken from, and what is short. Nothing is taken twice. */
+export const planOf = (context: PostingContext, lines: ReadonlyArray<Wanted>): Plan => {
   const planned = []
   const short: Array<ShortLine> = []
   const taken = new Map<StockRow, number>()
   for (const wanted of mostNamedFirst(lines)) {
-    const { held = 0, item, locationId: ofLine, lotNumber, quantity, stockId } = wanted
+    const { held = 0, item, locationId, lotNumber, quantity, stockId } = wanted
     if (!item.stocked) {
       planned.push({ item, stock: null, quantity })
       continue
     }
-    const stocks = stocksAt(context, item, ofLine ?? locationId, stockId).filter(
+    const stocks = stocksAt(context, item, locationId, stockId).filter(
       (stock) => lotNumber === undefined || stock.lotNumber === lotNumber
     )
     const { picks, short: missing } = allocate(stocks, quantity, context.at, taken)

@@ -657,7 +657,7 @@ const withIds = (world: World, store: MemoryStore): World => {
       )?.stockId ?? null
   }
   for (const flag of world.flags) {
-    if (flag.id !== null) continue
+    if (flag.id !== null || !flag.open) continue
     const subject = world.stocks.find((stock) => stockName(stock) === flag.subject)?.id ?? flag.subject
     flag.id =
       [...store.discrepancies.values()].find(

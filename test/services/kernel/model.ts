@@ -197,6 +197,7 @@ class Rules {
 
   reserve(command: Extract<Command, { _tag: "ReserveStock" }>) {
     const { unknown, wants } = this.wanted(command.lines)
+    const placed = this.wanted(command.lines, command.locationId).wants
     const scope = command.kind === "VARIANT" ? (wants[0]?.item ?? "") : ""
 
     const mine = this.world.documents.filter(({ order }) => order === command.orderId)
@@ -223,7 +224,6 @@ class Rules {
       throw new Refused("ReservationFailed", "DISCONTINUED_ITEM")
     }
     for (const { locationId } of [command, ...command.lines]) this.checkLocation(locationId)
-    const placed = wants.map((want) => ({ ...want, location: want.location ?? command.locationId ?? null }))
     const one: Document = {
       id: this.posting.id,
       order: command.orderId,
@@ -241,12 +241,16 @@ class Rules {
   }
 
   /** What the lines of a request want, those for the same summed. */
-  wanted(lines: Extract<Command, { _tag: "ReserveStock" }>["lines"]) {
+  wanted(lines: Extract<Command, { _tag: "ReserveStock" }>["lines"], otherwiseAt?: string) {
     const wants = new Map<string, Want>()
     for (const { item: ref, locationId, lotNumber, quantity, stockId } of lines) {
       const item = this.find(ref)?.id
       if (item === undefined) continue
-      const place = { stock: stockId ?? null, location: locationId ?? null, lot: lotNumber ?? null }
+      const place = {
+        stock: stockId ?? null,
+        location: locationId ?? otherwiseAt ?? null,
+        lot: lotNumber ?? null
+      }
       const key = JSON.stringify([item, place])
       wants.set(key, { item, ...place, quantity: (wants.get(key)?.quantity ?? 0) + quantity })
     }

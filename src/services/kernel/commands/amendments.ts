@@ -82,7 +82,7 @@ export const amendReservation = defineCommand(amendReservationShape, {
     const reservations = pending.found
     const { lines: wanted, unknown } = wantedOf(context, command.lines, keys.items)
     if (unknown.length > 0) return refused(new ItemNotFound({ items: unknown }))
-    const unknownPlace = unknownPlaceOf(context, keys.locations, wanted, undefined)
+    const unknownPlace = unknownPlaceOf(context, keys.locations, wanted)
     if (unknownPlace !== undefined) return unknownPlace
 
     const surplus = heldOf(context, reservations)
@@ -98,7 +98,7 @@ export const amendReservation = defineCommand(amendReservationShape, {
       return refused(new ReservationFailed({ reason: "DISCONTINUED_ITEM", items }))
     }
     const hasGivenBack = giveBack(context, reservations, surplus)
-    const { planned, short } = planOf(context, missing, undefined)
+    const { planned, short } = planOf(context, missing)
     if (short.length > 0) return refused(new InsufficientStock({ items: short }))
     const isOther = hasGivenBack || planned.length > 0
     const holding = isOther ? take(context, reservations, planned) : reservations

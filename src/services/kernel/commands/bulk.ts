@@ -86,8 +86,7 @@ export const bulk: CommandDefinition<Bulk, BulkAnswer, RowRefused, ReadonlyArray
       const rows: Array<BulkRow> = []
       for (const [index, one] of command.operations.entries()) {
         const mark = unit.mark
-        const { correlationId } = context
-        const nested = { id: context.nextId(), at, caller: posting.caller, command: one, correlationId }
+        const nested = { id: context.nextId(), at, caller: posting.caller, command: one }
         const decision = perform(unit, definitionFor(one), nested, keys[index], ids)
         if ("refusal" in decision) {
           unit.undoTo(mark)

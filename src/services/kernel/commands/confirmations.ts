@@ -265,7 +265,7 @@ const takeAgain = (
     const place = { stockId, locationId: locationId ?? undefined, lotNumber }
     if (take > 0) lines.unshift({ item: itemOf(itemId), quantity: take, ...place })
   }
-  const { planned, short } = planOf(context, lines, undefined)
+  const { planned, short } = planOf(context, lines)
   if (short.length > 0) return gone(short)
   if (planned.length === 0) return confirmed(context, reservation, false)
   for (const { item, quantity, stock } of planned) {

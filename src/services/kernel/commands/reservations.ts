@@ -91,13 +91,15 @@ export const reserveStock = defineCommand(reserveStockShape, {
   }),
   decide: (context, command, { cancelled, items, locations, order }) => {
     const { posting } = context
-    const { lines, unknown } = wantedOf(context, command.lines, items)
+    const { lines, unknown } = wantedOf(context, command.lines, items, command.locationId)
     const scope = command.kind === "VARIANT" ? (lines[0]?.item.itemId ?? "") : ""
 
     const existing = liveReservation(context, order, command.kind, scope, lines)
     if (existing !== undefined) {
       if (existing.reservationId === posting.id) return reserved(context, existing, true)
-      if (unknown.length > 0 || !isWhatItHas(context, existing, scope, lines)) {
+      // Where the request as a whole is to be taken from is no part of what is wanted.
+      const { lines: wanted } = wantedOf(context, command.lines, items)
+      if (unknown.length > 0 || !isWhatItHas(context, existing, scope, wanted)) {
         const { reservationId } = existing
         return refused(new ReservationFailed({ reason: "OTHER_ITEMS", reservationId }))
       }
@@ -112,7 +114,7 @@ export const reserveStock = defineCommand(reserveStockShape, {
       const named = discontinued.map(({ item }) => item.productVariantId ?? item.sku ?? item.itemId)
       return refused(new ReservationFailed({ reason: "DISCONTINUED_ITEM", items: named }))
     }
-    const unknownPlace = unknownPlaceOf(context, locations, lines, command.locationId)
+    const unknownPlace = unknownPlaceOf(context, locations, lines)
     if (unknownPlace !== undefined) return unknownPlace
     return hold(context, { ...command, scope, lines })
   }
@@ -131,14 +133,13 @@ export const locationsNamed = (
 export const unknownPlaceOf = (
   context: PostingContext,
   locations: ReadonlyArray<LocationKey>,
-  lines: ReadonlyArray<Wanted>,
-  locationId: string | undefined
+  lines: ReadonlyArray<Wanted>
 ): { readonly refusal: LocationNotFound | StockNotFound } | undefined => {
   const unknown = locations.find((location) => context.location(location) === undefined)
   if (unknown !== undefined) return refused(new LocationNotFound({ locationId: unknown }))
   const elsewhere = lines.find(
-    ({ item, locationId: ofLine, stockId }) =>
-      stockId !== null && item.stocked && !stocksAt(context, item, ofLine ?? locationId, stockId).length
+    ({ item, locationId, stockId }) =>
+      stockId !== null && item.stocked && !stocksAt(context, item, locationId, stockId).length
   )
   return elsewhere === undefined ? undefined : refused(new StockNotFound({ item: elsewhere.stockId! }))
 }
@@ -147,7 +148,9 @@ export const unknownPlaceOf = (
 export const wantedOf = (
   context: PostingContext,
   given: typeof wantedLines.Type,
-  items: ReadonlyArray<ItemKey>
+  items: ReadonlyArray<ItemKey>,
+  /** Of the lines that name none. */
+  otherwiseAt?: string
 ): { readonly lines: ReadonlyArray<Wanted>; readonly unknown: ReadonlyArray<string> } => {
   const wanted = new Map<string, Wanted>()
   const unknown: Array<string> = []
@@ -158,7 +161,7 @@ export const wantedOf = (
       unknown.push(nameOf(line.item))
       continue
     }
-    const { locationId, lotNumber, quantity } = line
+    const { locationId = otherwiseAt, lotNumber, quantity } = line
     const stockId = line.stockId ?? null
     const key = [item.itemId, stockId ?? "", locationId ?? "", lotNumber ?? ""].join("\u001f")
     const same = wanted.get(key)
@@ -172,13 +175,13 @@ export const wantedOf = (
 /** Holds all lines under a new reservation, or none. Whatever else may stand against it has been ruled out. */
 export const hold = (
   context: PostingContext,
-  wanted: Pick<ReserveStock, "orderId" | "kind" | "expiresInSeconds" | "locationId" | "metadata"> & {
+  wanted: Pick<ReserveStock, "orderId" | "kind" | "expiresInSeconds" | "metadata"> & {
     readonly scope: string
     readonly lines: ReadonlyArray<Wanted>
   }
 ): Decision<AnswerOf<typeof reserveStockShape>, InsufficientStock> => {
-  const { expiresInSeconds, kind, lines, locationId, metadata, orderId, scope } = wanted
-  const { planned, short } = planOf(context, lines, locationId)
+  const { expiresInSeconds, kind, lines, metadata, orderId, scope } = wanted
+  const { planned, short } = planOf(context, lines)
   if (short.length > 0) return refused(new InsufficientStock({ items: short }))
   const reservation = addReservation(context, {
     reservationId: context.posting.id,
@@ -187,9 +190,7 @@ export const hold = (
     scope,
     status: "PENDING",
     expiresAt: context.at + expiresInSeconds * 1000,
-    asked: lines.map((line) =>
-      asked(line.item.itemId, line.quantity, { ...line, locationId: line.locationId ?? locationId })
-    ),
+    asked: lines.map((line) => asked(line.item.itemId, line.quantity, line)),
     metadata: metadata === undefined ? null : JSON.stringify(metadata)
   })
   for (const { item, quantity, stock } of planned) holdLine(context, reservation, item, stock, quantity)

@@ -48,6 +48,7 @@ export const reservedWords: ReadonlySet<string> = new Set([
   "check-availability",
   "confirm",
   "count",
+  "amend",
   "extend",
   "release",
   "reservations",

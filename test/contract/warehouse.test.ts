@@ -173,11 +173,13 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("war
       yield* reserve("o")
       assertAnswer(yield* post("/inventory/release", { orderId: "o" }), 200, {
         orderId: "o",
-        released: true
+        released: true,
+        applied: true
       })
       assertAnswer(yield* post("/inventory/release", { orderId: "o" }), 200, {
         orderId: "o",
-        released: false
+        released: true,
+        applied: false
       })
       assert.strictEqual(pick((yield* get("/inventory/CUP")).body, "availableQuantity"), 5)
       assertProblem(yield* post("/inventory/release", { orderId: "never" }), 404, "NOT_FOUND", {

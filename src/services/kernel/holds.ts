@@ -215,7 +215,7 @@ export const sellInPlaceOfHeld = (
   given: {
     readonly item: ItemRow
     readonly quantity: number
-    readonly takenFor: (quantity: number) => Iterable<readonly [StockRow, number]>
+    readonly takenFor: (quantity: number) => Iterable<readonly [StockRow | null, number]>
   },
   notes: Omit<MovementNotes, "orderId" | "reservationId">
 ): ReadonlyArray<LineRow> => {

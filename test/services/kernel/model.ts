@@ -206,7 +206,8 @@ class Rules {
       if (one.status === "PENDING" && one.expiresAt <= this.at) this.giveBack(one, "EXPIRED")
     }
     const live =
-      promises.find(({ status }) => status === "PENDING" || status === "CONFIRMED") ??
+      promises.find(({ status }) => status === "PENDING") ??
+      promises.findLast(({ status }) => status === "CONFIRMED") ??
       mine.findLast(
         ({ kind, lines }) =>
           kind === "SALE" && lines.some((line) => wants.some(({ item }) => line.item === item))
@@ -254,7 +255,10 @@ class Rules {
       const key = JSON.stringify([item, place])
       wants.set(key, { item, ...place, quantity: (wants.get(key)?.quantity ?? 0) + quantity })
     }
-    return { unknown: lines.some(({ item }) => this.find(item) === undefined), wants: [...wants.values()] }
+    return {
+      unknown: lines.some(({ item }) => this.find(item) === undefined),
+      wants: [...wants.values()].sort((a, b) => (a.item < b.item ? -1 : a.item > b.item ? 1 : 0))
+    }
   }
 
   /** Whether a document holds just what is wanted, or was sold it once it holds nothing: nothing more, and all of it there. */
@@ -686,15 +690,18 @@ class Rules {
     const there = this.world.stocks.filter((stock) => stock.item === item.id && this.isWanted(stock, want))
     const free = there.reduce((all, stock) => all + sellableNow(stock, this.at), 0)
     if (left > 0 && elsewhere.length > 0) {
-      if (free < left) throw new Refused("InsufficientStock", [[this.nameOf(item.id), left, free]])
+      if (item.stocked && free < left)
+        throw new Refused("InsufficientStock", [[this.nameOf(item.id), left, free]])
       for (const { line, one } of elsewhere.toReversed()) {
         const swapped = Math.min(left, line.open)
         this.letGo(line, swapped)
         this.take(item.id, swapped, {
           from: (stock) => this.isWanted(stock, want),
           each: (stock, picked) => {
-            moved.add(stock!)
-            this.move(stock!, { onHand: -picked })
+            if (stock !== null) {
+              moved.add(stock)
+              this.move(stock, { onHand: -picked })
+            }
             this.addSold(orderId, one.lines, newLine(item.id, stock, picked, { sold: picked }))
           }
         })
@@ -957,7 +964,11 @@ class Rules {
         const swapped = Math.min(each.left, line.open)
         if (swapped === 0) continue
         this.letGo(line, swapped)
-        for (const [stock, sold] of this.missing(item, swapped, said.locationId)) {
+        if (!item.stocked) {
+          this.addSold(orderId, one.lines, newLine(item.id, null, swapped, { sold: swapped, paid: swapped }))
+        }
+        const taken = item.stocked ? this.missing(item, swapped, said.locationId) : []
+        for (const [stock, sold] of taken) {
           this.addSold(orderId, one.lines, newLine(item.id, stock, sold, { sold, paid: sold }))
           this.move(stock, { onHand: -sold })
           this.flagExpired(stock)

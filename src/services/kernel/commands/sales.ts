@@ -320,8 +320,7 @@ const sellSurplus = (
     [...wants].sort(([a], [b]) => (a < b ? -1 : 1))
   )
   for (const { item, location, quantity } of surplus) {
-    const taken = item.stocked ? takenFor(context, item, quantity, location) : [[null, quantity] as const]
-    for (const [stock, part] of taken) {
+    for (const [stock, part] of takenFor(context, item, quantity, location)) {
       pay(context, order, sellFromStock(context, sale, item, stock, part, { occurredAt }), part)
     }
   }
@@ -336,7 +335,8 @@ const takenFor = (
   item: ItemRow,
   quantity: number,
   locationKey: LocationKey | undefined
-): Iterable<readonly [StockRow, number]> => {
+): Iterable<readonly [StockRow | null, number]> => {
+  if (!item.stocked) return [[null, quantity]]
   const { at } = context
   const { picks, short } = allocate(stocksAt(context, item, locationKey), quantity, at)
   const taken = new Map(picks.map((pick) => [pick.stock, pick.quantity]))

@@ -232,14 +232,18 @@ const sell = (
   // What was sold at the place is not what the order holds elsewhere: as much of that is given back.
   const elsewhere = held.filter(({ line }) => line.open > 0)
   if (open > 0 && elsewhere.length > 0) {
-    const stocksFor = (part: number) => allocate(stocksMatching(context, item, command), part, context.at)
-    const { short } = stocksFor(open)
+    const matching = stocksMatching(context, item, command)
+    const short = item.stocked ? allocate(matching, open, context.at).short : 0
     if (short > 0) return refused(new InsufficientStock({ items: [shortLine(item, open, open - short)] }))
-    const notes = { reference, reason }
     const takenFor = (part: number) =>
-      stocksFor(part).picks.map((pick) => [pick.stock, pick.quantity] as const)
-    for (const line of sellInPlaceOfHeld(context, elsewhere, { item, quantity: open, takenFor }, notes)) {
-      moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId!)!)
+      item.stocked
+        ? allocate(matching, part, context.at).picks.map((pick) => [pick.stock, pick.quantity] as const)
+        : [[null, part] as const]
+    const given = { item, quantity: open, takenFor }
+    for (const line of sellInPlaceOfHeld(context, elsewhere, given, { reference, reason })) {
+      if (line.stockId !== null) {
+        moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId)!)
+      }
       open -= line.quantity
     }
   }

@@ -30,7 +30,8 @@ const adjusted = (variant: string, quantity: number, version: number, more: obje
     ...figures,
     availableQuantity: figures.quantity - figures.reservedQuantity - figures.unallocatableQuantity,
     status: "IN_STOCK",
-    stocks: [{ stockId: uuid, locationId: "default", lotNumber: null, ...figures, version }]
+    stocks: [{ stockId: uuid, locationId: "default", lotNumber: null, ...figures, version }],
+    discrepancies: []
   }
 }
 
@@ -249,7 +250,8 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bul
                     unallocatableQuantity: 0,
                     version: 3
                   }
-                ]
+                ],
+                discrepancies: []
               }
             }
           ]

@@ -87,13 +87,18 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("war
       assertAnswer(first, 201, {
         reservationId: uuid,
         orderId: "o",
+        status: "PENDING",
+        applied: true,
         allocations: [
           { sku: "MILK", skuBatchId: uuid, lotNumber: "soon", quantity: 2 },
           { sku: "MILK", skuBatchId: uuid, lotNumber: "late", quantity: 2 }
         ],
         expiresAt: moment
       })
-      assertAnswer(yield* post("/inventory/reserve", body), 200, first.body)
+      assertAnswer(yield* post("/inventory/reserve", body), 200, {
+        ...(first.body as object),
+        applied: false
+      })
       assertProblem(
         yield* post("/inventory/reserve", { ...body, items: [{ sku: "MILK", quantity: 5 }] }),
         422,

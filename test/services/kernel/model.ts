@@ -328,12 +328,9 @@ class Rules {
     this.checkStocks(wants)
     // What is held of it stays, what expires first before the rest.
     const held = pending.flatMap((one) => one.lines).filter(({ open }) => open > 0)
-    const byPicking = held.toSorted((a, b) =>
-      a.stock === null || b.stock === null || a.item !== b.item
-        ? 0
-        : this.picking(a.item, () => true).indexOf(a.stock) -
-          this.picking(a.item, () => true).indexOf(b.stock)
-    )
+    const placeOf = ({ item, stock }: Line): number =>
+      stock === null ? -1 : this.picking(item, () => true).indexOf(stock)
+    const byPicking = held.toSorted((a, b) => placeOf(a) - placeOf(b))
     const surplus = new Map(byPicking.map((line) => [line, line.open]))
     const missing = mostNamedFirst(wants).map((want) => {
       let left = want.quantity
@@ -565,7 +562,7 @@ class Rules {
       ])
     )
     // What names its place is taken again there; what was sold meanwhile is of what may come from anywhere.
-    const named = [...one.wants].sort((a, b) => (placeOf(a) > placeOf(b) ? -1 : 1))
+    const named = [...one.wants].sort((a, b) => (textOf(a) > textOf(b) ? -1 : 1))
     const wants = named.map((want) => {
       const quantity = Math.min(want.quantity, left.get(want.item) ?? 0)
       left.set(want.item, (left.get(want.item) ?? 0) - quantity)
@@ -1468,7 +1465,7 @@ const mostNamedFirst = <W extends Want>(wants: ReadonlyArray<W>): ReadonlyArray<
   return wants.toSorted((a, b) => names(b) - names(a))
 }
 
-const placeOf = ({ location, lot, stock }: Want): string =>
+const textOf = ({ location, lot, stock }: Want): string =>
   JSON.stringify([stock ?? "", location ?? "", lot ?? ""])
 
 const newLine = (item: string, stock: number | null, quantity: number, state: Partial<Line>): Line => ({

@@ -135,7 +135,9 @@ const heldOf = (
   const held = reservations.flatMap(({ lines }) => lines.filter(({ open }) => open > 0))
   const inOrder = held.toSorted((a, b) => {
     const [one, other] = [stockOf(a), stockOf(b)]
-    return one === undefined || other === undefined ? 0 : byPickOrder(one, other)
+    return one === undefined || other === undefined
+      ? Number(one !== undefined) - Number(other !== undefined)
+      : byPickOrder(one, other)
   })
   return new Map(inOrder.map((line) => [line, line.open]))
 }

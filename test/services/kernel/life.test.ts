@@ -1640,3 +1640,42 @@ describe("the events of one posting", () => {
     assert.deepStrictEqual(correlated(correction(1)), ["request"])
   })
 })
+
+describe("an answer that was kept in the form of an earlier version", () => {
+  const replayed = (command: Parameters<Desk["post"]>[0], kept: object): unknown => {
+    const desk = deskWith()
+    const idempotency = { key: "k", fingerprint: "f" }
+    desk.store.idempotency.set("m\u001fk", {
+      merchantId,
+      idempotencyKey: "k",
+      fingerprint: "f",
+      answer: JSON.stringify({ posting: "p", command: command._tag, version: 1, answer: kept }),
+      createdAt: desk.now
+    })
+    return desk.post(command, { idempotency })
+  }
+
+  it("is replayed in today's form", () => {
+    const at = epoch
+    assert.deepStrictEqual(replayed(releasing(), { at, released: true, quantity: 2, item: null }), {
+      at,
+      applied: true,
+      quantity: 2,
+      item: null
+    })
+    assert.deepStrictEqual(replayed(confirming(), { at, confirmed: true, reservationId: "r" }), {
+      at,
+      applied: true,
+      reservationId: "r",
+      status: "CONFIRMED"
+    })
+    const line = { itemId: "i", productVariantId: "v", sku: null, stockId: "s", quantity: 2, open: 2 }
+    const lines = [{ ...line, locationId: "default", lotNumber: null }]
+    const reservation = { reservationId: "r", orderId: "o", status: "PENDING", expiresAt: at, lines }
+    assert.deepStrictEqual(replayed(reserving([["v", 2]]), { at, created: true, reservation }), {
+      at,
+      created: true,
+      reservation: { ...reservation, lines: [{ ...lines[0], sold: 0 }] }
+    })
+  })
+})

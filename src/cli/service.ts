@@ -135,25 +135,18 @@ export const operations = Layer.mergeAll(
 
 const dispatcher = Layer.effectDiscard(Effect.flatMap(Outbox, ({ dispatch }) => Effect.forkScoped(dispatch)))
 
-const sweeper = (intervalMs: number) =>
-  Layer.effectDiscard(
-    Effect.gen(function* () {
-      const { expireDue } = yield* Reservations
-      const sweep = expireDue.pipe(
-        Effect.catch(() => Effect.logWarning("the sweeper waits for the database")),
-        Effect.catchCause((cause) => Effect.logError("a sweep died", cause))
-      )
-      yield* Effect.forkScoped(Effect.repeat(sweep, Schedule.spaced(intervalMs)))
-    })
-  )
-
-/** Again and again, whatever becomes of it. */
-const every = <A, E>(task: Effect.Effect<A, E>, interval: Duration.Input) =>
+/** Does a task again and again, whatever becomes of it: an outage puts it off, and a bug of ours ends one turn. */
+const every = <A, E, R>(name: string, task: Effect.Effect<A, E, R>, interval: Duration.Input) =>
   task.pipe(
-    Effect.catch((failure) => Effect.logWarning("housekeeping is put off", failure)),
-    Effect.catchCause((cause) => Effect.logError("housekeeping died", cause)),
+    Effect.catch((failure) => Effect.logWarning(`${name} waits for the database`, failure)),
+    Effect.catchCause((cause) => Effect.logError(`${name} died`, cause)),
     Effect.repeat(Schedule.spaced(interval)),
     Effect.forkScoped
+  )
+
+const sweeper = (intervalMs: number) =>
+  Layer.effectDiscard(
+    Effect.flatMap(Reservations, ({ expireDue }) => every("the sweeper", expireDue, intervalMs))
   )
 
 /** Makes partitions long before they are needed, and removes what is past its age. */
@@ -161,9 +154,9 @@ const housekeeper = Layer.effectDiscard(
   Effect.gen(function* () {
     const { prepare } = yield* Partitions
     const { measureSnapshots, removeExpired } = yield* Retention
-    yield* every(prepare, "1 hour")
-    yield* every(removeExpired, "1 hour")
-    yield* every(measureSnapshots, "15 seconds")
+    yield* every("making partitions", prepare, "1 hour")
+    yield* every("removing what is past its age", removeExpired, "1 hour")
+    yield* every("measuring open snapshots", measureSnapshots, "15 seconds")
   })
 )
 
@@ -175,7 +168,11 @@ export const service = <E, R>(
 ) => {
   const jwks = Option.match(settings.jwks, {
     onNone: () => DevIssuer.layer,
-    onSome: (config) => JwksHttp.layer(config).pipe(Layer.provide(NodeHttpClient.layerUndici))
+    onSome: (config) =>
+      // A caller who waited for keys still hears what became of it within its own deadline.
+      JwksHttp.layer({ ...config, waitMsMax: settings.requestTimeoutMs * 0.8 }).pipe(
+        Layer.provide(NodeHttpClient.layerUndici)
+      )
   })
   const authentication = Authentication.layer.pipe(
     Layer.provide(Policies.layerLocal),

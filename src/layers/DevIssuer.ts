@@ -12,7 +12,7 @@ import { everyPermission } from "../schema/Principal.ts"
 import { Db } from "../services/Db.ts"
 import { parameter } from "../services/PostgresTypes.ts"
 import { DevIssuer, Jwks, type PublicJwks } from "../services/identity/Jwks.ts"
-import { checkForm, checkSignature, type TokenRules } from "./JwksHttp.ts"
+import { checkForm, checkSignature, type TokenRules } from "./SignedToken.ts"
 
 export const devTokenRules: TokenRules = { issuer: "holdfast-dev", audience: "holdfast" }
 

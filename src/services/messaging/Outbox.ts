@@ -388,14 +388,16 @@ const publishInOrder = Effect.fnUntraced(function* (
   return aside
 })
 
-const offerAgain = Effect.fnUntraced(function* (broker: Broker["Service"], refused: Dispatched) {
-  for (let attempt = 2; ; attempt++) {
-    const [refusal] = yield* untilAnswered(broker, [refused])
-    if (refusal === undefined) return undefined
-    if (attempt >= refusalsMax) return refusal
-    yield* Effect.sleep("100 millis")
-  }
-})
+/** The refusal of the last offer, or `undefined` once one is taken. */
+const offerAgain = (broker: Broker["Service"], refused: Dispatched) =>
+  Effect.map(untilAnswered(broker, [refused]), ([refusal]) => refusal).pipe(
+    Effect.repeat({
+      until: (refusal) => refusal === undefined,
+      // The round that found it and the first offer here are two of them.
+      times: refusalsMax - 2,
+      schedule: Schedule.spaced("100 millis")
+    })
+  )
 
 const untilAnswered = (broker: Broker["Service"], events: ReadonlyArray<Dispatched>) =>
   broker

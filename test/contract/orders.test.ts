@@ -483,7 +483,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       })
       const other = yield* reserve("o", [["cup", 4]])
       assertProblem(other, 422, "RESERVATION_FAILED", { reason: "OTHER_ITEMS", reservationId })
-      assert.include(pick(other.body, "detail"), "/amend")
+      assert.include(textAt(other.body, "detail"), "/amend")
       yield* post(`${api}/confirm`, { orderId: "o" })
       assertProblem(yield* amend([cups(2)]), 409, "RESERVATION_CONFIRMED", { orderId: "o", reservationId })
     })

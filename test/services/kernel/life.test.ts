@@ -644,7 +644,8 @@ describe("life of a reservation: reserving again", () => {
   it("by sku is compared with what is held of the stocks that it names", () => {
     const desk = deskWith()
     for (const lotNumber of ["A", "B"]) desk.post(receipt(3, { lotNumber }))
-    const [a, b] = ["A", "B"].map((lot) => desk.stockOf("v", "default", lot).stockId)
+    const a = desk.stockOf("v", "default", "A").stockId
+    const b = desk.stockOf("v", "default", "B").stockId
     desk.post(reserving([["v", 2, a]]))
     assert.isFalse(desk.post(reserving([["v", 2, a]])).created)
     assert.isFalse(desk.post(reserving([["v", 2]])).created)
@@ -1369,7 +1370,11 @@ describe("amending", () => {
         ["w", 2]
       ])
     )
-    const before = snapshotOf(desk.store.open([], desk.now))
+    const books = () => {
+      const { lines, reservations, stocks } = desk.store
+      return JSON.stringify([lines, reservations, stocks].map((rows) => [...rows.values()]))
+    }
+    const before = books()
     const refusal = desk.refusal(
       amending([
         ["v", 5],
@@ -1380,7 +1385,7 @@ describe("amending", () => {
     assert.deepStrictEqual("items" in refusal && refusal.items, [
       { productVariantId: "v", requested: 5, available: 3 }
     ])
-    assert.strictEqual(snapshotOf(desk.store.open([], desk.now)), before)
+    assert.strictEqual(books(), before)
     assert.deepStrictEqual(desk.balances("w"), [["default", "", 3, 2, 0]])
   })
 
@@ -1481,17 +1486,11 @@ describe("confirming a part", () => {
     desk.post(reserving([["v", 3]]))
     desk.post(part(["v", 2]))
     const refusal = desk.refusal(part(["v", 2], ["w", 1]))
-    assert.deepStrictEqual<unknown>(
-      { ...refusal },
-      {
-        _tag: "ConfirmExceedsReservation",
-        orderId: "o",
-        items: [
-          { productVariantId: "v", requested: 2, available: 1 },
-          { productVariantId: "w", requested: 1, available: 0 }
-        ]
-      }
-    )
+    assert.deepInclude(refusal, { _tag: "ConfirmExceedsReservation" })
+    assert.deepStrictEqual("items" in refusal && refusal.items, [
+      { productVariantId: "v", requested: 2, available: 1 },
+      { productVariantId: "w", requested: 1, available: 0 }
+    ])
     assert.deepStrictEqual(desk.balances("v"), [["default", "", 3, 1, 0]])
     assert.strictEqual(desk.refusal(part(["nobody", 1]))._tag, "ItemNotFound")
     assert.strictEqual(desk.refusal({ ...part(["v", 1]), orderId: "p" })._tag, "ReservationNotFound")

@@ -216,11 +216,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(again, 200, {
         reservationId: pick(first.body, "data.reservationId"),
         orderId: "o",
+        status: "PENDING",
+        applied: false,
         items: [
           { variantId: "lid", quantity: 1, reserved: true },
           { variantId: "cup", quantity: 1, reserved: true },
           { variantId: "cup", quantity: 1, reserved: true }
         ],
+        allocations: pick(first.body, "data.allocations"),
         expiresAt: pick(first.body, "data.expiresAt")
       })
     })
@@ -494,10 +497,13 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       const { item, post, receive, reserve } = yield* merchant
       yield* item("cup")
       yield* receive("cup", 3)
-      yield* reserve("o", [["cup", 3]])
+      const reservationId = textAt((yield* reserve("o", [["cup", 3]])).body, "data.reservationId")
       yield* post(`${api}/cup/release`, { orderId: "o", quantity: 1 })
       assert.strictEqual((yield* reserve("other", [["cup", 1]])).status, 201)
-      assertProblem(yield* reserve("o", [["cup", 3]]), 422, "RESERVATION_FAILED", { reason: "OTHER_ITEMS" })
+      assertProblem(yield* reserve("o", [["cup", 3]]), 422, "RESERVATION_FAILED", {
+        reason: "OTHER_ITEMS",
+        reservationId
+      })
       const again = yield* reserve("o", [["cup", 2]])
       assert.strictEqual(again.status, 200)
       assert.strictEqual(pick(again.body, "data.applied"), false)
@@ -610,7 +616,9 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(yield* post(`${api}/confirm`, { orderId: "o" }), 200, {
         orderId: "o",
         reservationId,
-        confirmed: true
+        confirmed: true,
+        applied: true,
+        status: "CONFIRMED"
       })
     })
   )

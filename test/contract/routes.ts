@@ -235,10 +235,9 @@ export const routes: ReadonlyArray<Route> = [
     fields: {
       saleOrderId: "id",
       items: "lines",
-      "items.0.saleOrderItemId": "id",
+      // The message's optional fields may be null, and so may these.
       "items.0.productVariantId": "id",
-      "items.0.quantity": "count",
-      "items.0.locationId": "id"
+      "items.0.quantity": "count"
     },
     required: ["saleOrderId", "items", "items.0.productVariantId", "items.0.quantity"]
   },

@@ -14,6 +14,7 @@ import { Discrepancies } from "../src/services/stock/Discrepancies.ts"
 import { Health } from "../src/services/Health.ts"
 import { DevIssuer } from "../src/services/identity/Jwks.ts"
 import { Movements } from "../src/services/stock/Movements.ts"
+import { Orders } from "../src/services/orders/Orders.ts"
 import { Policies } from "../src/services/identity/Policies.ts"
 import { Reservations } from "../src/services/stock/Reservations.ts"
 import { StockLedger } from "../src/services/kernel/StockLedger.ts"
@@ -87,6 +88,7 @@ const contract = () => {
     Catalog.layer,
     Discrepancies.layer,
     Movements.layer,
+    Orders.layer,
     Reservations.layer,
     Stocks.layer
   ).pipe(
@@ -124,7 +126,10 @@ const bare = (): void => {
           data: {
             reservationId: "00000000-0000-7000-8000-000000000000",
             orderId: command.orderId,
+            status: "PENDING",
+            applied: true,
             items: command.items.map((item) => ({ ...item, reserved: true })),
+            allocations: [],
             expiresAt: "2030-01-01T00:00:00.000Z"
           },
           meta: { timestamp: "2030-01-01T00:00:00.000Z" }

@@ -8,6 +8,7 @@ export const operations = {
     reserve: ["POST", "/api/v1/inventory/reserve"],
     release: ["POST", "/api/v1/inventory/release"],
     confirm: ["POST", "/api/v1/inventory/confirm"],
+    amend: ["POST", "/api/v1/inventory/amend"],
     extend: ["POST", "/api/v1/inventory/extend"],
     getReservation: ["GET", "/api/v1/inventory/reservations/{id}"],
     listReservations: ["GET", "/api/v1/inventory/reservations"]
@@ -43,6 +44,9 @@ export const operations = {
   bulk: {
     bulk: ["POST", "/api/v1/inventory/bulk"],
     count: ["POST", "/api/v1/inventory/count"]
+  },
+  sales: {
+    recordSale: ["POST", "/v1/api/inventory/sales"]
   }
 } as const satisfies Readonly<
   Record<string, Readonly<Record<string, readonly [method: string, path: string]>>>
@@ -55,12 +59,14 @@ export interface Client {
       input: OrdersCheckAvailabilityBody,
       options?: CallOptions
     ) => Promise<OrdersCheckAvailabilityAnswer>
-    /** Reserve the items of an order. All lines or none. Idempotent by order: a repeat with the same items answers 200. Needs the permission `inventory:reserve`. */
+    /** Reserve the items of an order. All lines or none, each from its own location and lot if it names them. Idempotent by order: the items are compared with what the order holds now, or was sold once it is CONFIRMED; the same ones are answered with it (200, applied: false), others are refused (422): amend changes what is held. Needs the permission `inventory:reserve`. */
     readonly reserve: (input: OrdersReserveBody, options?: CallOptions) => Promise<OrdersReserveAnswer>
     /** Give back what an order holds. Needs the permission `inventory:reserve`. */
     readonly release: (input: OrdersReleaseBody, options?: CallOptions) => Promise<OrdersReleaseAnswer>
-    /** Sell what an order holds. Needs the permission `inventory:reserve`. */
+    /** Sell what an order holds, or a part of it. With items, that part is sold and the rest stays PENDING; confirming a part is repeatable only with an Idempotency-Key. Idempotent by order otherwise: a repeat answers confirmed: true, applied: false. Needs the permission `inventory:reserve`. */
     readonly confirm: (input: OrdersConfirmBody, options?: CallOptions) => Promise<OrdersConfirmAnswer>
+    /** Change what an order holds to these items. In one step: the difference is taken or given back, first-expired-first-out. Short, or not PENDING: 409, and everything stays as it was. Repeating it is harmless (applied: false). With expiresIn it is held for that long from now. Needs the permission `inventory:reserve`. */
+    readonly amend: (input: OrdersAmendBody, options?: CallOptions) => Promise<OrdersAmendAnswer>
     /** Hold an order's items longer, counted from now. Needs the permission `inventory:reserve`. */
     readonly extend: (input: OrdersExtendBody, options?: CallOptions) => Promise<OrdersExtendAnswer>
     /** A reservation with its lines and allocations. Needs the permission `inventory:read`. */
@@ -311,12 +317,17 @@ export interface Client {
     /** Record counted quantities, all or none. Each difference is a movement, and one beyond the item's countTolerance opens a COUNT_DIFFERENCE discrepancy. expectedVersion or expectedQuantity makes a row compare-and-set: those of stocks that have moved are named, and nothing changes. A stock that is not there yet has version 0 and quantity 0. Needs the permission `inventory:adjust`. */
     readonly count: (input: BulkCountBody, options?: CallOptions) => Promise<BulkCountAnswer>
   }
+  readonly sales: {
+    /** Record a paid sale. The payload and the effect of the message payment.success: a fact, never refused because stock is short. Each line is recorded once, whichever way it is told. Lines that name a location were sold there; what the order holds beyond what was paid is released. Needs the permission `inventory:adjust`. */
+    readonly recordSale: (input: SalesRecordSaleBody, options?: CallOptions) => Promise<SalesRecordSaleAnswer>
+  }
 }
 
 /** The codes that problems have today; later versions may add some. */
 export type ProblemCode =
   | "AMBIGUOUS_STOCK"
   | "BALANCE_OVERFLOW"
+  | "CONFIRM_EXCEEDS_RESERVATION"
   | "DEFAULT_LOCATION"
   | "DISCREPANCY_PERSISTS"
   | "FORBIDDEN"
@@ -434,6 +445,8 @@ export type BulkReserveOrder = {
     readonly productId?: OutsideId
     readonly variantId: OutsideId
     readonly quantity: Quantity
+    readonly locationId?: OutsideId
+    readonly lotNumber?: OutsideId
   }>
   readonly expiresIn?: ExpiresIn
   readonly locationId?: OutsideId
@@ -466,6 +479,19 @@ export type BulkResult = {
           readonly unallocatableQuantity: Balance
           readonly version: Count
         }>
+        /** What it contradicts: the discrepancies that it opened, or adds to */
+        readonly discrepancies: ReadonlyArray<{
+          readonly discrepancyId: Uuid
+          readonly kind:
+            | "NEGATIVE_STOCK"
+            | "OVERCOMMITTED"
+            | "DISCONTINUED_WITH_STOCK"
+            | "EXPIRED_LOT_SOLD"
+            | "RETURN_EXCEEDS_SALE"
+            | "CANCELLED_AFTER_SALE"
+            | "SALE_LINE_CHANGED"
+            | "COUNT_DIFFERENCE"
+        }>
       }
     | {
         readonly reservationId: Uuid
@@ -473,17 +499,38 @@ export type BulkResult = {
         readonly productVariantId: OutsideId
         readonly quantity: Quantity
         readonly status: string
+        /** false: a repeat, answered with what is so now; this call changed nothing */
+        readonly applied: boolean
+        /** Which stock it holds or, once it is CONFIRMED, was sold from */
+        readonly allocations: ReadonlyArray<{
+          readonly variantId: OutsideId | null
+          readonly stockId: Uuid
+          readonly locationId: OutsideId | null
+          readonly lotNumber: string | null
+          readonly quantity: Total
+        }>
         /** RFC 3339 in UTC with milliseconds */
         readonly expiresAt: string
       }
     | {
         readonly reservationId: Uuid
         readonly orderId: OutsideId
+        readonly status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+        /** false: a repeat, answered with what is so now; this call changed nothing */
+        readonly applied: boolean
         readonly items: ReadonlyArray<{
           readonly productId?: OutsideId
           readonly variantId: OutsideId
           readonly quantity: Quantity
           readonly reserved: true
+        }>
+        /** Which stock it holds or, once it is CONFIRMED, was sold from */
+        readonly allocations: ReadonlyArray<{
+          readonly variantId: OutsideId | null
+          readonly stockId: Uuid
+          readonly locationId: OutsideId | null
+          readonly lotNumber: string | null
+          readonly quantity: Total
         }>
         /** RFC 3339 in UTC with milliseconds */
         readonly expiresAt: string
@@ -491,6 +538,8 @@ export type BulkResult = {
     | {
         readonly orderId: OutsideId
         readonly released: boolean
+        /** false: a repeat, answered with what is so now; this call changed nothing */
+        readonly applied: boolean
         readonly releasedQuantity: Total
         readonly productVariantId: OutsideId | null
         readonly sku: OutsideId | null
@@ -503,10 +552,30 @@ export type BulkResult = {
     | {
         readonly orderId: OutsideId
         readonly released: boolean
+        /** false: a repeat, answered with what is so now; this call changed nothing */
+        readonly applied: boolean
       }
   readonly code?: string
   readonly title?: string
   readonly detail?: string
+}
+
+/** More than is reserved */
+export type ConfirmExceedsReservationProblem = {
+  readonly type: string
+  readonly title: string
+  readonly status: 409
+  readonly detail: string
+  /** The request id */
+  readonly instance?: string
+  readonly code: "CONFIRM_EXCEEDS_RESERVATION"
+  readonly orderId: string
+  readonly items: ReadonlyArray<{
+    readonly productVariantId?: OutsideId
+    readonly sku?: OutsideId
+    readonly requested: Total
+    readonly available: Total
+  }>
 }
 
 /** A whole number of the item's base unit, from 0 to 10^12 */
@@ -1167,23 +1236,36 @@ export type OrdersReserveBody = {
     readonly productId?: OutsideId
     readonly variantId: OutsideId
     readonly quantity: Quantity
+    readonly locationId?: OutsideId
+    readonly lotNumber?: OutsideId
   }>
   readonly expiresIn?: ExpiresIn
   readonly locationId?: OutsideId
   readonly metadata?: { readonly [name: string]: unknown }
 }
 
-/** The order was reserved already, with the same items */
+/** The order holds the same items already, or was sold them (see status) */
 export type OrdersReserveAnswer = {
   readonly success: true
   readonly data: {
     readonly reservationId: Uuid
     readonly orderId: OutsideId
+    readonly status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+    /** false: a repeat, answered with what is so now; this call changed nothing */
+    readonly applied: boolean
     readonly items: ReadonlyArray<{
       readonly productId?: OutsideId
       readonly variantId: OutsideId
       readonly quantity: Quantity
       readonly reserved: true
+    }>
+    /** Which stock it holds or, once it is CONFIRMED, was sold from */
+    readonly allocations: ReadonlyArray<{
+      readonly variantId: OutsideId | null
+      readonly stockId: Uuid
+      readonly locationId: OutsideId | null
+      readonly lotNumber: string | null
+      readonly quantity: Total
     }>
     /** RFC 3339 in UTC with milliseconds */
     readonly expiresAt: string
@@ -1202,6 +1284,8 @@ export type OrdersReleaseAnswer = {
   readonly data: {
     readonly orderId: OutsideId
     readonly released: boolean
+    /** false: a repeat, answered with what is so now; this call changed nothing */
+    readonly applied: boolean
   }
   readonly meta: {
     readonly timestamp: string
@@ -1211,6 +1295,11 @@ export type OrdersReleaseAnswer = {
 export type OrdersConfirmBody = {
   readonly orderId: OutsideId
   readonly reservationId?: Uuid
+  readonly items?: ReadonlyArray<{
+    readonly productId?: OutsideId
+    readonly variantId: OutsideId
+    readonly quantity: Quantity
+  }>
 }
 
 export type OrdersConfirmAnswer = {
@@ -1219,6 +1308,52 @@ export type OrdersConfirmAnswer = {
     readonly orderId: OutsideId
     readonly reservationId: Uuid
     readonly confirmed: boolean
+    /** false: a repeat, answered with what is so now; this call changed nothing */
+    readonly applied: boolean
+    /** PENDING: a part was sold, and the rest is held; CONFIRMED: nothing is held any more */
+    readonly status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+  }
+  readonly meta: {
+    readonly timestamp: string
+  }
+}
+
+export type OrdersAmendBody = {
+  readonly orderId: OutsideId
+  readonly items: ReadonlyArray<{
+    readonly productId?: OutsideId
+    readonly variantId: OutsideId
+    readonly quantity: Quantity
+    readonly locationId?: OutsideId
+    readonly lotNumber?: OutsideId
+  }>
+  readonly expiresIn?: ExpiresIn
+}
+
+export type OrdersAmendAnswer = {
+  readonly success: true
+  readonly data: {
+    readonly reservationId: Uuid
+    readonly orderId: OutsideId
+    readonly status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+    /** false: a repeat, answered with what is so now; this call changed nothing */
+    readonly applied: boolean
+    readonly items: ReadonlyArray<{
+      readonly productId?: OutsideId
+      readonly variantId: OutsideId
+      readonly quantity: Quantity
+      readonly reserved: true
+    }>
+    /** Which stock it holds or, once it is CONFIRMED, was sold from */
+    readonly allocations: ReadonlyArray<{
+      readonly variantId: OutsideId | null
+      readonly stockId: Uuid
+      readonly locationId: OutsideId | null
+      readonly lotNumber: string | null
+      readonly quantity: Total
+    }>
+    /** RFC 3339 in UTC with milliseconds */
+    readonly expiresAt: string
   }
   readonly meta: {
     readonly timestamp: string
@@ -1331,13 +1466,23 @@ export type VariantsReserveVariantBody = {
   readonly expiresIn?: ExpiresIn
 }
 
-/** Reserved already, with the same quantity */
+/** The order holds the same quantity already, or was sold it (see status) */
 export type VariantsReserveVariantAnswer = {
   readonly reservationId: Uuid
   readonly orderId: OutsideId
   readonly productVariantId: OutsideId
   readonly quantity: Quantity
   readonly status: string
+  /** false: a repeat, answered with what is so now; this call changed nothing */
+  readonly applied: boolean
+  /** Which stock it holds or, once it is CONFIRMED, was sold from */
+  readonly allocations: ReadonlyArray<{
+    readonly variantId: OutsideId | null
+    readonly stockId: Uuid
+    readonly locationId: OutsideId | null
+    readonly lotNumber: string | null
+    readonly quantity: Total
+  }>
   /** RFC 3339 in UTC with milliseconds */
   readonly expiresAt: string
 }
@@ -1350,6 +1495,8 @@ export type VariantsReleaseVariantBody = {
 export type VariantsReleaseVariantAnswer = {
   readonly orderId: OutsideId
   readonly released: boolean
+  /** false: a repeat, answered with what is so now; this call changed nothing */
+  readonly applied: boolean
   readonly releasedQuantity: Total
   readonly productVariantId: OutsideId | null
   readonly sku: OutsideId | null
@@ -1404,6 +1551,19 @@ export type VariantsAdjustStockAnswer = {
     readonly unallocatableQuantity: Balance
     readonly version: Count
   }>
+  /** What it contradicts: the discrepancies that it opened, or adds to */
+  readonly discrepancies: ReadonlyArray<{
+    readonly discrepancyId: Uuid
+    readonly kind:
+      | "NEGATIVE_STOCK"
+      | "OVERCOMMITTED"
+      | "DISCONTINUED_WITH_STOCK"
+      | "EXPIRED_LOT_SOLD"
+      | "RETURN_EXCEEDS_SALE"
+      | "CANCELLED_AFTER_SALE"
+      | "SALE_LINE_CHANGED"
+      | "COUNT_DIFFERENCE"
+  }>
 }
 
 export type VariantsListMovementsAnswer = {
@@ -1421,10 +1581,13 @@ export type WarehouseReserveSkusBody = {
   readonly expiresIn?: ExpiresIn
 }
 
-/** Reserved already, with the same items */
+/** The order holds the same items already, or was sold them (see status) */
 export type WarehouseReserveSkusAnswer = {
   readonly reservationId: Uuid
   readonly orderId: OutsideId
+  readonly status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
+  /** false: a repeat, answered with what is so now; this call changed nothing */
+  readonly applied: boolean
   readonly allocations: ReadonlyArray<{
     readonly sku: OutsideId | null
     readonly skuBatchId: Uuid | null
@@ -1442,6 +1605,8 @@ export type WarehouseReleaseOrderBody = {
 export type WarehouseReleaseOrderAnswer = {
   readonly orderId: OutsideId
   readonly released: boolean
+  /** false: a repeat, answered with what is so now; this call changed nothing */
+  readonly applied: boolean
 }
 
 export type WarehouseGetSkuAnswer = {
@@ -1587,4 +1752,34 @@ export type BulkCountAnswer = {
     /** Whether the difference is beyond the item's countTolerance, and so a discrepancy */
     readonly discrepancy: boolean
   }>
+}
+
+export type SalesRecordSaleBody = {
+  readonly saleOrderId: OutsideId
+  readonly items: ReadonlyArray<{
+    readonly saleOrderItemId?: OutsideId | null
+    readonly productVariantId: OutsideId
+    readonly quantity: Count
+    readonly locationId?: OutsideId | null
+  }>
+  readonly kitchenTickets?: ReadonlyArray<{
+    readonly kitchenTicketItemId: OutsideId
+    readonly productVariantId: OutsideId
+    readonly quantity: Count
+  }> | null
+}
+
+export type SalesRecordSaleAnswer = {
+  readonly saleOrderId: OutsideId
+  /** false: every line was recorded before, by message or over HTTP; this call sold nothing */
+  readonly applied: boolean
+  /** Lines of one saleOrderItemId (else of one item and location) count as one */
+  readonly lines: {
+    /** Lines that are sold by this call */
+    readonly applied: Count
+    /** Lines that were recorded before, with the same quantity */
+    readonly repeated: Count
+    /** Lines that were recorded before with another quantity: a SALE_LINE_CHANGED discrepancy is open */
+    readonly changed: Count
+  }
 }

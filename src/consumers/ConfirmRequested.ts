@@ -10,6 +10,6 @@ export const confirmRequested = consumer({
   aggregate: ({ orderId }) => orderId,
   handle: (caller, { orderId, reservationId }) =>
     Effect.flatMap(Orders, (orders) => orders.confirm(caller, { orderId, reservationId })).pipe(
-      Effect.as("applied" as const)
+      Effect.map(({ answer }) => (answer.confirmed && !answer.applied ? "repeated" : "applied"))
     )
 })

@@ -41,17 +41,30 @@ export const consumer = <A, I, E, R>(definition: {
 }): Consumer<E, R> =>
   identifiedConsumer({
     ...definition,
-    identified: false,
+    identity: "NONE",
     handle: (caller, payload) => definition.handle(caller, payload)
   })
 
-/** A consumer whose messages have no natural key: the message's identity makes it idempotent. */
-export const identifiedConsumer = <A, I, E, R>(definition: {
+/**
+ * A consumer whose messages have no natural key: the message's identity makes it idempotent. `OPTIONAL`: one without is not
+ * a dead letter; its identity is then undefined.
+ */
+export const identifiedConsumer = <
+  A,
+  I,
+  E,
+  R,
+  const Identity extends "NEEDED" | "OPTIONAL" | "NONE" = "NEEDED"
+>(definition: {
   readonly topic: string
   readonly payload: Schema.Codec<A, I>
   readonly aggregate: (payload: A) => string
-  readonly identified?: boolean
-  readonly handle: (caller: Caller, payload: A, messageId: string) => Effect.Effect<Outcome, E, R>
+  readonly identity?: Identity
+  readonly handle: (
+    caller: Caller,
+    payload: A,
+    messageId: Identity extends "NEEDED" ? string : string | undefined
+  ) => Effect.Effect<Outcome, E, R>
 }): Consumer<E, R> => {
   const decode = Schema.decodeUnknownResult(definition.payload, { errors: "all" })
   return {
@@ -61,10 +74,13 @@ export const identifiedConsumer = <A, I, E, R>(definition: {
         const body = yield* decodeObject(message.value)
         const payload = yield* payloadOf(body, decode)
         const merchantId = yield* merchantOf(body, message, defaults)
-        const messageId = definition.identified === false ? "" : yield* identityOf(body, message)
+        const identity =
+          definition.identity === "NONE" ? Result.succeed(undefined) : identityOf(body, message)
+        const messageId =
+          definition.identity === "OPTIONAL" ? Result.getOrUndefined(identity) : yield* identity
         return {
           aggregate: `${merchantId} ${definition.aggregate(payload)}`,
-          run: (origin) => definition.handle({ ...origin, merchantId }, payload, messageId)
+          run: (origin) => definition.handle({ ...origin, merchantId }, payload, messageId as string)
         }
       })
   }

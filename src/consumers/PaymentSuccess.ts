@@ -1,5 +1,5 @@
 import { Effect } from "effect"
-import { PaymentSuccess } from "../schema/Message.ts"
+import { paidSale, PaymentSuccess } from "../schema/Message.ts"
 import { Orders } from "../services/orders/Orders.ts"
 import { consumer } from "./Consumer.ts"
 
@@ -8,16 +8,8 @@ export const paymentSuccess = consumer({
   topic: "payment.success",
   payload: PaymentSuccess,
   aggregate: ({ saleOrderId }) => saleOrderId,
-  handle: (caller, { items, saleOrderId }) =>
-    Effect.flatMap(Orders, (orders) =>
-      orders.recordSale(caller, {
-        orderId: saleOrderId,
-        lines: items.map(({ locationId, productVariantId, quantity, saleOrderItemId }) => ({
-          productVariantId,
-          quantity,
-          locationId: locationId ?? undefined,
-          saleOrderItemId: saleOrderItemId ?? undefined
-        }))
-      })
-    ).pipe(Effect.map(({ answer }) => (answer.applied + answer.changed > 0 ? "applied" : "repeated")))
+  handle: (caller, payload) =>
+    Effect.flatMap(Orders, (orders) => orders.recordSale(caller, paidSale(payload))).pipe(
+      Effect.map(({ answer }) => (answer.applied + answer.changed > 0 ? "applied" : "repeated"))
+    )
 })

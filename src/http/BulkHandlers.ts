@@ -3,7 +3,6 @@ import { ReservationFailed } from "../schema/Failure.ts"
 import type { Answers } from "../services/kernel/commands.ts"
 import type { BulkOperation, BulkRow } from "../services/kernel/commands/bulk.ts"
 import type { ChangeType } from "../schema/Movement.ts"
-import { timestamp } from "../schema/Time.ts"
 import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Movements } from "../services/stock/Movements.ts"
 import { answer } from "./Responses.ts"
@@ -20,7 +19,15 @@ import {
 } from "./contract/BulkApi.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
 import { problemOf } from "./contract/Problem.ts"
-import { adjustedStock, adjustmentOf, releasedVariant, reservedVariant } from "./Views.ts"
+import {
+  adjustedStock,
+  adjustmentOf,
+  releasedOrder,
+  releasedVariant,
+  reservedOrder,
+  reservedVariant,
+  wantedLine
+} from "./Views.ts"
 import type { Failing } from "./contract/ProblemKinds.ts"
 import { defaultExpiresIn } from "./contract/Reservation.ts"
 
@@ -102,7 +109,7 @@ const operationOf = (row: Operation): BulkOperation => {
             _tag: "ReserveStock",
             orderId: row.orderId,
             kind: "ORDER",
-            lines: row.items.map(({ quantity, variantId }) => ({ item: { variantId }, quantity })),
+            lines: row.items.map(wantedLine),
             expiresInSeconds: row.expiresIn ?? defaultExpiresIn,
             locationId: row.locationId,
             metadata: row.metadata
@@ -158,19 +165,14 @@ const succeeded = (
         const { productVariantId, quantity } = operation
         return { status, result: reservedVariant(reserved, productVariantId, quantity) }
       }
-      const { expiresAt, orderId, reservationId } = reserved.reservation
-      const items = operation.items.map((line) => ({ ...line, reserved: true as const }))
-      return { status, result: { reservationId, orderId, items, expiresAt: timestamp(expiresAt) } }
+      return { status, result: reservedOrder(reserved.reservation, operation.items, reserved.created) }
     }
     case "release": {
       const released = given as Answers["ReleaseReservation"]
       const { orderId } = operation
       return {
         status: 200,
-        result:
-          released.item === null
-            ? { orderId, released: released.released }
-            : releasedVariant(released, orderId)
+        result: released.item === null ? releasedOrder(released, orderId) : releasedVariant(released, orderId)
       }
     }
     default:

@@ -1,5 +1,5 @@
 import { Clock, Effect } from "effect"
-import { ReservationFailed } from "../schema/Failure.ts"
+import { ItemNotFound, ReservationFailed } from "../schema/Failure.ts"
 import { timestamp } from "../schema/Time.ts"
 import { Availability, type ItemView } from "../services/stock/Availability.ts"
 import { type Reservation, Reservations } from "../services/stock/Reservations.ts"
@@ -8,13 +8,13 @@ import { routesOf } from "./Routes.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
 import {
   AvailabilityOfItems,
-  ConfirmedOrder,
   ExtendedOrder,
   ReservationList,
   ReservationView,
   type CheckAvailability
 } from "./contract/OrdersApi.ts"
-import { ReleasedOrder, ReservedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
+import { ConfirmedOrder, ReleasedOrder, ReservedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
+import { releasedOrder, reservedOrder, wantedLine } from "./Views.ts"
 
 export const OrdersHandlers = routesOf(
   "orders",
@@ -37,34 +37,29 @@ export const OrdersHandlers = routesOf(
       }),
 
       reserve: Effect.fnUntraced(function* ({ payload }) {
-        const caller = yield* CurrentCaller
         const posted = yield* reservations
-          .reserve(caller, {
+          .reserve(yield* CurrentCaller, {
             orderId: payload.orderId,
             kind: "ORDER",
-            lines: payload.items.map(({ quantity, variantId }) => ({ item: { variantId }, quantity })),
+            lines: payload.items.map(wantedLine),
             expiresInSeconds: payload.expiresIn ?? defaultExpiresIn,
             locationId: payload.locationId,
             metadata: payload.metadata
           })
-          .pipe(
-            // On this contract an unknown variant is a reservation that cannot be made (CONTRACTS 4.1).
-            Effect.catchTag("ItemNotFound", ({ items }) =>
-              Effect.fail(new ReservationFailed({ reason: "UNKNOWN_ITEM", items }))
-            )
-          )
+          .pipe(unknownItemsFail)
         const { at, created, reservation } = posted.answer
-        return enveloped(
-          ReservedOrder,
-          {
-            reservationId: reservation.reservationId,
-            orderId: reservation.orderId,
-            items: payload.items.map((line) => ({ ...line, reserved: true as const })),
-            expiresAt: timestamp(reservation.expiresAt)
-          },
-          at,
-          { status: created ? 201 : 200, replayed: posted.replayed }
-        )
+        return enveloped(ReservedOrder, reservedOrder(reservation, payload.items, created), at, {
+          status: created ? 201 : 200,
+          replayed: posted.replayed
+        })
+      }),
+
+      amend: Effect.fnUntraced(function* ({ payload: { expiresIn, items, orderId } }) {
+        const { answer: amended, replayed } = yield* reservations
+          .amend(yield* CurrentCaller, { orderId, lines: items.map(wantedLine), expiresInSeconds: expiresIn })
+          .pipe(unknownItemsFail)
+        const { applied, at, reservation } = amended
+        return enveloped(ReservedOrder, reservedOrder(reservation, items, applied), at, { replayed })
       }),
 
       release: Effect.fnUntraced(function* ({ payload: { orderId } }) {
@@ -72,16 +67,16 @@ export const OrdersHandlers = routesOf(
           orderId,
           reason: "RELEASED"
         })
-        return enveloped(ReleasedOrder, { orderId, released: released.released }, released.at, { replayed })
+        return enveloped(ReleasedOrder, releasedOrder(released, orderId), released.at, { replayed })
       }),
 
-      confirm: Effect.fnUntraced(function* ({ payload: { orderId, reservationId } }) {
-        const { answer: confirmed, replayed } = yield* reservations.confirm(yield* CurrentCaller, {
-          orderId,
-          reservationId
-        })
-        const data = { orderId, reservationId: confirmed.reservationId, confirmed: confirmed.confirmed }
-        return enveloped(ConfirmedOrder, data, confirmed.at, { replayed })
+      confirm: Effect.fnUntraced(function* ({ payload: { items, orderId, reservationId } }) {
+        const { answer: confirmed, replayed } = yield* reservations
+          .confirm(yield* CurrentCaller, { orderId, reservationId, lines: items?.map(wantedLine) })
+          .pipe(unknownItemsFail)
+        const { applied, at, reservationId: sold, status } = confirmed
+        const data = { orderId, reservationId: sold, confirmed: true, applied, status }
+        return enveloped(ConfirmedOrder, data, at, { replayed })
       }),
 
       extend: Effect.fnUntraced(function* ({ payload: { expiresIn, orderId } }) {
@@ -116,6 +111,14 @@ export const OrdersHandlers = routesOf(
     }
   })
 )
+
+/** On this contract an unknown variant is a reservation that cannot be made (CONTRACTS 4.1). */
+const unknownItemsFail = <A, E, R>(effect: Effect.Effect<A, E | ItemNotFound, R>) =>
+  Effect.catchIf(
+    effect,
+    (failure) => failure instanceof ItemNotFound,
+    ({ items }) => new ReservationFailed({ reason: "UNKNOWN_ITEM", items })
+  )
 
 /** Lines of the same variant are answered together, as they are reserved. */
 const availabilityOf = (

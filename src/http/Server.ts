@@ -18,6 +18,7 @@ import { DrainingServer } from "./DrainingServer.ts"
 import * as CallPipeline from "./CallPipeline.ts"
 import * as Operations from "./Operations.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
+import { SalesHandlers } from "./SalesHandlers.ts"
 import { VariantsHandlers } from "./VariantsHandlers.ts"
 import { WarehouseHandlers } from "./WarehouseHandlers.ts"
 import { MethodNotAllowed, RouteNotFound } from "./contract/HttpFailure.ts"
@@ -49,7 +50,8 @@ const calls = Layer.mergeAll(
   VariantsHandlers,
   WarehouseHandlers,
   CatalogHandlers,
-  BulkHandlers
+  BulkHandlers,
+  SalesHandlers
 )
 
 const contractOf = (options: ServerOptions) => {

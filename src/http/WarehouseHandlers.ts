@@ -4,6 +4,7 @@ import { Availability } from "../services/stock/Availability.ts"
 import { Reservations } from "../services/stock/Reservations.ts"
 import { answer } from "./Responses.ts"
 import { routesOf } from "./Routes.ts"
+import { quantityNow, releasedOrder } from "./Views.ts"
 import { CurrentCaller } from "./contract/Contract.ts"
 import { ReleasedOrder, defaultExpiresIn } from "./contract/Reservation.ts"
 import { AllocatedOrder, SkuView } from "./contract/WarehouseApi.ts"
@@ -31,12 +32,13 @@ export const WarehouseHandlers = routesOf(
           {
             reservationId: reservation.reservationId,
             orderId: reservation.orderId,
-            allocations: reservation.lines.map(({ lotNumber, quantity, sku, stockId }) => ({
-              sku,
-              skuBatchId: stockId,
-              lotNumber,
-              quantity
-            })),
+            status: reservation.status,
+            applied: created,
+            allocations: reservation.lines.flatMap((line) => {
+              const { lotNumber, sku, stockId } = line
+              const quantity = quantityNow(reservation, line)
+              return quantity === 0 ? [] : [{ sku, skuBatchId: stockId, lotNumber, quantity }]
+            }),
             expiresAt: timestamp(reservation.expiresAt)
           },
           { status: created ? 201 : 200, replayed: posted.replayed }
@@ -45,11 +47,7 @@ export const WarehouseHandlers = routesOf(
 
       releaseOrder: Effect.fnUntraced(function* ({ payload: { orderId } }) {
         const posted = yield* reservations.release(yield* CurrentCaller, { orderId, reason: "RELEASED" })
-        return answer(
-          ReleasedOrder,
-          { orderId, released: posted.answer.released },
-          { replayed: posted.replayed }
-        )
+        return answer(ReleasedOrder, releasedOrder(posted.answer, orderId), { replayed: posted.replayed })
       }),
 
       getSku: Effect.fnUntraced(function* ({ params }) {

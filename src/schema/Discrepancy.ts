@@ -1,7 +1,10 @@
 /** Where a fact contradicts the books (CONTRACTS section 2, "Discrepancies"). */
 
 interface KindOfDiscrepancy {
-  /** Whether it closes by itself when its condition ends: then it cannot be resolved by hand before. */
+  /**
+   * Whether it is for the stock to be put right, whereupon it closes by itself: it cannot be resolved by hand before. Those
+   * about an order close by themselves too when their condition ends, but its end may never come.
+   */
   readonly closesItself: boolean
 }
 
@@ -17,6 +20,7 @@ export const discrepancyKinds = {
 } as const satisfies Readonly<Record<string, KindOfDiscrepancy>>
 
 export type DiscrepancyKind = keyof typeof discrepancyKinds
+export const kindsOfDiscrepancy = Object.keys(discrepancyKinds) as ReadonlyArray<DiscrepancyKind>
 export type DiscrepancyStatus = "OPEN" | "CLOSED" | "RESOLVED"
 
 interface Balances {

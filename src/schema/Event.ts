@@ -15,6 +15,8 @@ export interface OutboxEvent {
   readonly at: number
   readonly requestId: string
   readonly traceparent?: string | undefined
+  /** One for all events of a posting. Rows of earlier versions have none. */
+  readonly correlationId?: string | undefined
   readonly data: Readonly<Record<string, unknown>>
 }
 
@@ -27,7 +29,7 @@ const timeOf = (at: number): string => {
   return written.text
 }
 
-/** The value: events of an order are correlated by it, all others by the request that caused them. */
+/** The value: what a posting does for an order is correlated by it, all else by the request that caused it. */
 export const envelopeOf = (event: OutboxEvent): string =>
   JSON.stringify({
     id: event.id,
@@ -35,7 +37,7 @@ export const envelopeOf = (event: OutboxEvent): string =>
     source,
     dataVersion: "1.0",
     timestamp: timeOf(event.at),
-    correlationId: event.data["orderId"] ?? event.requestId,
+    correlationId: event.correlationId ?? event.data["orderId"] ?? event.requestId,
     data: event.data
   })
 

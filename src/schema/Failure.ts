@@ -65,6 +65,12 @@ export class ReleaseExceedsReservation extends Schema.TaggedError<ReleaseExceeds
   { orderId: Schema.String, requested: Quantity, held: Total }
 ) {}
 
+/** More was to be confirmed than the order still holds; names each such item. Nothing changed. */
+export class ConfirmExceedsReservation extends Schema.TaggedError<ConfirmExceedsReservation>()(
+  "ConfirmExceedsReservation",
+  { orderId: Schema.String, items: Schema.Array(ShortLine) }
+) {}
+
 /** The stock has moved since the caller looked at it. */
 export class VersionMismatch extends Schema.TaggedError<VersionMismatch>()("VersionMismatch", {
   expected: Count,

@@ -50,6 +50,7 @@ export const reservedWords: ReadonlySet<string> = new Set([
   "check-availability",
   "confirm",
   "count",
+  "amend",
   "extend",
   "release",
   "reservations",

@@ -20,6 +20,9 @@ const lines = <S extends Schema.Constraint>(line: S) =>
     Schema.isMaxLength(messageLinesMax, { message: `must have at most ${messageLinesMax} lines` })
   )
 
+/** Of a fact: a line of 0 is nothing, and the others count (CONTRACTS section 5). */
+const CountOfLine = Count
+
 /** A sale that has been paid: a fact. */
 export const PaymentSuccess = Schema.Struct({
   saleOrderId: OutsideId,
@@ -27,7 +30,7 @@ export const PaymentSuccess = Schema.Struct({
     Schema.Struct({
       saleOrderItemId: optional(OutsideId),
       productVariantId: OutsideId,
-      quantity: Quantity,
+      quantity: CountOfLine,
       locationId: optional(OutsideId)
     })
   ),
@@ -36,12 +39,23 @@ export const PaymentSuccess = Schema.Struct({
       Schema.Struct({
         kitchenTicketItemId: OutsideId,
         productVariantId: OutsideId,
-        quantity: Quantity
+        quantity: CountOfLine
       })
     ).check(Schema.isMaxLength(messageLinesMax, { message: `must have at most ${messageLinesMax} lines` }))
   )
 }).annotate({ identifier: "PaymentSuccess" })
 export type PaymentSuccess = typeof PaymentSuccess.Type
+
+/** A paid sale as the kernel records it, by message or over HTTP. */
+export const paidSale = ({ items, saleOrderId }: PaymentSuccess) => ({
+  orderId: saleOrderId,
+  lines: items.map(({ locationId, productVariantId, quantity, saleOrderItemId }) => ({
+    productVariantId,
+    quantity,
+    locationId: locationId ?? undefined,
+    saleOrderItemId: saleOrderItemId ?? undefined
+  }))
+})
 
 export const ProductVariantCreated = Schema.Struct({
   productVariantId: OutsideId,
@@ -112,7 +126,7 @@ export const returnConditionOf = (condition: string | null | undefined): ReturnC
 const ReturnedLine = Schema.Struct({
   variantId: optional(OutsideId),
   productVariantId: optional(OutsideId),
-  quantity: Quantity,
+  quantity: CountOfLine,
   condition: Condition
 }).check(namesVariant)
 
@@ -121,7 +135,7 @@ export const ItemsReturned = Schema.Struct({
   orderId: optional(OutsideId),
   items: optional(lines(ReturnedLine)),
   productVariantId: optional(OutsideId),
-  quantityReturned: optional(Quantity),
+  quantityReturned: optional(CountOfLine),
   condition: Condition
 })
   .check(

@@ -161,7 +161,14 @@ export const InventoryConfirmed = event(
   "inventory.confirmed",
   "InventoryConfirmed",
   "The order's stock is deducted",
-  { merchantId: OutsideId, orderId: OutsideId, reservationId: Uuid }
+  {
+    merchantId: OutsideId,
+    orderId: OutsideId,
+    reservationId: Uuid,
+    applied: Schema.optionalKey(Schema.Boolean).annotate({
+      description: "false: all of it had been sold before, and this request changed nothing"
+    })
+  }
 )
 export const InventoryConfirmationFailed = event(
   "inventory.confirmation_failed",

@@ -60,7 +60,8 @@ export const ReservationLineAnswer = Schema.Struct({
   locationId: Schema.NullOr(Schema.String),
   lotNumber: Schema.NullOr(Schema.String),
   quantity: Schema.Number,
-  open: Schema.Number
+  open: Schema.Number,
+  sold: Schema.Number
 })
 export type ReservationLineAnswer = typeof ReservationLineAnswer.Type
 

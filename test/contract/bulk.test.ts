@@ -30,7 +30,8 @@ const adjusted = (variant: string, quantity: number, version: number, more: obje
     ...figures,
     availableQuantity: figures.quantity - figures.reservedQuantity - figures.unallocatableQuantity,
     status: "IN_STOCK",
-    stocks: [{ stockId: uuid, locationId: "default", lotNumber: null, ...figures, version }]
+    stocks: [{ stockId: uuid, locationId: "default", lotNumber: null, ...figures, version }],
+    discrepancies: []
   }
 }
 
@@ -108,6 +109,10 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bul
           productVariantId: "cup",
           quantity: 4,
           status: "PENDING",
+          applied: true,
+          allocations: [
+            { variantId: "cup", stockId: uuid, locationId: "default", lotNumber: null, quantity: 4 }
+          ],
           expiresAt: moment
         }
         assertAnswer(answer, 200, {
@@ -121,13 +126,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bul
             { index: 3, status: 200, result: adjusted("cup", 10, 4, { unallocatableQuantity: 2 }) },
             { index: 4, status: 200, result: adjusted("cup", 12, 5, { unallocatableQuantity: 2 }) },
             { index: 5, status: 201, result: reserved },
-            { index: 6, status: 200, result: reserved },
+            { index: 6, status: 200, result: { ...reserved, applied: false } },
             {
               index: 7,
               status: 200,
               result: {
                 orderId: "o",
                 released: true,
+                applied: true,
                 releasedQuantity: 1,
                 productVariantId: "cup",
                 sku: null,
@@ -144,14 +150,20 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bul
               result: {
                 reservationId: uuid,
                 orderId: "both",
+                status: "PENDING",
+                applied: true,
                 items: [
                   { productId: "p", variantId: "cup", quantity: 1, reserved: true },
                   { variantId: "pot", quantity: 2, reserved: true }
                 ],
+                allocations: [
+                  { variantId: "cup", stockId: uuid, locationId: "default", lotNumber: null, quantity: 1 },
+                  { variantId: "pot", stockId: uuid, locationId: "default", lotNumber: null, quantity: 2 }
+                ],
                 expiresAt: moment
               }
             },
-            { index: 9, status: 200, result: { orderId: "both", released: true } }
+            { index: 9, status: 200, result: { orderId: "both", released: true, applied: true } }
           ]
         })
         const cup = (yield* get(`${api}/cup`)).body
@@ -238,7 +250,8 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bul
                     unallocatableQuantity: 0,
                     version: 3
                   }
-                ]
+                ],
+                discrepancies: []
               }
             }
           ]

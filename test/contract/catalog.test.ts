@@ -141,7 +141,15 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("cat
   it.effect("refuses the words that name a route as ids", () =>
     Effect.gen(function* () {
       const { patch, post } = yield* merchant
-      for (const word of ["reserve", "release", "confirm", "extend", "reservations", "adjust-stock"]) {
+      for (const word of [
+        "reserve",
+        "release",
+        "confirm",
+        "amend",
+        "extend",
+        "reservations",
+        "adjust-stock"
+      ]) {
         assertRefusedFields(
           yield* post(`${api}/product-variants`, { productVariantId: word }),
           "body.productVariantId"

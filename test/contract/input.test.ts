@@ -380,7 +380,8 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad
       for (const [index, [headers, pieces]] of ways.entries()) {
         const answer = yield* send(`order-${index}`, headers, pieces)
         assert.match(answer, /^201 /)
-        assert.include(answer, `"orderId":"order-${index}","items":[{"variantId":"${variantId}"`)
+        assert.include(answer, `"orderId":"order-${index}","status":"PENDING","applied":true,`)
+        assert.include(answer, `"items":[{"variantId":"${variantId}"`)
       }
     })
   )

@@ -274,14 +274,78 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("messages"
           (found) => found.length === 3
         )
         assert.sameMembers(
-          answers.map(({ type, data }) => `${type} ${String(data["orderId"])}`),
+          answers.map(({ type, data }) => `${type} ${String(data["orderId"])} ${String(data["applied"])}`),
           [
-            `inventory.confirmed ${orderId}`,
-            `inventory.confirmed ${orderId}`,
-            "inventory.confirmation_failed unknown"
+            `inventory.confirmed ${orderId} true`,
+            `inventory.confirmed ${orderId} false`,
+            "inventory.confirmation_failed unknown undefined"
           ]
         )
         assert.include(yield* figures("cup"), { quantity: 6, reservedQuantity: 0 })
+      }),
+    boundMs
+  )
+
+  it.effect(
+    "each failed payment gives back what is held at that moment, once a message",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, figures, item, reserve, tell } = yield* shop
+        yield* item("cup")
+        yield* adjust("cup", "RECEIPT", 10)
+        const orderId = fresh("order")
+        for (const id of [fresh("m"), fresh("m")]) {
+          yield* reserve(orderId, [["cup", 4]])
+          yield* tell("order.payment-failed", { id, orderId })
+          assert.include(yield* figures("cup"), { reservedQuantity: 0 })
+          yield* reserve(orderId, [["cup", 4]])
+          yield* tell("order.payment-failed", { id, orderId })
+          assert.include(yield* figures("cup"), { reservedQuantity: 4 })
+          yield* tell("order.payment-failed", { orderId, timestamp: id })
+          assert.include(yield* figures("cup"), { reservedQuantity: 0 })
+        }
+      }),
+    boundMs
+  )
+
+  it.effect(
+    "lines of nothing in a fact are nothing, and the others count",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, figures, item, tell } = yield* shop
+        yield* item("cup")
+        yield* adjust("cup", "RECEIPT", 10)
+        const none = { productVariantId: "ghost", quantity: 0 }
+        const cup = { productVariantId: "cup", quantity: 2 }
+        yield* tell("payment.success", { saleOrderId: fresh("sale"), items: [none, cup] })
+        assert.include(yield* figures("cup"), { quantity: 8 })
+        yield* tell("order.returned", { id: fresh("m"), items: [none, { ...cup, quantity: 1 }] })
+        assert.include(yield* figures("cup"), { quantity: 9 })
+        yield* tell("return.processed", { id: fresh("m"), productVariantId: "cup", quantityReturned: 0 })
+        assert.include(yield* figures("cup"), { quantity: 9 })
+      }),
+    boundMs
+  )
+
+  it.effect(
+    "a paid sale told by message and over HTTP is one",
+    () =>
+      Effect.gen(function* () {
+        const { adjust, figures, item, post, tell } = yield* shop
+        yield* item("cup")
+        yield* adjust("cup", "RECEIPT", 10)
+        const sales = "/v1/api/inventory/sales"
+        const sale = (saleOrderId: string) => ({
+          saleOrderId,
+          items: [{ saleOrderItemId: "1", productVariantId: "cup", quantity: 2 }]
+        })
+        const [first, second] = [fresh("sale"), fresh("sale")]
+        yield* tell("payment.success", sale(first))
+        const repeated = yield* post(sales, sale(first))
+        assert.deepInclude(repeated.body, { applied: false, lines: { applied: 0, repeated: 1, changed: 0 } })
+        assert.deepInclude((yield* post(sales, sale(second))).body, { applied: true })
+        yield* tell("payment.success", sale(second))
+        assert.include(yield* figures("cup"), { quantity: 6 })
       }),
     boundMs
   )

@@ -83,9 +83,15 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(answer, 201, {
         reservationId: uuid,
         orderId,
+        status: "PENDING",
+        applied: true,
         items: [
           { productId: "p1", variantId: "cup", quantity: 2, reserved: true },
           { variantId: "lid", quantity: 1, reserved: true }
+        ],
+        allocations: [
+          { variantId: "cup", stockId: uuid, locationId: "default", lotNumber: null, quantity: 2 },
+          { variantId: "lid", stockId: uuid, locationId: "default", lotNumber: null, quantity: 1 }
         ],
         expiresAt: moment
       })
@@ -210,11 +216,14 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(again, 200, {
         reservationId: pick(first.body, "data.reservationId"),
         orderId: "o",
+        status: "PENDING",
+        applied: false,
         items: [
           { variantId: "lid", quantity: 1, reserved: true },
           { variantId: "cup", quantity: 1, reserved: true },
           { variantId: "cup", quantity: 1, reserved: true }
         ],
+        allocations: pick(first.body, "data.allocations"),
         expiresAt: pick(first.body, "data.expiresAt")
       })
     })
@@ -330,8 +339,16 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       yield* item("cup")
       yield* receive("cup", 5)
       yield* reserve("o", [["cup", 2]])
-      assertEnvelope(yield* post(`${api}/release`, { orderId: "o" }), 200, { orderId: "o", released: true })
-      assertEnvelope(yield* post(`${api}/release`, { orderId: "o" }), 200, { orderId: "o", released: false })
+      assertEnvelope(yield* post(`${api}/release`, { orderId: "o" }), 200, {
+        orderId: "o",
+        released: true,
+        applied: true
+      })
+      assertEnvelope(yield* post(`${api}/release`, { orderId: "o" }), 200, {
+        orderId: "o",
+        released: true,
+        applied: false
+      })
       assert.strictEqual(pick((yield* get(`${api}/cup`)).body, "availableQuantity"), 5)
     })
   )
@@ -387,12 +404,16 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(yield* post(`${api}/confirm`, { orderId: "o", reservationId }), 200, {
         orderId: "o",
         reservationId,
-        confirmed: true
+        confirmed: true,
+        applied: true,
+        status: "CONFIRMED"
       })
       assertEnvelope(yield* post(`${api}/confirm`, { orderId: "o" }), 200, {
         orderId: "o",
         reservationId,
-        confirmed: false
+        confirmed: true,
+        applied: false,
+        status: "CONFIRMED"
       })
       const { body } = yield* get(`${api}/cup`)
       assert.deepStrictEqual(
@@ -402,6 +423,115 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       const again = yield* reserve("o", [["cup", 2]])
       assert.strictEqual(again.status, 200)
       assert.strictEqual(pick(again.body, "data.reservationId"), reservationId)
+      assert.strictEqual(pick(again.body, "data.status"), "CONFIRMED")
+      assert.strictEqual(pick(again.body, "data.applied"), false)
+    })
+  )
+
+  it.effect("confirms a part: that is sold, and the rest stays PENDING", () =>
+    Effect.gen(function* () {
+      const { get, item, post, receive, reserve } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 5)
+      const reservationId = textAt((yield* reserve("o", [["cup", 3]])).body, "data.reservationId")
+      const part = { orderId: "o", items: [{ variantId: "cup", quantity: 2 }] }
+      const sold = { orderId: "o", reservationId, confirmed: true, applied: true }
+      assertEnvelope(yield* post(`${api}/confirm`, part), 200, { ...sold, status: "PENDING" })
+      assertShape(pick((yield* get(`${api}/cup`)).body, "reservedQuantity"), 1)
+      assertProblem(yield* post(`${api}/confirm`, part), 409, "CONFIRM_EXCEEDS_RESERVATION", {
+        orderId: "o",
+        items: [{ productVariantId: "cup", requested: 2, available: 1 }]
+      })
+      const unknown = { orderId: "o", items: [{ variantId: "jug", quantity: 1 }] }
+      assertProblem(yield* post(`${api}/confirm`, unknown), 422, "RESERVATION_FAILED", {
+        reason: "UNKNOWN_ITEM",
+        items: ["jug"]
+      })
+      assertEnvelope(yield* post(`${api}/confirm`, { orderId: "o" }), 200, { ...sold, status: "CONFIRMED" })
+    })
+  )
+
+  it.effect("amends what is held in one step, or changes nothing", () =>
+    Effect.gen(function* () {
+      const { get, item, post, receive, reserve } = yield* merchant
+      yield* item("cup")
+      yield* item("jug")
+      yield* receive("cup", 5)
+      yield* receive("jug", 1)
+      const amend = (items: ReadonlyArray<object>, given: object = {}) =>
+        post(`${api}/amend`, { orderId: "o", items, ...given })
+      const cups = (quantity: number) => ({ productId: "p", variantId: "cup", quantity })
+      assertProblem(yield* amend([cups(1)]), 404, "NOT_FOUND", { orderId: "o" })
+      const reservationId = textAt((yield* reserve("o", [["cup", 3]])).body, "data.reservationId")
+      const amended = (quantity: number, applied: boolean) => ({
+        reservationId,
+        orderId: "o",
+        status: "PENDING",
+        applied,
+        items: [{ ...cups(quantity), reserved: true }],
+        allocations: [{ variantId: "cup", stockId: uuid, locationId: "default", lotNumber: null, quantity }],
+        expiresAt: moment
+      })
+      assertEnvelope(yield* amend([cups(2)]), 200, amended(2, true))
+      assertEnvelope(yield* amend([cups(2)]), 200, amended(2, false))
+      const short = yield* amend([cups(6), { variantId: "jug", quantity: 1 }])
+      assertProblem(short, 409, "INSUFFICIENT_INVENTORY", {
+        items: [{ productVariantId: "cup", requested: 6, available: 5 }]
+      })
+      assertShape(pick((yield* get(`${api}/jug`)).body, "reservedQuantity"), 0)
+      assertShape(pick((yield* get(`${api}/cup`)).body, "reservedQuantity"), 2)
+      assertProblem(yield* amend([{ variantId: "mug", quantity: 1 }]), 422, "RESERVATION_FAILED", {
+        reason: "UNKNOWN_ITEM",
+        items: ["mug"]
+      })
+      const other = yield* reserve("o", [["cup", 4]])
+      assertProblem(other, 422, "RESERVATION_FAILED", { reason: "OTHER_ITEMS", reservationId })
+      assert.include(textAt(other.body, "detail"), "/amend")
+      yield* post(`${api}/confirm`, { orderId: "o" })
+      assertProblem(yield* amend([cups(2)]), 409, "RESERVATION_CONFIRMED", { orderId: "o", reservationId })
+    })
+  )
+
+  it.effect("compares a repeat with what the order holds now, not with what it once asked for", () =>
+    Effect.gen(function* () {
+      const { item, post, receive, reserve } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 3)
+      const reservationId = textAt((yield* reserve("o", [["cup", 3]])).body, "data.reservationId")
+      yield* post(`${api}/cup/release`, { orderId: "o", quantity: 1 })
+      assert.strictEqual((yield* reserve("other", [["cup", 1]])).status, 201)
+      assertProblem(yield* reserve("o", [["cup", 3]]), 422, "RESERVATION_FAILED", {
+        reason: "OTHER_ITEMS",
+        reservationId
+      })
+      const again = yield* reserve("o", [["cup", 2]])
+      assert.strictEqual(again.status, 200)
+      assert.strictEqual(pick(again.body, "data.applied"), false)
+    })
+  )
+
+  it.effect("takes each line from its own location and lot, and says so", () =>
+    Effect.gen(function* () {
+      const { adjust, item, post, receive } = yield* merchant
+      yield* item("cup")
+      yield* receive("cup", 5)
+      assert.strictEqual((yield* post("/v1/api/inventory/locations", { locationId: "north" })).status, 201)
+      yield* adjust("cup", "RECEIPT", 5, { locationId: "north", lotNumber: "L1" })
+      const answer = yield* post(`${api}/reserve`, {
+        orderId: "o",
+        items: [
+          { variantId: "cup", quantity: 1 },
+          { variantId: "cup", quantity: 2, locationId: "north", lotNumber: "L1" }
+        ]
+      })
+      assert.strictEqual(answer.status, 201, answer.text)
+      const allocations = listAt(answer.body, "data.allocations").map((each) =>
+        ["locationId", "lotNumber", "quantity"].map((name) => pick(each, name))
+      )
+      assert.sameDeepMembers(allocations, [
+        ["default", null, 1],
+        ["north", "L1", 2]
+      ])
     })
   )
 
@@ -486,7 +616,9 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       assertEnvelope(yield* post(`${api}/confirm`, { orderId: "o" }), 200, {
         orderId: "o",
         reservationId,
-        confirmed: true
+        confirmed: true,
+        applied: true,
+        status: "CONFIRMED"
       })
     })
   )

@@ -18,7 +18,7 @@ export interface World {
   readonly discrepancyId: string
   /** An order with a pending reservation of two for each route that ends or changes one. */
   readonly orders: Readonly<
-    Record<"confirm" | "extend" | "release" | "releaseSkus" | "releaseVariant", string>
+    Record<"amend" | "confirm" | "extend" | "release" | "releaseSkus" | "releaseVariant", string>
   >
   readonly reservationId: string
 }
@@ -89,9 +89,33 @@ export const routes: ReadonlyArray<Route> = [
       "items.0.productId": "id",
       "items.0.variantId": "id",
       "items.0.quantity": "quantity",
+      "items.0.locationId": "id",
+      "items.0.lotNumber": "id",
       expiresIn: "seconds",
       locationId: "id",
       metadata: "metadata"
+    },
+    required: ["orderId", "items", "items.0.variantId", "items.0.quantity"]
+  },
+  {
+    name: "orders.amend",
+    method: "POST",
+    path: () => `${orders}/amend`,
+    permission: "inventory:reserve",
+    body: ({ orders: { amend }, variantId }) => ({
+      orderId: amend,
+      items: [{ productId: "p", variantId, quantity: 1 }],
+      expiresIn: 600
+    }),
+    fields: {
+      orderId: "id",
+      items: "lines",
+      "items.0.productId": "id",
+      "items.0.variantId": "id",
+      "items.0.quantity": "quantity",
+      "items.0.locationId": "id",
+      "items.0.lotNumber": "id",
+      expiresIn: "seconds"
     },
     required: ["orderId", "items", "items.0.variantId", "items.0.quantity"]
   },
@@ -201,6 +225,24 @@ export const routes: ReadonlyArray<Route> = [
     method: "GET",
     path: ({ variantId }) => `${orders}/${variantId}/ledger`,
     permission: "inventory:read"
+  },
+  {
+    name: "sales.recordSale",
+    method: "POST",
+    path: () => `${catalog}/sales`,
+    permission: "inventory:adjust",
+    body: ({ variantId }) => ({
+      saleOrderId: fresh("sale"),
+      items: [{ saleOrderItemId: "1", productVariantId: variantId, quantity: 1 }]
+    }),
+    fields: {
+      saleOrderId: "id",
+      items: "lines",
+      // The message's optional fields may be null, and so may these.
+      "items.0.productVariantId": "id",
+      "items.0.quantity": "count"
+    },
+    required: ["saleOrderId", "items", "items.0.productVariantId", "items.0.quantity"]
   },
   {
     name: "bulk.bulk",
@@ -461,7 +503,8 @@ export const worldOf = Effect.fnUntraced(function* (shop: Merchant) {
     extend: order("extend"),
     release: order("release"),
     releaseSkus: order("skus"),
-    releaseVariant: order("variant")
+    releaseVariant: order("variant"),
+    amend: order("amend")
   }
   const [confirm] = yield* Effect.forEach(Object.values(names), reserveVariant)
   yield* adjust(variantId, "SALE", 1, { orderId: order("sale") })

@@ -46,7 +46,8 @@ const adjusted = (
     status: figures.status ?? "IN_STOCK",
     stocks: applied
       ? [{ stockId: uuid, locationId: "default", lotNumber: null, ...balances, version: figures.version }]
-      : []
+      : [],
+    discrepancies: []
   }
 }
 
@@ -58,7 +59,8 @@ const released = (
   figures: { readonly reserved: number; readonly available: number }
 ) => ({
   orderId: "o",
-  released: did,
+  released: true,
+  applied: did,
   releasedQuantity: quantity,
   productVariantId: "cup",
   sku: null,
@@ -229,11 +231,15 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
         productVariantId: "cup",
         quantity: 2,
         status: "PENDING",
+        applied: true,
+        allocations: [
+          { variantId: "cup", stockId: uuid, locationId: "default", lotNumber: null, quantity: 2 }
+        ],
         expiresAt: moment
       }
       assertAnswer(first, 201, expected)
       const again = yield* post(`${api}/cup/reserve`, body)
-      assertAnswer(again, 200, first.body)
+      assertAnswer(again, 200, { ...(first.body as object), applied: false })
       assertProblem(yield* post(`${api}/cup/reserve`, { ...body, quantity: 3 }), 422, "RESERVATION_FAILED", {
         reason: "OTHER_ITEMS",
         reservationId: pick(first.body, "reservationId")
@@ -382,7 +388,8 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
         adjusted(false, { quantity: 3, available: 3, version: 3 })
       )
       const confirm = yield* post(`${api}/confirm`, { orderId: "o" })
-      assert.strictEqual(pick(confirm.body, "data.confirmed"), false)
+      assert.strictEqual(pick(confirm.body, "data.confirmed"), true)
+      assert.strictEqual(pick(confirm.body, "data.applied"), false)
     })
   )
 
@@ -457,7 +464,8 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
             unallocatableQuantity: 0,
             version: 4
           }
-        ]
+        ],
+        discrepancies: []
       })
       const orders = yield* get(`${api}/reservations?orderId=o`)
       assert.strictEqual(pick(orders.body, "data.0.lines.0.returned"), 2)
@@ -472,6 +480,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("var
       yield* adjust("cup", "SALE", 1, { orderId: "o" })
       const answer = yield* adjust("cup", "RETURN", 3, { orderId: "o" })
       assert.strictEqual(pick(answer.body, "quantity"), 7, answer.text)
+      assertShape(pick(answer.body, "discrepancies"), [{ discrepancyId: uuid, kind: "RETURN_EXCEEDS_SALE" }])
       const found = yield* get("/v1/api/inventory/discrepancies")
       assert.deepStrictEqual(
         listAt(found.body, "data").map((each) => [pick(each, "kind"), pick(each, "detail")]),

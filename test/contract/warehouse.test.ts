@@ -87,13 +87,18 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("war
       assertAnswer(first, 201, {
         reservationId: uuid,
         orderId: "o",
+        status: "PENDING",
+        applied: true,
         allocations: [
           { sku: "MILK", skuBatchId: uuid, lotNumber: "soon", quantity: 2 },
           { sku: "MILK", skuBatchId: uuid, lotNumber: "late", quantity: 2 }
         ],
         expiresAt: moment
       })
-      assertAnswer(yield* post("/inventory/reserve", body), 200, first.body)
+      assertAnswer(yield* post("/inventory/reserve", body), 200, {
+        ...(first.body as object),
+        applied: false
+      })
       assertProblem(
         yield* post("/inventory/reserve", { ...body, items: [{ sku: "MILK", quantity: 5 }] }),
         422,
@@ -173,11 +178,13 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("war
       yield* reserve("o")
       assertAnswer(yield* post("/inventory/release", { orderId: "o" }), 200, {
         orderId: "o",
-        released: true
+        released: true,
+        applied: true
       })
       assertAnswer(yield* post("/inventory/release", { orderId: "o" }), 200, {
         orderId: "o",
-        released: false
+        released: true,
+        applied: false
       })
       assert.strictEqual(pick((yield* get("/inventory/CUP")).body, "availableQuantity"), 5)
       assertProblem(yield* post("/inventory/release", { orderId: "never" }), 404, "NOT_FOUND", {

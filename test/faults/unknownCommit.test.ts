@@ -78,7 +78,7 @@ describe("a commit whose outcome is unknown", () => {
               startImmediately: true
             })
           )
-          assert.isTrue((yield* confirm("sold")).confirmed)
+          assert.isTrue((yield* confirm("sold")).applied)
           const results = yield* Effect.forEach(asked, Fiber.join)
           const created = results.filter(
             (result) => result._tag === "Success" && result.success.answer.created

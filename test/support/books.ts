@@ -240,7 +240,8 @@ export class MemoryStore {
         "a line is open, sold or released",
         line
       )
-      expect(returned >= 0 && returned <= sold, "what is returned was sold", line)
+      expect(returned >= 0 && line.returnedEarly >= 0, "what came back is a count", line)
+      expect(returned + line.returnedEarly <= sold, "what is returned was sold", line)
       expect(line.paid >= 0 && line.paid <= sold, "what is paid was sold", line)
     }
   }

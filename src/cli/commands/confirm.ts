@@ -27,7 +27,7 @@ export const confirm = Command.make(
           orderId,
           reservationId: Option.getOrUndefined(reservation)
         })
-        const { confirmed: applied, reservationId } = answer
+        const { applied, reservationId } = answer
         if (json) {
           return yield* printJson({ orderId, reservationId, confirmed: true, applied })
         }

@@ -11,10 +11,10 @@ export const release = Command.make("release", { orderId, merchant, json }, ({ j
     Effect.fnUntraced(function* (caller) {
       const { release } = yield* Reservations
       const { answer } = yield* release(caller, { orderId, reason: "RELEASED" })
-      const { quantity, released } = answer
-      if (json) return yield* printJson({ orderId, released, quantity })
+      const { applied, quantity } = answer
+      if (json) return yield* printJson({ orderId, released: true, applied, quantity })
       yield* Console.log(
-        released ? `Released ${quantity} of order ${orderId}` : `Order ${orderId} holds nothing any more`
+        applied ? `Released ${quantity} of order ${orderId}` : `Order ${orderId} holds nothing any more`
       )
     })
   )

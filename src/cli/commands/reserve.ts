@@ -56,9 +56,12 @@ export const reserve = Command.make(
           locationId: Option.getOrUndefined(location)
         })
         const { created, reservation } = answer
-        if (json) return yield* printJson({ created, ...reservation })
+        if (json) return yield* printJson({ created, applied: created, ...reservation })
+        const isHeld = reservation.status === "PENDING"
         yield* printRows(
-          reservation.lines,
+          reservation.lines
+            .map((line) => ({ ...line, quantity: isHeld ? line.open : line.sold }))
+            .filter(({ quantity }) => quantity > 0),
           [
             { title: "variant", value: (line) => line.productVariantId },
             { title: "sku", value: (line) => line.sku },
@@ -68,10 +71,7 @@ export const reserve = Command.make(
           ],
           { json, empty: "It holds nothing." }
         )
-        const state =
-          reservation.status === "PENDING"
-            ? `until ${momentOf(reservation.expiresAt)}`
-            : `and ${reservation.status} since`
+        const state = isHeld ? `until ${momentOf(reservation.expiresAt)}` : `and ${reservation.status} since`
         yield* Console.log(
           `${created ? "Reserved" : "Reserved already"} for order ${orderId} ${state}: reservation ${reservation.reservationId}`
         )

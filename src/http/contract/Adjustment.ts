@@ -1,4 +1,5 @@
 import { Schema } from "effect"
+import { kindsOfDiscrepancy } from "../../schema/Discrepancy.ts"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { type ChangeType, ReturnCondition } from "../../schema/Movement.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
@@ -81,5 +82,8 @@ export const AdjustedStock = Schema.Struct({
       unallocatableQuantity: Balance,
       version: Count
     })
-  )
+  ),
+  discrepancies: Schema.Array(
+    Schema.Struct({ discrepancyId: Uuid, kind: Schema.Literals(kindsOfDiscrepancy) })
+  ).annotate({ description: "What it contradicts: the discrepancies that it opened, or adds to" })
 })

@@ -3,6 +3,7 @@ import { BulkApi } from "./BulkApi.ts"
 import { CatalogApi } from "./CatalogApi.ts"
 import { Edge } from "./Contract.ts"
 import { OrdersApi } from "./OrdersApi.ts"
+import { SalesApi } from "./SalesApi.ts"
 import { VariantsApi } from "./VariantsApi.ts"
 import { WarehouseApi } from "./WarehouseApi.ts"
 
@@ -13,6 +14,7 @@ export class Api extends HttpApi.make("holdfast")
   .add(WarehouseApi)
   .add(CatalogApi)
   .add(BulkApi)
+  .add(SalesApi)
   .middleware(Edge)
   // Every bad field is named, not only the first one.
   .annotate(HttpApi.ParseOptions, { errors: "all" })

@@ -6,7 +6,17 @@ import { Balance, Quantity, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
 import { ExampleCall, RequiredPermission, envelope } from "./Contract.ts"
 import { problem } from "./Problem.ts"
-import { ExpiresIn, ReleasedOrder, ReserveOrder, ReservedOrder, orderItems } from "./Reservation.ts"
+import {
+  AmendOrder,
+  ConfirmOrder,
+  ConfirmedOrder,
+  ExpiresIn,
+  ReleasedOrder,
+  ReservationStatus,
+  ReserveOrder,
+  ReservedOrder,
+  orderItems
+} from "./Reservation.ts"
 
 /** The contract of the order service: `/api/v1/inventory/…`, answers in an envelope (CONTRACTS 4.1). */
 
@@ -24,7 +34,6 @@ export const AvailabilityOfItems = Schema.Struct({
   )
 })
 
-export const ReservationStatus = Schema.Literals(["PENDING", "CONFIRMED", "CANCELLED", "EXPIRED"])
 export const ReservationView = Schema.Struct({
   reservationId: Uuid,
   orderId: OutsideId,
@@ -55,11 +64,6 @@ export const ReservationView = Schema.Struct({
   )
 })
 
-export const ConfirmedOrder = Schema.Struct({
-  orderId: OutsideId,
-  reservationId: Uuid,
-  confirmed: Schema.Boolean
-})
 export const ExtendedOrder = Schema.Struct({ orderId: OutsideId, reservationId: Uuid, expiresAt: Timestamp })
 export const ReservationList = Schema.Struct({
   success: Schema.Literal(true),
@@ -95,7 +99,7 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       success: [
         envelope(ReservedOrder).pipe(HttpApiSchema.status(201)),
         envelope(ReservedOrder).annotate({
-          description: "The order was reserved already, with the same items"
+          description: "The order holds the same items already, or was sold them (see status)"
         })
       ],
       error: reserving
@@ -112,7 +116,8 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       .annotateMerge(
         OpenApi.annotations({
           summary: "Reserve the items of an order",
-          description: "All lines or none. Idempotent by order: a repeat with the same items answers 200."
+          description:
+            "All lines or none, each from its own location and lot if it names them. Idempotent by order: the items are compared with what the order holds now, or was sold once it is CONFIRMED; the same ones are answered with it (200, applied: false), others are refused (422): amend changes what is held."
         })
       ),
     HttpApiEndpoint.post("release", "/release", {
@@ -129,13 +134,44 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       .annotate(ExampleCall, { body: { orderId: "order-1002" } })
       .annotateMerge(OpenApi.annotations({ summary: "Give back what an order holds" })),
     HttpApiEndpoint.post("confirm", "/confirm", {
-      payload: Schema.Struct({ orderId: OutsideId, reservationId: Schema.optionalKey(Uuid) }),
+      payload: ConfirmOrder,
       success: envelope(ConfirmedOrder),
-      error: [problem("ReservationNotFound"), problem("ReservationExpired"), problem("ReservationCancelled")]
+      error: [
+        problem("ReservationNotFound"),
+        problem("ReservationExpired"),
+        problem("ReservationCancelled"),
+        problem("ConfirmExceedsReservation"),
+        problem("ReservationFailed")
+      ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
       .annotate(ExampleCall, { body: { orderId: "order-1001" } })
-      .annotateMerge(OpenApi.annotations({ summary: "Sell what an order holds" })),
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Sell what an order holds, or a part of it",
+          description:
+            "With items, that part is sold and the rest stays PENDING; confirming a part is repeatable only with an Idempotency-Key. Idempotent by order otherwise: a repeat answers confirmed: true, applied: false."
+        })
+      ),
+    HttpApiEndpoint.post("amend", "/amend", {
+      payload: AmendOrder,
+      success: envelope(ReservedOrder),
+      error: [
+        ...reserving,
+        problem("ReservationNotFound"),
+        problem("ReservationAlreadyConfirmed"),
+        problem("ReservationExpired"),
+        problem("ReservationCancelled")
+      ]
+    })
+      .annotate(RequiredPermission, "inventory:reserve")
+      .annotateMerge(
+        OpenApi.annotations({
+          summary: "Change what an order holds to these items",
+          description:
+            "In one step: the difference is taken or given back, first-expired-first-out. Short, or not PENDING: 409, and everything stays as it was. Repeating it is harmless (applied: false). With expiresIn it is held for that long from now."
+        })
+      ),
     HttpApiEndpoint.post("extend", "/extend", {
       payload: Schema.Struct({ orderId: OutsideId, expiresIn: ExpiresIn }),
       success: envelope(ExtendedOrder),

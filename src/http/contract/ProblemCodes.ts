@@ -21,6 +21,11 @@ const texts = {
       "The movement would take a balance past 2^53−1 base units, which a JSON number cannot say exactly.",
     remedy: "Check the quantity. If it is right, stock the item in a larger base unit."
   },
+  CONFIRM_EXCEEDS_RESERVATION: {
+    meaning: "The call confirms more of an item than the order holds.",
+    remedy:
+      "Confirm at most what is available in each entry of items, or leave items away to confirm all of it."
+  },
   DEFAULT_LOCATION: {
     meaning:
       "The default location is where stock is taken from first, so that it can be neither moved nor retired.",

@@ -19,6 +19,7 @@ export interface ProblemKind<F> {
 export const classes = {
   AmbiguousStock: Failure.AmbiguousStock,
   BalanceOverflow: Failure.BalanceOverflow,
+  ConfirmExceedsReservation: Failure.ConfirmExceedsReservation,
   CountMismatch: Failure.CountMismatch,
   DatabaseUnavailable: Failure.DatabaseUnavailable,
   DefaultLocation: Failure.DefaultLocation,
@@ -71,6 +72,13 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "BALANCE_OVERFLOW",
     title: "The balance would be too large",
     detail: () => "A balance may not pass 2^53−1 base units: use a larger base unit."
+  },
+  ConfirmExceedsReservation: {
+    status: 409,
+    code: "CONFIRM_EXCEEDS_RESERVATION",
+    title: "More than is reserved",
+    detail: () =>
+      "The order holds less of some items: confirm at most what is available of each (see items), or leave items away for all of it."
   },
   CountMismatch: {
     status: 409,
@@ -239,7 +247,8 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
       ({
         UNKNOWN_ITEM: "Some items are not stocked here: create them first (see items).",
         DISCONTINUED_ITEM: "Some items are discontinued: leave them away (see items).",
-        OTHER_ITEMS: "The order has a reservation of other items: release it first, or repeat it as it was.",
+        OTHER_ITEMS:
+          "The order holds other items or quantities, or was sold others (see the reservation): POST /api/v1/inventory/amend changes what it holds; what was sold stays as it is.",
         ORDER_CANCELLED: "The order was cancelled: use a new order id."
       })[reason]
   },

@@ -1,6 +1,7 @@
 import { Schema } from "effect"
 import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Quantity, Total } from "../../schema/Quantity.ts"
+import { reservationStatuses } from "../../schema/Reservation.ts"
 import { Timestamp } from "../../schema/Time.ts"
 import { maxLines } from "./Contract.ts"
 import { itemFigures } from "./ItemFigures.ts"
@@ -25,10 +26,25 @@ const OrderItem = Schema.Struct({
   variantId: OutsideId,
   quantity: Quantity
 })
-export const orderItems = Schema.Array(OrderItem).check(
-  Schema.isMinLength(1, { message: "must name at least one item" }),
-  Schema.isMaxLength(maxLines, { message: `must have at most ${maxLines} lines` })
+const linesOf = <S extends Schema.Constraint>(line: S) =>
+  Schema.Array(line).check(
+    Schema.isMinLength(1, { message: "must name at least one item" }),
+    Schema.isMaxLength(maxLines, { message: `must have at most ${maxLines} lines` })
+  )
+export const orderItems = linesOf(OrderItem)
+/** What is to be held, and from where as far as that is said: a line's own location goes before the request's. */
+export const heldItems = linesOf(
+  Schema.Struct({
+    ...OrderItem.fields,
+    locationId: Schema.optionalKey(OutsideId),
+    lotNumber: Schema.optionalKey(OutsideId)
+  })
 )
+
+const applied = Schema.Boolean.annotate({
+  description: "false: a repeat, answered with what is so now; this call changed nothing"
+})
+export const ReservationStatus = Schema.Literals(reservationStatuses)
 
 /** What a caller wants to find again, as it was given: a number that JavaScript would round is refused. */
 export const Metadata = Schema.Record(Schema.String, Schema.Json).check(
@@ -43,14 +59,33 @@ const isExact = (value: Schema.Json): boolean =>
 
 export const ReserveOrder = Schema.Struct({
   orderId: OutsideId,
-  items: orderItems,
+  items: heldItems,
   expiresIn: Schema.optionalKey(ExpiresIn),
   locationId: Schema.optionalKey(OutsideId),
   metadata: Schema.optionalKey(Metadata)
 })
+export const AmendOrder = Schema.Struct({
+  orderId: OutsideId,
+  items: heldItems,
+  expiresIn: Schema.optionalKey(ExpiresIn)
+})
+
+/** Which stock is held, or was sold where nothing is held any more. */
+export const Allocations = Schema.Array(
+  Schema.Struct({
+    variantId: Schema.NullOr(OutsideId),
+    stockId: Uuid,
+    locationId: Schema.NullOr(OutsideId),
+    lotNumber: Schema.NullOr(Schema.String),
+    quantity: Total
+  })
+).annotate({ description: "Which stock it holds or, once it is CONFIRMED, was sold from" })
+
 export const ReservedOrder = Schema.Struct({
   reservationId: Uuid,
   orderId: OutsideId,
+  status: ReservationStatus,
+  applied,
   items: Schema.Array(
     Schema.Struct({
       productId: Schema.optionalKey(OutsideId),
@@ -59,10 +94,28 @@ export const ReservedOrder = Schema.Struct({
       reserved: Schema.Literal(true)
     })
   ),
+  allocations: Allocations,
   expiresAt: Timestamp
 })
 
-export const ReleasedOrder = Schema.Struct({ orderId: OutsideId, released: Schema.Boolean })
+/** `released` is true in a repeat too: nothing of it is held any more. */
+export const ReleasedOrder = Schema.Struct({ orderId: OutsideId, released: Schema.Boolean, applied })
+
+export const ConfirmOrder = Schema.Struct({
+  orderId: OutsideId,
+  reservationId: Schema.optionalKey(Uuid),
+  items: Schema.optionalKey(orderItems)
+})
+/** `confirmed` is true in a repeat too: it is sold. */
+export const ConfirmedOrder = Schema.Struct({
+  orderId: OutsideId,
+  reservationId: Uuid,
+  confirmed: Schema.Boolean,
+  applied,
+  status: ReservationStatus.annotate({
+    description: "PENDING: a part was sold, and the rest is held; CONFIRMED: nothing is held any more"
+  })
+})
 
 export const ReservedVariant = Schema.Struct({
   reservationId: Uuid,
@@ -70,11 +123,14 @@ export const ReservedVariant = Schema.Struct({
   productVariantId: OutsideId,
   quantity: Quantity,
   status: Schema.String,
+  applied,
+  allocations: Allocations,
   expiresAt: Timestamp
 })
 export const ReleasedVariant = Schema.Struct({
   orderId: OutsideId,
   released: Schema.Boolean,
+  applied,
   releasedQuantity: Total,
   ...itemFigures
 })

@@ -124,7 +124,9 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       }),
       success: [
         ReservedVariant.pipe(HttpApiSchema.status(201)),
-        ReservedVariant.annotate({ description: "Reserved already, with the same quantity" })
+        ReservedVariant.annotate({
+          description: "The order holds the same quantity already, or was sold it (see status)"
+        })
       ],
       error: [
         problem("ItemNotFound"),

@@ -5,13 +5,17 @@ import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
 import { ExampleCall, RequiredPermission, maxLines } from "./Contract.ts"
 import { problem } from "./Problem.ts"
-import { ExpiresIn, ReleasedOrder } from "./Reservation.ts"
+import { ExpiresIn, ReleasedOrder, ReservationStatus } from "./Reservation.ts"
 
 /** The contract of a warehouse, by sku and batch: `/inventory/…` (CONTRACTS 4.3). */
 
 export const AllocatedOrder = Schema.Struct({
   reservationId: Uuid,
   orderId: OutsideId,
+  status: ReservationStatus,
+  applied: Schema.Boolean.annotate({
+    description: "false: a repeat, answered with what is so now; this call changed nothing"
+  }),
   allocations: Schema.Array(
     Schema.Struct({
       sku: Schema.NullOr(OutsideId),
@@ -60,7 +64,9 @@ export class WarehouseApi extends HttpApiGroup.make("warehouse")
       }),
       success: [
         AllocatedOrder.pipe(HttpApiSchema.status(201)),
-        AllocatedOrder.annotate({ description: "Reserved already, with the same items" })
+        AllocatedOrder.annotate({
+          description: "The order holds the same items already, or was sold them (see status)"
+        })
       ],
       error: [
         problem("ItemNotFound"),

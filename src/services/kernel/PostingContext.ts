@@ -58,6 +58,9 @@ export interface Touched {
   readonly events: Array<{ readonly event: ItemEventDefinition<Some>; readonly data: object }>
 }
 
+const orderOf = (command: object): string | undefined =>
+  "orderId" in command && typeof command.orderId === "string" ? command.orderId : undefined
+
 const isOfOrderLines = (reservation: ReservationRow): boolean => kindOf(reservation).isOfOrderLines
 
 /** One posting while it is decided: the rows it asked for, the movements it makes and the events that it emits. */
@@ -66,8 +69,12 @@ export class PostingContext {
   readonly posting: Posting
   readonly merchantId: string
   readonly at: number
+  /** Of all events of the posting: the order that it is about, or the request that it comes from. */
+  readonly correlationId: string
   /** Where movements come from whose type does not say it. */
   readonly source: MovementSource | null
+  /** The discrepancies that it opened, and those open already that it adds to. */
+  readonly discrepancies: Array<Pick<DiscrepancyRow, "discrepancyId" | "kind">> = []
   /** Whether this posting is the first to name its merchant. */
   isNewMerchant = false
   /** The stock whose balance would pass 2^53−1, if any: the posting is then refused as a whole. */
@@ -82,6 +89,7 @@ export class PostingContext {
     this.posting = posting
     this.merchantId = posting.caller.merchantId
     this.at = posting.at
+    this.correlationId = orderOf(posting.command) ?? posting.caller.requestId
     this.source = source
     this.ids = ids
   }
@@ -245,6 +253,17 @@ export class PostingContext {
     )
   }
 
+  /** What is open of a kind about a subject. */
+  discrepancyOf(subject: string, kind: DiscrepancyKind): DiscrepancyRow | undefined {
+    return this.unit.discrepancies.indexes.open.get(this.merchantId, openName(subject, kind))
+  }
+
+  #contradicted({ discrepancyId, kind }: DiscrepancyRow): void {
+    if (this.discrepancies.every((noted) => noted.discrepancyId !== discrepancyId)) {
+      this.discrepancies.push({ discrepancyId, kind })
+    }
+  }
+
   /** Opens a discrepancy. One that is open already for the same subject and kind stays as it is (one open per pair). */
   openDiscrepancy(
     kind: DiscrepancyKind,
@@ -259,7 +278,8 @@ export class PostingContext {
   ): void {
     const { merchantId, unit } = this
     const subject = about.subject ?? about.stock?.stockId ?? about.orderId ?? about.item.itemId
-    if (unit.discrepancies.indexes.open.has(merchantId, openName(subject, kind))) return
+    const existing = this.discrepancyOf(subject, kind)
+    if (existing !== undefined) return this.#contradicted(existing)
     const row: DiscrepancyRow = {
       merchantId,
       discrepancyId: this.nextId(),
@@ -276,6 +296,7 @@ export class PostingContext {
       reason: null
     }
     unit.discrepancies.insert(row)
+    this.#contradicted(row)
     const { discrepancyId, orderId, stockId } = row
     this.emitOfItem(about.item, DiscrepancyOpened, {
       discrepancyId,
@@ -338,7 +359,8 @@ export class PostingContext {
       merchantId: this.merchantId,
       at: this.at,
       requestId,
-      traceparent
+      traceparent,
+      correlationId: this.correlationId
     })
   }
 
@@ -387,7 +409,7 @@ export class PostingContext {
   }
 
   #close(subject: string, kind: DiscrepancyKind): void {
-    const row = this.unit.discrepancies.indexes.open.get(this.merchantId, openName(subject, kind))
+    const row = this.discrepancyOf(subject, kind)
     if (row !== undefined) this.closeDiscrepancy(row, null)
   }
 }

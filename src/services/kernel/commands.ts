@@ -1,4 +1,5 @@
 import { type AnswerOf, type CommandDefinition, type PayloadOf, type RefusalOf } from "./Command.ts"
+import { amendReservation } from "./commands/amendments.ts"
 import { bulk } from "./commands/bulk.ts"
 import {
   deleteItem,
@@ -19,7 +20,7 @@ import {
   releaseReservation,
   reserveStock
 } from "./commands/reservations.ts"
-import { recordSale } from "./commands/sales.ts"
+import { recordSale, reportSale } from "./commands/sales.ts"
 import { adjustStock } from "./commands/stock.ts"
 import type { CommonRefusal, Posting as PostingOf } from "./Posting.ts"
 
@@ -28,6 +29,7 @@ export const commands = [
   reserveStock,
   releaseReservation,
   confirmReservation,
+  amendReservation,
   extendReservation,
   expireReservation,
   adjustStock,
@@ -39,6 +41,7 @@ export const commands = [
   deleteItem,
   resolveDiscrepancy,
   recordSale,
+  reportSale,
   receiveOrder,
   confirmOrder,
   cancelOrder,

@@ -3,6 +3,7 @@ import { ReservationExpired } from "../../schema/OutgoingEvent.ts"
 import { kindOf } from "../../schema/Reservation.ts"
 import { timestamp } from "../../schema/Time.ts"
 import { isExpired } from "./figures.ts"
+import { coverReturn } from "./orderDiscrepancies.ts"
 import type { MovementNotes, PostingContext, ReleaseReason } from "./PostingContext.ts"
 import type { ItemRow } from "./tables/catalog.ts"
 import type { LineRow, ReservationRow } from "./tables/reservations.ts"
@@ -10,8 +11,26 @@ import type { StockRow } from "./tables/stock.ts"
 
 /** What documents hold and sell: every change of a reservation's lines goes through here, with its movement. */
 
-/** What was asked for, by item: `[itemId, quantity, stockId | null]`, and the location if one was given. */
-export type Asked = readonly [itemId: string, quantity: number, stockId: string | null, locationId?: string]
+/** Where something is wanted from, as far as that is said. */
+export interface Place {
+  readonly stockId: string | null
+  readonly locationId?: string | undefined
+  readonly lotNumber?: string | undefined
+}
+
+/** What was asked for, by item: `[itemId, quantity, stockId | null]`, and the location and the lot if they were given. */
+export type Asked = readonly [
+  itemId: string,
+  quantity: number,
+  stockId: string | null,
+  locationId?: string | null,
+  lotNumber?: string
+]
+export const asked = (itemId: string, quantity: number, place: Place): Asked => {
+  const { locationId, lotNumber, stockId } = place
+  if (lotNumber !== undefined) return [itemId, quantity, stockId, locationId ?? null, lotNumber]
+  return locationId === undefined ? [itemId, quantity, stockId] : [itemId, quantity, stockId, locationId]
+}
 export const askedOf = ({ request }: Pick<ReservationRow, "request">): ReadonlyArray<Asked> =>
   JSON.parse(request)
 
@@ -72,6 +91,7 @@ export const addLine = (
     released: 0,
     expired: 0,
     returned: 0,
+    returnedEarly: 0,
     paid: 0
   }
   context.unit.lines.insert(line)
@@ -95,6 +115,35 @@ export const holdLine = (
 
 const stockOf = ({ unit }: PostingContext, line: LineRow): StockRow | undefined =>
   line.stockId === null ? undefined : unit.stocks.indexes.byId.get(line.merchantId, line.stockId)!
+
+/** Whether a line is of a stock at that place. One of an item that is not stocked is nowhere, and so at any. */
+export const isAt = (context: PostingContext, line: LineRow, place: Place): boolean => {
+  const stock = stockOf(context, line)
+  return (
+    stock === undefined ||
+    ((place.stockId ?? stock.stockId) === stock.stockId &&
+      (place.locationId ?? stock.locationId) === stock.locationId &&
+      (place.lotNumber ?? stock.lotNumber) === stock.lotNumber)
+  )
+}
+
+/**
+ * Takes what is wanted of an item from what `left` says of lines, in their order. Answers what is missing.
+ */
+export const claim = (
+  context: PostingContext,
+  left: Map<LineRow, number>,
+  wanted: Place & { readonly item: ItemRow; readonly quantity: number }
+): number => {
+  let missing = wanted.quantity
+  for (const [line, has] of left) {
+    if (line.itemId !== wanted.item.itemId || !isAt(context, line, wanted)) continue
+    const take = Math.min(missing, has)
+    left.set(line, has - take)
+    missing -= take
+  }
+  return missing
+}
 
 export const releaseFromLine = (
   context: PostingContext,
@@ -124,6 +173,7 @@ export const sellFromLine = (
   given: Omit<MovementNotes, "orderId" | "reservationId"> = {}
 ): void => {
   context.unit.lines.update(line, { open: line.open - quantity, sold: line.sold + quantity })
+  coverReturn(context, reservation.orderId, line)
   const stock = stockOf(context, line)
   if (stock === undefined) return
   const { orderId, reservationId } = reservation
@@ -142,6 +192,7 @@ export const sellFromStock = (
   given: Omit<MovementNotes, "orderId" | "reservationId"> = {}
 ): LineRow => {
   const line = addLine(context, reservation, item, stock, quantity, { open: 0, sold: quantity })
+  coverReturn(context, reservation.orderId, line)
   if (stock === null) return line
   const { orderId, reservationId } = reservation
   context.move(
@@ -152,6 +203,35 @@ export const sellFromStock = (
   )
   noteExpiredLot(context, stock, orderId, quantity)
   return line
+}
+
+/**
+ * Sells what was sold elsewhere than the order holds it: as much is given back, what was taken last first, and sold from
+ * `takenFor` under the same reservation. Answers with the lines that are sold.
+ */
+export const sellInPlaceOfHeld = (
+  context: PostingContext,
+  held: ReadonlyArray<{ readonly line: LineRow; readonly reservation: ReservationRow }>,
+  given: {
+    readonly item: ItemRow
+    readonly quantity: number
+    readonly takenFor: (quantity: number) => Iterable<readonly [StockRow | null, number]>
+  },
+  notes: Omit<MovementNotes, "orderId" | "reservationId">
+): ReadonlyArray<LineRow> => {
+  const sold: Array<LineRow> = []
+  let left = given.quantity
+  for (const { line, reservation } of held.toReversed()) {
+    const take = Math.min(left, line.open)
+    if (take === 0) continue
+    releaseFromLine(context, reservation, line, take, "RELEASED")
+    for (const [stock, part] of given.takenFor(take)) {
+      sold.push(sellFromStock(context, reservation, given.item, stock, part, notes))
+    }
+    endIfNothingOpen(context, reservation, "CANCELLED")
+    left -= take
+  }
+  return sold
 }
 
 const noteExpiredLot = (

@@ -1,17 +1,26 @@
 import type { ShortLine } from "../../schema/Failure.ts"
 import { isOnSale } from "./figures.ts"
-import { shortLine } from "./holds.ts"
+import { type Place, shortLine } from "./holds.ts"
 import { allocateSellable } from "./pickOrder.ts"
 import type { PostingContext } from "./PostingContext.ts"
 import type { ItemRow } from "./tables/catalog.ts"
 import type { StockRow } from "./tables/stock.ts"
 
-/** What is wanted of an item, and of which stock if it is to be that one. */
-export interface Wanted {
+/** What is wanted of an item, and from where as far as that is said. */
+export interface Wanted extends Place {
   readonly item: ItemRow
   readonly stockId: string | null
   quantity: number
+  /** What the order holds of it besides: a refusal says what it would have in all. */
+  readonly held?: number
 }
+
+/** What names more of its place can come from fewer stocks: it goes before what may come from any. */
+export const mostNamedFirst = <P extends Place>(places: ReadonlyArray<P>): ReadonlyArray<P> =>
+  places.toSorted((a, b) => namesOf(b) - namesOf(a))
+
+const namesOf = ({ locationId, lotNumber, stockId }: Place): number =>
+  (stockId === null ? 0 : 4) + (lotNumber === undefined ? 0 : 2) + (locationId === undefined ? 0 : 1)
 
 export interface Plan {
   readonly planned: ReadonlyArray<{
@@ -37,25 +46,22 @@ export const stocksAt = (
     )
 
 /** Where a promise of these lines is taken from, and what is short. Nothing is taken twice. */
-export const planOf = (
-  context: PostingContext,
-  lines: ReadonlyArray<Wanted>,
-  locationId: string | undefined
-): Plan => {
+export const planOf = (context: PostingContext, lines: ReadonlyArray<Wanted>): Plan => {
   const planned = []
   const short: Array<ShortLine> = []
   const taken = new Map<StockRow, number>()
-  // What is wanted of one stock can come from nowhere else: it goes before what may come from any.
-  const inOrder = [...lines].sort((a, b) => Number(b.stockId !== null) - Number(a.stockId !== null))
-  for (const { item, quantity, stockId } of inOrder) {
+  for (const wanted of mostNamedFirst(lines)) {
+    const { held = 0, item, locationId, lotNumber, quantity, stockId } = wanted
     if (!item.stocked && isOnSale(item)) {
       planned.push({ item, stock: null, quantity })
       continue
     }
-    const stocks = stocksAt(context, item, locationId, stockId)
+    const stocks = stocksAt(context, item, locationId, stockId).filter(
+      (stock) => lotNumber === undefined || stock.lotNumber === lotNumber
+    )
     const all = context.unit.stocksOf(item)
     const { picks, short: missing } = allocateSellable(item, all, stocks, quantity, context.at, taken)
-    if (missing > 0) short.push(shortLine(item, quantity, quantity - missing))
+    if (missing > 0) short.push(shortLine(item, held + quantity, held + quantity - missing))
     for (const pick of picks) {
       taken.set(pick.stock, (taken.get(pick.stock) ?? 0) + pick.quantity)
       planned.push({ item, ...pick })

@@ -17,12 +17,21 @@ export const postingKeyPrefix = "POSTING|"
 /** A cancelled or fraudulent order: nothing is reserved for it any more. */
 export const orderCancelledKey = (orderId: string): string => `ORDER_CANCELLED|${orderId}`
 export const orderReceivedKey = (orderId: string): string => joined("ORDER_CREATED", orderId)
-export const paymentFailedKey = (orderId: string): string => joined("PAYMENT_FAILED", orderId)
+/** Without the identity of a message, an order's first one counts. */
+export const paymentFailedKey = (orderId: string, messageId?: string): string =>
+  messageId === undefined
+    ? joined("PAYMENT_FAILED", orderId)
+    : joined("PAYMENT_FAILED", orderId, identity(messageId))
+
+export const returnKey = (messageId: string): string => joined("RETURN", identity(messageId))
 
 /** An identity of a message is of any length. */
-export const returnKey = (messageId: string): string =>
-  joined("RETURN", messageId.length <= messageIdLengthMax ? messageId : hash("sha256", messageId))
+const identity = (messageId: string): string =>
+  messageId.length <= messageIdLengthMax ? messageId : hash("sha256", messageId)
 const messageIdLengthMax = 200
+
+/** What a return beyond the sale is open about: there is one for an order and item. */
+export const returnSubject = (orderId: string, itemId: string): string => joined(orderId, itemId)
 
 /** What a line of a paid sale is known by: its own id, else its item and location. */
 export const saleLineKey = (

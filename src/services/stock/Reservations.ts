@@ -2,6 +2,7 @@ import { Cause, Clock, Context, Effect, Layer, Metric } from "effect"
 import { type DatabaseUnavailable, ReservationNotFound } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
 import type { Caller } from "../../schema/Caller.ts"
+import type { AmendReservation } from "../kernel/commands/amendments.ts"
 import type { ConfirmReservation } from "../kernel/commands/confirmations.ts"
 import type { ExtendReservation, ReleaseReservation, ReserveStock } from "../kernel/commands/reservations.ts"
 import type { Posted, Refusal } from "../kernel/commands.ts"
@@ -31,19 +32,20 @@ export interface Reservation extends Pick<
   "reservationId" | "orderId" | "status" | "expiresAt" | "createdAt" | "updatedAt"
 > {
   readonly metadata: unknown
-  readonly lines: ReadonlyArray<ReservationLineAnswer & Pick<LineRow, "sold" | "released" | "returned">>
+  readonly lines: ReadonlyArray<ReservationLineAnswer & Pick<LineRow, "released" | "returned">>
 }
 
-type Does<C extends ReserveStock | ReleaseReservation | ConfirmReservation | ExtendReservation> = (
-  caller: Caller,
-  command: Omit<C, "_tag">
-) => Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
+type Does<
+  C extends ReserveStock | AmendReservation | ReleaseReservation | ConfirmReservation | ExtendReservation
+> = (caller: Caller, command: Omit<C, "_tag">) => Effect.Effect<Posted<C>, Refusal<C> | PostingFailure>
 
 /** Promises to orders (CONTRACTS section 2, "Life of a reservation"). */
 export class Reservations extends Context.Service<
   Reservations,
   {
     readonly reserve: Does<ReserveStock>
+    /** Changes what an order holds, in one step. */
+    readonly amend: Does<AmendReservation>
     readonly release: Does<ReleaseReservation>
     readonly confirm: Does<ConfirmReservation>
     readonly extend: Does<ExtendReservation>
@@ -152,6 +154,7 @@ export class Reservations extends Context.Service<
 
       return Reservations.of({
         reserve: (caller, command) => ledger.post(caller, { ...command, _tag: "ReserveStock" }),
+        amend: (caller, command) => ledger.post(caller, { ...command, _tag: "AmendReservation" }),
         release: (caller, command) => ledger.post(caller, { ...command, _tag: "ReleaseReservation" }),
         confirm: (caller, command) => ledger.post(caller, { ...command, _tag: "ConfirmReservation" }),
         extend: (caller, command) => ledger.post(caller, { ...command, _tag: "ExtendReservation" }),

@@ -635,7 +635,7 @@ describe("a write that matches another number of rows", () => {
         yield* reserve("order", [["cup", 2]])
         // The row is skipped, as if it had been deleted in the meantime.
         yield* spoil(sql, table, "UPDATE", once("RETURN NULL;"))
-        assert.isTrue((yield* confirm("order")).confirmed)
+        assert.isTrue((yield* confirm("order")).applied)
         assert.strictEqual(yield* available("cup"), 3)
         yield* assertInvariants(url)
       })

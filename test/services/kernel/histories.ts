@@ -11,19 +11,41 @@ import { type Outcome, type World, emptyWorld, judge, stockName } from "./model.
 
 /** Random histories, and playing them: the kernel over tables in memory, the model beside it. */
 
+/**
+ * Item, quantity and, for one that names a stock, the how manieth of the item's stocks; for one that names a location, that
+ * and perhaps a lot there.
+ */
+type WantedLine = readonly [
+  item: number,
+  quantity: number,
+  stock: number | null,
+  location?: number | null,
+  lot?: number | null
+]
+
 /** What is asked, before it is known which ids it speaks of: those are looked up when its batch begins. */
 export type Ask =
   | {
       readonly do: "reserve"
       readonly kind: "ORDER" | "VARIANT"
       readonly order: number
-      /** Item, quantity and, for one that names a stock, the how manieth of the item's stocks. */
-      readonly lines: ReadonlyArray<readonly [number, number, number | null]>
+      readonly lines: ReadonlyArray<WantedLine>
       readonly seconds: number
       readonly location: number | null
     }
+  | {
+      readonly do: "amend"
+      readonly order: number
+      readonly lines: ReadonlyArray<WantedLine>
+      readonly seconds: number | null
+    }
   | { readonly do: "release"; readonly order: number; readonly line: readonly [number, number | null] | null }
-  | { readonly do: "confirm"; readonly order: number; readonly which: number | null }
+  | {
+      readonly do: "confirm"
+      readonly order: number
+      readonly which: number | null
+      readonly part?: ReadonlyArray<readonly [item: number, quantity: number]> | null
+    }
   | { readonly do: "extend"; readonly order: number; readonly seconds: number }
   | { readonly do: "expire"; readonly order: number; readonly which: number }
   | {
@@ -57,12 +79,18 @@ export type Ask =
       readonly retired: boolean | null
     }
   | { readonly do: "resolve"; readonly which: number }
-  | { readonly do: "cancel"; readonly order: number; readonly reason: CancelOrder["reason"] }
+  | {
+      readonly do: "cancel"
+      readonly order: number
+      readonly reason: CancelOrder["reason"]
+      readonly message?: number
+    }
   | {
       readonly do: "paid"
       readonly order: number
       /** Item, quantity, location and the sale's own name of the line. */
       readonly lines: ReadonlyArray<readonly [number, number, number | null, number | null]>
+      readonly overHttp?: boolean
     }
   | {
       readonly do: "ordered"
@@ -153,14 +181,22 @@ const location = weighted([3, 0], [3, 1], [1, 2])
 const few = fc.integer({ min: 1, max: 4 })
 const seconds = fc.integer({ min: 1, max: 12 })
 
-const orderLine = fc.tuple(itemIndex, few, absent(85, fc.nat(3)))
+const orderLine = fc.oneof(
+  { weight: 3, arbitrary: fc.tuple(itemIndex, few, absent(85, fc.nat(3))) },
+  {
+    weight: 1,
+    arbitrary: fc.tuple(itemIndex, few, fc.constant(null), location, absent(60, fc.nat(2)))
+  }
+)
+const orderLines = fc.oneof(fc.tuple(orderLine), fc.array(orderLine, { minLength: 2, maxLength: 3 }))
+const fewOrNone = fc.oneof({ weight: 9, arbitrary: few }, { weight: 1, arbitrary: fc.constant(0) })
 const reserveAsk = fc.oneof(
   fc.record({
     do: fc.constant("reserve" as const),
     kind: fc.constant("ORDER" as const),
     order: orderIndex,
     // One line more often than not, so that the same is asked for again often enough.
-    lines: fc.oneof(fc.tuple(orderLine), fc.array(orderLine, { minLength: 2, maxLength: 3 })),
+    lines: orderLines,
     seconds,
     location: absent(80, location)
   }),
@@ -198,11 +234,14 @@ const paidAsk = (order: fc.Arbitrary<number>) =>
   fc.record({
     do: fc.constant("paid" as const),
     order,
-    lines: fc.array(fc.tuple(itemIndex, few, absent(60, location), absent(50, fc.nat(2))), {
+    lines: fc.array(fc.tuple(itemIndex, fewOrNone, absent(60, location), absent(50, fc.nat(2))), {
       minLength: 1,
       maxLength: 3
-    })
+    }),
+    overHttp: weighted([3, false], [1, true])
   })
+
+const part = absent(70, fc.array(fc.tuple(itemIndex, few), { minLength: 1, maxLength: 2 }))
 
 const ask: fc.Arbitrary<Ask> = fc.oneof(
   { weight: 8, arbitrary: reserveAsk },
@@ -219,7 +258,17 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant("confirm" as const),
       order: orderIndex,
-      which: absent(60, weighted([3, 0], [2, 1], [1, 2]))
+      which: absent(60, weighted([3, 0], [2, 1], [1, 2])),
+      part
+    })
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant("amend" as const),
+      order: orderIndex,
+      lines: orderLines,
+      seconds: absent(60, seconds)
     })
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("extend" as const), order: orderIndex, seconds }) },
@@ -283,7 +332,8 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant("cancel" as const),
       order: weighted([1, 0], [6, 1], [6, 2]),
-      reason: fc.constantFrom("CANCELLED", "FRAUDULENT", "PAYMENT_FAILED")
+      reason: fc.constantFrom("CANCELLED", "FRAUDULENT", "PAYMENT_FAILED"),
+      message: fc.nat(2)
     })
   },
   { weight: 5, arbitrary: paidAsk(orderIndex) },
@@ -310,7 +360,7 @@ const ask: fc.Arbitrary<Ask> = fc.oneof(
       do: fc.constant("returned" as const),
       message: fc.nat(3),
       order: absent(30, orderIndex),
-      lines: fc.array(fc.tuple(itemIndex, few), { minLength: 1, maxLength: 2 })
+      lines: fc.array(fc.tuple(itemIndex, fewOrNone), { minLength: 1, maxLength: 2 })
     })
   },
   {
@@ -387,7 +437,24 @@ export const lives: fc.Arbitrary<ReadonlyArray<Batch>> = fc
             arbitrary: fc.record({
               do: fc.constant("confirm" as const),
               order: fc.constant(0),
-              which: absent(50, fc.nat(3))
+              which: absent(50, fc.nat(3)),
+              part: absent(60, fc.tuple(fc.tuple(fc.constant(0), few)))
+            })
+          },
+          {
+            weight: 4,
+            arbitrary: fc.record({
+              do: fc.constant("amend" as const),
+              order: fc.constant(0),
+              lines: fc.tuple(
+                fc.tuple(
+                  weighted([6, 0], [1, 2]),
+                  fc.integer({ min: 1, max: 4 }),
+                  fc.constant(null),
+                  absent(60, weighted([1, 0], [1, 1]))
+                )
+              ),
+              seconds: absent(60, fc.constantFrom(1, 5))
             })
           },
           {
@@ -436,7 +503,14 @@ export const lives: fc.Arbitrary<ReadonlyArray<Batch>> = fc
                 few,
                 absent(20, fc.constant(0))
               )
-              .map(([changeType, quantity, order]): Ask => ({ ...sale(quantity), changeType, order }))
+              .chain(([changeType, quantity, order]) =>
+                absent(60, weighted([1, 0], [1, 1])).map((location): Ask => ({
+                  ...sale(quantity),
+                  changeType,
+                  order,
+                  location
+                }))
+              )
           }
         ),
         { minLength: 1, maxLength: 3 }
@@ -463,7 +537,14 @@ export const oneSale = (kind: "ORDER" | "VARIANT", quantity: number): fc.Arbitra
     which.map((one): Ask => ({ do: "expire", order: 0, which: one ?? 0 })),
     fc.constant<Ask>({ do: "extend", order: 0, seconds: 5 }),
     fc.constant<Ask>(sale(quantity)),
-    fc.constant<Ask>({ do: "paid", order: 0, lines: [[0, quantity, null, 0]] }),
+    fc.constantFrom<Ask>(
+      { do: "paid", order: 0, lines: [[0, quantity, null, 0]] },
+      { do: "paid", order: 0, lines: [[0, quantity, 1, 0]] },
+      { do: "paid", order: 0, lines: [[0, quantity, 1, 0]], overHttp: true }
+    ),
+    fc.constant<Ask>({ do: "amend", order: 0, lines: [[0, quantity, null]], seconds: null }),
+    which.map((one): Ask => ({ do: "confirm", order: 0, which: one, part: [[0, quantity]] })),
+    fc.constant<Ask>({ ...sale(quantity), location: 1 }),
     which.map((one): Ask => ({ do: "asked", order: 0, which: one })),
     // Its reservation is the order's: a variant's reservation of the same order is another one.
     ...(kind === "ORDER"
@@ -611,7 +692,7 @@ const withIds = (world: World, store: MemoryStore): World => {
       )?.stockId ?? null
   }
   for (const flag of world.flags) {
-    if (flag.id !== null) continue
+    if (flag.id !== null || !flag.open) continue
     const subject = world.stocks.find((stock) => stockName(stock) === flag.subject)?.id ?? flag.subject
     flag.id =
       [...store.discrepancies.values()].find(
@@ -647,21 +728,31 @@ const commandOf = (
     // Newest first: the last ones are those that most is done with.
     return [...committed, ...queued].toReversed()[which] ?? postingId(epoch, 0)
   }
+  const linesOf = (lines: ReadonlyArray<WantedLine>) =>
+    lines.map(([item, amount, which, location, lot], index) => ({
+      item: itemRef(item, index % 2 === 1),
+      quantity: amount,
+      stockId:
+        which === null
+          ? undefined
+          : (world.stocks.filter((stock) => stock.item === itemId(item))[which]?.id ?? postingId(epoch, 0)),
+      locationId: location == null ? undefined : locations[location],
+      lotNumber: lot == null ? undefined : lots[lot]!.lotNumber
+    }))
   switch (asked.do) {
+    case "amend":
+      return {
+        _tag: "AmendReservation",
+        orderId: orderOf(asked.order),
+        lines: linesOf(asked.lines),
+        expiresInSeconds: asked.seconds ?? undefined
+      }
     case "reserve":
       return {
         _tag: "ReserveStock",
         orderId: orders[asked.order]!,
         kind: asked.kind,
-        lines: asked.lines.map(([item, amount, which], index) => ({
-          item: itemRef(item, index % 2 === 1),
-          quantity: amount,
-          stockId:
-            which === null
-              ? undefined
-              : (world.stocks.filter((stock) => stock.item === itemId(item))[which]?.id ??
-                postingId(epoch, 0))
-        })),
+        lines: linesOf(asked.lines),
         expiresInSeconds: asked.seconds,
         locationId: asked.location === null ? undefined : locations[asked.location]
       }
@@ -679,6 +770,9 @@ const commandOf = (
       return {
         _tag: "ConfirmReservation",
         orderId,
+        ...(asked.part == null
+          ? {}
+          : { lines: asked.part.map(([item, amount]) => ({ item: itemRef(item), quantity: amount })) }),
         ...(asked.which === null ? {} : { reservationId: reservationId(orderId, asked.which) })
       }
     }
@@ -733,10 +827,18 @@ const commandOf = (
       }
     }
     case "cancel":
-      return { _tag: "CancelOrder", orderId: orders[asked.order]!, reason: asked.reason }
+      return {
+        _tag: "CancelOrder",
+        orderId: orders[asked.order]!,
+        reason: asked.reason,
+        messageId:
+          asked.reason !== "PAYMENT_FAILED" || asked.message === undefined
+            ? undefined
+            : `message ${asked.message}`
+      }
     case "paid":
       return {
-        _tag: "RecordSale",
+        _tag: asked.overHttp === true ? "ReportSale" : "RecordSale",
         orderId: orders[asked.order]!,
         lines: asked.lines.map(([item, amount, location, name]) => ({
           productVariantId: variantOf(item),

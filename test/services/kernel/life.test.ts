@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { AdjustStock } from "../../../src/services/kernel/commands/stock.ts"
 import type { ItemRef } from "../../../src/schema/Item.ts"
+import { envelopeOf } from "../../../src/schema/Event.ts"
 import { orderCancelledKey } from "../../../src/services/kernel/trackingKeys.ts"
 import { Desk, epoch, merchantId, postingId, snapshotOf, variant, decide } from "../../support/books.ts"
 
@@ -170,7 +171,7 @@ describe("where it is taken from", () => {
     desk.post(receipt(5, { lotNumber: "L", lotExpiresAt: epoch + 60_000 }))
     desk.post(reserving([["v", 2]]))
     desk.pass(60)
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.deepEqual(desk.balances("v"), [["default", "L", 3, 0, 0]])
     assert.deepEqual(desk.openDiscrepancies(), ["EXPIRED_LOT_SOLD"])
   })
@@ -315,7 +316,7 @@ describe("facts", () => {
     desk.post(receipt(5))
     desk.post(reserving([["v", 4]]))
     desk.post(correction(1))
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.deepEqual(desk.balances("v"), [["default", "", -3, 0, 0]])
     assert.deepEqual(desk.openDiscrepancies(), ["NEGATIVE_STOCK"])
     assert.strictEqual(desk.refusal(sale(1))._tag, "InsufficientStock")
@@ -537,7 +538,7 @@ describe("an order line is sold once", () => {
     const { reservation } = desk.post(reserving([["v", 3]]))
     desk.post(sale(3, { orderId: "o" }))
     assert.deepInclude(desk.post(confirming()), {
-      confirmed: false,
+      applied: false,
       reservationId: reservation.reservationId
     })
     assert.strictEqual(desk.item("v").onHand, 2)
@@ -560,7 +561,7 @@ describe("an order line is sold once", () => {
     const { created, reservation } = desk.post(reserving([["v", 3]]))
     assert.isFalse(created)
     assert.strictEqual(reservation.status, "CONFIRMED")
-    const told = { confirmed: false, reservationId: reservation.reservationId }
+    const told = { applied: false, reservationId: reservation.reservationId }
     assert.deepInclude(desk.post(confirming()), told)
     assert.deepInclude(desk.post(confirming(reservation.reservationId)), told)
     assert.strictEqual(desk.refusal(releasing())._tag, "ReservationAlreadyConfirmed")
@@ -622,6 +623,44 @@ describe("life of a reservation: reserving again", () => {
       status: "CONFIRMED"
     })
     assert.lengthOf(desk.reservations("o"), 1)
+  })
+
+  it("is compared with what the order holds now, and not with what it once asked for", () => {
+    for (const again of [reserving([["v", 3]]), reservingVariant("v", 3)]) {
+      const desk = deskWith()
+      desk.post(receipt(3))
+      desk.post(again)
+      desk.post(releasingPart(1))
+      desk.post(reserving([["v", 1]], { orderId: "other" }))
+      assert.deepInclude(desk.refusal(again), { reason: "OTHER_ITEMS" })
+      const held = { ...again, lines: [{ item: variant("v"), quantity: 2 }] }
+      assert.isFalse(desk.post(held).created)
+      desk.post(confirming())
+      assert.deepInclude(desk.refusal(again), { reason: "OTHER_ITEMS" })
+      assert.deepInclude(desk.post(held).reservation, { status: "CONFIRMED" })
+    }
+  })
+
+  it("by sku is compared with what is held of the stocks that it names", () => {
+    const desk = deskWith()
+    for (const lotNumber of ["A", "B"]) desk.post(receipt(3, { lotNumber }))
+    const a = desk.stockOf("v", "default", "A").stockId
+    const b = desk.stockOf("v", "default", "B").stockId
+    desk.post(reserving([["v", 2, a]]))
+    assert.isFalse(desk.post(reserving([["v", 2, a]])).created)
+    assert.isFalse(desk.post(reserving([["v", 2]])).created)
+    assert.deepInclude(desk.refusal(reserving([["v", 2, b]])), { reason: "OTHER_ITEMS" })
+  })
+
+  it("of what a paid sale took is compared with what was paid", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(reserving([["v", 3]]))
+    desk.post({ _tag: "RecordSale", orderId: "o", lines: [{ productVariantId: "v", quantity: 2 }] })
+    assert.deepInclude(desk.refusal(reserving([["v", 3]])), { reason: "OTHER_ITEMS" })
+    const { created, reservation } = desk.post(reserving([["v", 2]]))
+    assert.isFalse(created)
+    assert.strictEqual(reservation.status, "CONFIRMED")
   })
 
   it("is not another request because another location is asked for", () => {
@@ -687,7 +726,9 @@ describe("life of a reservation: reserving again", () => {
     const { reservation } = desk.post(reserving([["v", 3]]))
     desk.post(sale(2, { orderId: "o" }))
     desk.pass(10 * minutes)
-    const again = desk.post(reserving([["v", 3]]))
+    // It was sold two: an answer that it has three would not be so.
+    assert.deepInclude(desk.refusal(reserving([["v", 3]])), { reason: "OTHER_ITEMS" })
+    const again = desk.post(reserving([["v", 2]]))
     assert.isFalse(again.created)
     assert.deepInclude(again.reservation, { reservationId: reservation.reservationId, status: "CONFIRMED" })
     assert.deepEqual(desk.balances("v"), [["default", "", 7, 0, 0]])
@@ -711,8 +752,8 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(5))
     const { reservation } = desk.post(reserving([["v", 2]]))
     const { reservationId } = reservation
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId })
-    assert.deepInclude(desk.post(confirming()), { confirmed: false, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: false, reservationId })
     assert.deepEqual(desk.balances("v"), [["default", "", 3, 0, 0]])
   })
 
@@ -721,7 +762,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(2))
     desk.post(reserving([["v", 2]]))
     desk.pass(60 * minutes)
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
   })
 
   it("of an EXPIRED one takes the stock again in the same posting", () => {
@@ -730,13 +771,13 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(2, { locationId: "north" }))
     const reservationId = reserveAndExpire(desk, 2)
     desk.post(sale(1))
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId })
     assert.deepEqual(desk.statuses("o"), ["CONFIRMED"])
     assert.deepEqual(desk.balances("v"), [
       ["default", "", 0, 0, 0],
       ["north", "", 1, 0, 0]
     ])
-    assert.deepInclude(desk.post(confirming()), { confirmed: false, reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: false, reservationId })
   })
 
   it("of an EXPIRED one fails when the stock cannot be had again, and says what is short", () => {
@@ -757,7 +798,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(9))
     reserveAndExpire(desk, 3)
     desk.post(sale(3, { orderId: "o" }))
-    assert.isFalse(desk.post(confirming()).confirmed)
+    assert.isFalse(desk.post(confirming()).applied)
     assert.strictEqual(desk.item("v").onHand, 6)
   })
 
@@ -766,7 +807,7 @@ describe("life of a reservation: confirm", () => {
     desk.post(receipt(9))
     reserveAndExpire(desk, 3)
     desk.post(sale(1, { orderId: "o" }))
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
     assert.strictEqual(desk.item("v").onHand, 6)
   })
 
@@ -776,7 +817,7 @@ describe("life of a reservation: confirm", () => {
     const old = reserveAndExpire(desk, 3)
     const { reservation } = desk.post(reserving([["v", 3]]))
     assert.deepInclude(desk.refusal(confirming(old)), { _tag: "ReservationExpired", reservationId: old })
-    assert.deepInclude(desk.post(confirming()), { confirmed: true, reservationId: reservation.reservationId })
+    assert.deepInclude(desk.post(confirming()), { applied: true, reservationId: reservation.reservationId })
     assert.deepInclude(desk.refusal(confirming(old)), { _tag: "ReservationExpired", reservationId: old })
     assert.strictEqual(desk.item("v").onHand, 6)
   })
@@ -858,8 +899,8 @@ describe("life of a reservation: release", () => {
     const desk = deskWith()
     desk.post(receipt(5))
     desk.post(reserving([["v", 2]]))
-    assert.deepInclude(desk.post(releasing()), { released: true, quantity: 2 })
-    assert.deepInclude(desk.post(releasing()), { released: false, quantity: 0 })
+    assert.deepInclude(desk.post(releasing()), { applied: true, quantity: 2 })
+    assert.deepInclude(desk.post(releasing()), { applied: false, quantity: 0 })
     assert.deepEqual(desk.statuses("o"), ["CANCELLED"])
     assert.deepEqual(desk.balances("v"), [["default", "", 5, 0, 0]])
     const [told] = desk.eventsOfType("InventoryReleased")
@@ -1006,7 +1047,7 @@ describe("reservations of the orders and of the variants contract, of one order"
     const { reservation } = desk.post(reservingVariant("w", 3))
     desk.post(confirming(reservation.reservationId))
     assert.sameMembers([...desk.statuses("o")], ["PENDING", "CONFIRMED"])
-    assert.isTrue(desk.post(confirming()).confirmed)
+    assert.isTrue(desk.post(confirming()).applied)
   })
 
   it("hold the same item twice when both ask for it, and a partial release is counted over both", () => {
@@ -1202,3 +1243,440 @@ const leaveTombstone = (desk: Desk, orderId: string): void => {
     recordedAt: epoch
   })
 }
+
+type Placed = readonly [variantId: string, quantity: number, locationId?: string, lotNumber?: string]
+const placed = (lines: ReadonlyArray<Placed>) =>
+  lines.map(([variantId, quantity, locationId, lotNumber]) => ({
+    item: variant(variantId),
+    quantity,
+    locationId,
+    lotNumber
+  }))
+const amending = (lines: ReadonlyArray<Placed>, expiresInSeconds?: number) => ({
+  _tag: "AmendReservation" as const,
+  orderId: "o",
+  lines: placed(lines),
+  expiresInSeconds
+})
+const heldAt = (reservation: { readonly lines: ReadonlyArray<HeldLine> }) =>
+  reservation.lines
+    .filter(({ open }) => open > 0)
+    .map(({ locationId, lotNumber, open }) => [locationId, lotNumber, open])
+interface HeldLine {
+  readonly locationId: string | null
+  readonly lotNumber: string | null
+  readonly open: number
+}
+
+describe("where each line is taken from", () => {
+  it("is its own location and lot, before that of the request", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(receipt(5, { locationId: "north", lotNumber: "A", lotExpiresAt: epoch + 1_000_000 }))
+    desk.post(receipt(5, { locationId: "north", lotNumber: "B", lotExpiresAt: epoch + 2_000_000 }))
+    const lines = placed([
+      ["v", 2],
+      ["v", 3, "north", "B"]
+    ])
+    const { reservation } = desk.post({ ...reserving([]), lines, locationId: "default" })
+    assert.sameDeepMembers(heldAt(reservation), [
+      ["default", null, 2],
+      ["north", "B", 3]
+    ])
+    assert.isFalse(desk.post({ ...reserving([]), lines }).created)
+    const elsewhere = placed([
+      ["v", 2],
+      ["v", 3, "north", "A"]
+    ])
+    assert.deepInclude(desk.refusal({ ...reserving([]), lines: elsewhere }), { reason: "OTHER_ITEMS" })
+  })
+
+  it("is taken first where more is named, and names what is short there", () => {
+    const desk = deskWith()
+    desk.post(receipt(2))
+    desk.post(receipt(2, { locationId: "north" }))
+    const lines = placed([
+      ["v", 2],
+      ["v", 2, "default"]
+    ])
+    assert.sameDeepMembers(heldAt(desk.post({ ...reserving([]), lines }).reservation), [
+      ["default", null, 2],
+      ["north", null, 2]
+    ])
+    const refusal = desk.refusal({ ...reserving([], { orderId: "p" }), lines: placed([["v", 1, "north"]]) })
+    assert.deepInclude(refusal, { _tag: "InsufficientStock" })
+    const unknown = { ...reserving([], { orderId: "p" }), lines: placed([["v", 1, "nowhere"]]) }
+    assert.deepInclude(desk.refusal(unknown), { _tag: "LocationNotFound", locationId: "nowhere" })
+  })
+})
+
+describe("amending", () => {
+  it("takes what is missing and gives back what is too much, in one posting", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(receipt(5, { item: variant("w") }))
+    const { reservationId } = desk.post(
+      reserving([
+        ["v", 1],
+        ["w", 3]
+      ])
+    ).reservation
+    const amended = desk.post(
+      amending([
+        ["v", 4],
+        ["w", 1]
+      ])
+    )
+    assert.isTrue(amended.applied)
+    assert.deepInclude(amended.reservation, { reservationId, status: "PENDING" })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 5, 4, 0]])
+    assert.deepStrictEqual(desk.balances("w"), [["default", "", 5, 1, 0]])
+    const postings = new Set(desk.store.ledger.slice(-2).map(({ postingId }) => postingId))
+    assert.strictEqual(postings.size, 1)
+    const again = desk.post(
+      amending([
+        ["v", 4],
+        ["w", 1]
+      ])
+    )
+    assert.isFalse(again.applied)
+    assert.deepStrictEqual(again.reservation, amended.reservation)
+    desk.post(confirming())
+    assert.strictEqual(soldOf(desk), 5)
+  })
+
+  it("keeps what expires first, and takes what expires first of the rest", () => {
+    const desk = deskWith()
+    desk.post(receipt(2, { lotNumber: "B", lotExpiresAt: epoch + 2_000_000 }))
+    desk.post(receipt(2, { lotNumber: "C", lotExpiresAt: epoch + 3_000_000 }))
+    desk.post(reserving([["v", 3]]))
+    desk.post(receipt(2, { lotNumber: "A", lotExpiresAt: epoch + 1_000_000 }))
+    assert.sameDeepMembers(heldAt(desk.post(amending([["v", 4]])).reservation), [
+      ["default", "B", 2],
+      ["default", "C", 1],
+      ["default", "A", 1]
+    ])
+    assert.sameDeepMembers(heldAt(desk.post(amending([["v", 2]])).reservation), [
+      ["default", "A", 1],
+      ["default", "B", 1]
+    ])
+  })
+
+  it("changes nothing where it is short, and says how much there would be in all", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(3))
+    desk.post(receipt(3, { item: variant("w") }))
+    desk.post(
+      reserving([
+        ["v", 2],
+        ["w", 2]
+      ])
+    )
+    const books = () => {
+      const { lines, reservations, stocks } = desk.store
+      return JSON.stringify([lines, reservations, stocks].map((rows) => [...rows.values()]))
+    }
+    const before = books()
+    const refusal = desk.refusal(
+      amending([
+        ["v", 5],
+        ["w", 1]
+      ])
+    )
+    assert.deepInclude(refusal, { _tag: "InsufficientStock" })
+    assert.deepStrictEqual("items" in refusal && refusal.items, [
+      { productVariantId: "v", requested: 5, available: 3 }
+    ])
+    assert.strictEqual(books(), before)
+    assert.deepStrictEqual(desk.balances("w"), [["default", "", 3, 2, 0]])
+  })
+
+  it("moves what is held to the location that is named", () => {
+    const desk = deskWith()
+    desk.post(receipt(3))
+    desk.post(receipt(3, { locationId: "north" }))
+    desk.post(reserving([["v", 2]]))
+    assert.deepStrictEqual(heldAt(desk.post(amending([["v", 2, "north"]])).reservation), [["north", null, 2]])
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 3, 0, 0],
+      ["north", "", 3, 2, 0]
+    ])
+  })
+
+  it("changes what was reserved variant by variant, with a reservation for each", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(receipt(5, { item: variant("w") }))
+    desk.post(reservingVariant("v", 3))
+    desk.post(
+      amending([
+        ["v", 2],
+        ["w", 1]
+      ])
+    )
+    assert.isFalse(desk.post(reservingVariant("v", 2)).created)
+    assert.isFalse(desk.post(reservingVariant("w", 1)).created)
+    assert.deepStrictEqual(desk.statuses("o"), ["PENDING", "PENDING"])
+  })
+
+  it("lengthens it where that is asked for, and otherwise leaves its end", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    const { expiresAt } = desk.post(reserving([["v", 2]])).reservation
+    desk.pass(60)
+    assert.strictEqual(desk.post(amending([["v", 3]])).reservation.expiresAt, expiresAt)
+    assert.strictEqual(desk.post(amending([["v", 3]], 900)).reservation.expiresAt, desk.now + 900_000)
+  })
+
+  it("is of a PENDING one only, and takes no more of what is discontinued", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(9))
+    assert.strictEqual(desk.refusal(amending([["v", 1]]))._tag, "ReservationNotFound")
+    desk.post(reserving([["v", 2]]))
+    assert.strictEqual(desk.refusal(amending([["nobody", 1]]))._tag, "ItemNotFound")
+    desk.post({ _tag: "EnsureItem", kind: "PRODUCT", productVariantId: "v", discontinued: true })
+    assert.deepInclude(desk.refusal(amending([["v", 3]])), { reason: "DISCONTINUED_ITEM" })
+    assert.isTrue(desk.post(amending([["v", 1]])).applied)
+    desk.pass(10 * minutes)
+    assert.strictEqual(desk.refusal(amending([["v", 1]]))._tag, "ReservationExpired")
+    desk.post(confirming())
+    assert.strictEqual(desk.refusal(amending([["v", 1]]))._tag, "ReservationAlreadyConfirmed")
+  })
+
+  it("is what an expired one takes again when it is confirmed", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(receipt(5, { item: variant("w") }))
+    const { reservationId } = desk.post(reserving([["v", 3]])).reservation
+    desk.post(
+      amending([
+        ["v", 1],
+        ["w", 2]
+      ])
+    )
+    desk.pass(10 * minutes)
+    desk.post(expiring(reservationId))
+    assert.isTrue(desk.post(confirming()).applied)
+    assert.deepStrictEqual([desk.item("v").onHand, desk.item("w").onHand], [4, 3])
+  })
+})
+
+describe("confirming a part", () => {
+  const part = (...lines: ReadonlyArray<Placed>) => ({ ...confirming(), lines: placed(lines) })
+
+  it("sells that, and the rest stays PENDING", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(receipt(5, { item: variant("w") }))
+    desk.post(
+      reserving([
+        ["v", 3],
+        ["w", 1]
+      ])
+    )
+    assert.deepInclude(desk.post(part(["v", 2])), { applied: true, status: "PENDING" })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 3, 1, 0]])
+    assert.deepInclude(desk.post(part(["v", 1], ["w", 1])), { applied: true, status: "CONFIRMED" })
+    assert.deepInclude(desk.post(part(["v", 1], ["w", 1])), { applied: false, status: "CONFIRMED" })
+    assert.deepInclude(desk.post(confirming()), { applied: false, status: "CONFIRMED" })
+    assert.strictEqual(soldOf(desk), 4)
+  })
+
+  it("refuses more than is held, names it, and changes nothing", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(reserving([["v", 3]]))
+    desk.post(part(["v", 2]))
+    const refusal = desk.refusal(part(["v", 2], ["w", 1]))
+    assert.deepInclude(refusal, { _tag: "ConfirmExceedsReservation" })
+    assert.deepStrictEqual("items" in refusal && refusal.items, [
+      { productVariantId: "v", requested: 2, available: 1 },
+      { productVariantId: "w", requested: 1, available: 0 }
+    ])
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 3, 1, 0]])
+    assert.strictEqual(desk.refusal(part(["nobody", 1]))._tag, "ItemNotFound")
+    assert.strictEqual(desk.refusal({ ...part(["v", 1]), orderId: "p" })._tag, "ReservationNotFound")
+  })
+
+  it("of an expired one takes that part again, and no more", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    reserveAndExpire(desk, 3)
+    assert.strictEqual(desk.refusal(part(["v", 4]))._tag, "ConfirmExceedsReservation")
+    assert.deepInclude(desk.post(part(["v", 2])), { applied: true, status: "CONFIRMED" })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 3, 0, 0]])
+  })
+})
+
+describe("a sale that names its place", () => {
+  it("was sold there: first what is held there, then other stock there, and as much held elsewhere is given back", () => {
+    const desk = deskWith()
+    desk.post(receipt(2))
+    desk.post(receipt(5, { locationId: "north" }))
+    // Two at the default location, one in the north.
+    desk.post(reserving([["v", 3]]))
+    const { applied } = desk.post(sale(2, { orderId: "o", locationId: "north" }))
+    assert.isTrue(applied)
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 2, 1, 0],
+      ["north", "", 3, 0, 0]
+    ])
+    assert.deepStrictEqual(desk.statuses("o"), ["PENDING"])
+    desk.post(confirming())
+    assert.strictEqual(soldOf(desk), 3)
+  })
+
+  it("is sold once, though the order held it elsewhere", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(receipt(5, { locationId: "north" }))
+    desk.post(reserving([["v", 3]]))
+    desk.post(sale(3, { orderId: "o", locationId: "north" }))
+    assert.isFalse(desk.post(sale(3, { orderId: "o", locationId: "north" })).applied)
+    assert.deepInclude(desk.post(confirming()), { applied: false, status: "CONFIRMED" })
+    assert.isFalse(desk.post(reserving([["v", 3]])).created)
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 5, 0, 0],
+      ["north", "", 2, 0, 0]
+    ])
+  })
+
+  it("is refused where that place is short, and everything stays as it was", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(receipt(1, { locationId: "north" }))
+    desk.post(reserving([["v", 3]]))
+    assert.strictEqual(desk.refusal(sale(2, { orderId: "o", locationId: "north" }))._tag, "InsufficientStock")
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 5, 3, 0],
+      ["north", "", 1, 0, 0]
+    ])
+  })
+
+  it("may name its lot", () => {
+    const desk = deskWith()
+    desk.post(receipt(3, { lotNumber: "A", lotExpiresAt: epoch + 1_000_000 }))
+    desk.post(receipt(3, { lotNumber: "B", lotExpiresAt: epoch + 2_000_000 }))
+    desk.post(reserving([["v", 2]]))
+    desk.post(sale(2, { orderId: "o", lotNumber: "B" }))
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "A", 3, 0, 0],
+      ["default", "B", 1, 0, 0]
+    ])
+  })
+})
+
+describe("a return beyond the sale", () => {
+  const detail = (desk: Desk) =>
+    [...desk.store.discrepancies.values()]
+      .filter(({ status }) => status === "OPEN")
+      .map(({ detail: told, kind }) => [kind, told])
+
+  it("says in its answer which discrepancy it opened, or adds to", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(sale(1, { orderId: "o" }))
+    const first = desk.post(giveBack(3, { orderId: "o" })).discrepancies
+    assert.deepStrictEqual(
+      first.map(({ kind }) => kind),
+      ["RETURN_EXCEEDS_SALE"]
+    )
+    assert.deepStrictEqual(desk.post(giveBack(1, { orderId: "o" })).discrepancies, first)
+    assert.deepStrictEqual(detail(desk), [["RETURN_EXCEEDS_SALE", { quantity: 3 }]])
+    assert.deepStrictEqual(desk.post(giveBack(1)).discrepancies, [])
+  })
+
+  it("closes when the sale comes, and what came back does not come back a second time", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(giveBack(2, { orderId: "o" }))
+    desk.post(sale(1, { orderId: "o", reference: "one" }))
+    assert.deepStrictEqual(detail(desk), [["RETURN_EXCEEDS_SALE", { quantity: 1 }]])
+    desk.post(sale(1, { orderId: "o", reference: "two" }))
+    assert.deepStrictEqual(detail(desk), [])
+    assert.lengthOf(desk.eventsOfType("DiscrepancyClosed"), 1)
+    desk.post(giveBack(1, { orderId: "o" }))
+    assert.deepStrictEqual(detail(desk), [["RETURN_EXCEEDS_SALE", { quantity: 1 }]])
+  })
+
+  it("is open for each item of the order", () => {
+    const desk = deskWith("w")
+    desk.post(receipt(5))
+    desk.post(giveBack(2, { orderId: "o" }))
+    desk.post(giveBack(1, { orderId: "o", item: variant("w") }))
+    desk.post(reserving([["v", 2]]))
+    desk.post(confirming())
+    assert.deepStrictEqual(detail(desk), [["RETURN_EXCEEDS_SALE", { quantity: 1 }]])
+  })
+})
+
+describe("what contradicts the books", () => {
+  it("is named in the answer of the adjustment that opens it", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(reserving([["v", 4]]))
+    const kinds = desk.post(correction(3)).discrepancies.map(({ kind }) => kind)
+    assert.deepStrictEqual(kinds, ["OVERCOMMITTED"])
+    desk.post({ _tag: "EnsureItem", kind: "PRODUCT", productVariantId: "w", discontinued: true })
+    const stranded = desk.post(receipt(1, { item: variant("w") })).discrepancies.map(({ kind }) => kind)
+    assert.deepStrictEqual(stranded, ["DISCONTINUED_WITH_STOCK"])
+  })
+})
+
+describe("the events of one posting", () => {
+  it("carry one correlation id: the order that it is about, or the request that it comes from", () => {
+    const desk = deskWith()
+    desk.post({ _tag: "EnsureItem", kind: "PRODUCT", productVariantId: "v", lowStockThreshold: 3 })
+    const correlated = (command: Parameters<Desk["post"]>[0]) => {
+      const { length } = desk.store.events
+      desk.post(command)
+      const events = desk.store.events.slice(length)
+      assert.isAbove(events.length, 1)
+      return [...new Set(events.map((event) => JSON.parse(envelopeOf(event)).correlationId))]
+    }
+    assert.deepStrictEqual(correlated(receipt(5)), ["request"])
+    assert.deepStrictEqual(correlated(reserving([["v", 3]])), ["o"])
+    assert.deepStrictEqual(correlated(confirming()), ["o"])
+    assert.deepStrictEqual(correlated(giveBack(9, { orderId: "o" })), ["o"])
+    assert.deepStrictEqual(correlated(correction(1)), ["request"])
+  })
+})
+
+describe("an answer that was kept in the form of an earlier version", () => {
+  const replayed = (command: Parameters<Desk["post"]>[0], kept: object): unknown => {
+    const desk = deskWith()
+    const idempotency = { key: "k", fingerprint: "f" }
+    desk.store.idempotency.set("m\u001fk", {
+      merchantId,
+      idempotencyKey: "k",
+      fingerprint: "f",
+      answer: JSON.stringify({ posting: "p", command: command._tag, version: 1, answer: kept }),
+      createdAt: desk.now
+    })
+    return desk.post(command, { idempotency })
+  }
+
+  it("is replayed in today's form", () => {
+    const at = epoch
+    assert.deepStrictEqual(replayed(releasing(), { at, released: true, quantity: 2, item: null }), {
+      at,
+      applied: true,
+      quantity: 2,
+      item: null
+    })
+    assert.deepStrictEqual(replayed(confirming(), { at, confirmed: true, reservationId: "r" }), {
+      at,
+      applied: true,
+      reservationId: "r",
+      status: "CONFIRMED"
+    })
+    const line = { itemId: "i", productVariantId: "v", sku: null, stockId: "s", quantity: 2, open: 2 }
+    const lines = [{ ...line, locationId: "default", lotNumber: null }]
+    const reservation = { reservationId: "r", orderId: "o", status: "PENDING", expiresAt: at, lines }
+    assert.deepStrictEqual(replayed(reserving([["v", 2]]), { at, created: true, reservation }), {
+      at,
+      created: true,
+      reservation: { ...reservation, lines: [{ ...lines[0], sold: 0 }] }
+    })
+  })
+})

@@ -44,15 +44,24 @@ interface Line {
   /** The part of `released` that the order did not give back of its own will. */
   expired: number
   returned: number
+  /** The part of `sold` that had come back before it was told. */
+  early: number
   paid: number
+}
+/** What somebody wants, and from where as far as it is said. */
+interface Want {
+  readonly item: string
+  readonly quantity: number
+  readonly stock: string | null
+  readonly location: string | null
+  readonly lot: string | null
 }
 export interface Document {
   readonly id: string
   readonly order: string
   readonly kind: "ORDER" | "VARIANT" | "SALE"
   readonly scope: string
-  readonly wants: ReadonlyArray<readonly [string, number, string | null]>
-  readonly location: string | null
+  wants: ReadonlyArray<Want>
   status: "PENDING" | "CONFIRMED" | "CANCELLED" | "EXPIRED"
   expiresAt: number
   readonly lines: Array<Line>
@@ -72,8 +81,14 @@ export interface World {
   readonly paidLines: Array<{ readonly key: string; readonly says: string }>
   /** Variants that messages have deleted. */
   readonly deletions: Array<string>
-  /** Discrepancies that a person closes: `kind subject`, open or resolved. */
-  readonly flags: Array<{ readonly kind: string; readonly subject: string; open: boolean; id: string | null }>
+  /** Discrepancies that no balance calls for: `kind subject`, open or not; of some, by how much. */
+  readonly flags: Array<{
+    readonly kind: string
+    readonly subject: string
+    open: boolean
+    quantity: number
+    id: string | null
+  }>
 }
 
 export type Outcome =
@@ -156,7 +171,9 @@ class Rules {
       case "ReleaseReservation":
         return this.release(command)
       case "ConfirmReservation":
-        return this.confirm(command)
+        return command.lines === undefined ? this.confirm(command) : this.confirmPart(command)
+      case "AmendReservation":
+        return this.amend(command)
       case "ExtendReservation":
         return this.extend(command)
       case "ExpireReservation":
@@ -173,6 +190,8 @@ class Rules {
         return this.resolve(command)
       case "RecordSale":
         return this.recordSale(command)
+      case "ReportSale":
+        return this.reportSale(command)
       case "ReceiveOrder":
         return this.receiveOrder(command)
       case "ConfirmOrder":
@@ -189,17 +208,9 @@ class Rules {
   }
 
   reserve(command: Extract<Command, { _tag: "ReserveStock" }>) {
-    const unknown = command.lines.filter(({ item }) => this.find(item) === undefined)
-    const wants = new Map<string, [string, number, string | null]>()
-    for (const { item: ref, quantity, stockId } of command.lines) {
-      const item = this.find(ref)
-      if (item === undefined) continue
-      const want = wants.get(`${item.id} ${stockId}`) ?? [item.id, 0, stockId ?? null]
-      want[1] += quantity
-      wants.set(`${item.id} ${stockId}`, want)
-    }
-    const wanted = [...wants.values()]
-    const scope = command.kind === "VARIANT" ? (wanted[0]?.[0] ?? "") : ""
+    const { unknown, wants } = this.wanted(command.lines)
+    const placed = this.wanted(command.lines, command.locationId).wants
+    const scope = command.kind === "VARIANT" ? (wants[0]?.item ?? "") : ""
 
     const mine = this.world.documents.filter(({ order }) => order === command.orderId)
     const promises = mine.filter(({ kind }) => kind === command.kind).filter((one) => one.scope === scope)
@@ -207,58 +218,192 @@ class Rules {
       if (one.status === "PENDING" && one.expiresAt <= this.at) this.giveBack(one, "EXPIRED")
     }
     const live =
-      promises.find(({ status }) => status === "PENDING" || status === "CONFIRMED") ??
+      promises.find(({ status }) => status === "PENDING") ??
+      promises.findLast(({ status }) => status === "CONFIRMED") ??
       mine.findLast(
-        ({ kind, lines }) => kind === "SALE" && lines.some(({ item }) => wanted.some(([id]) => id === item))
+        ({ kind, lines }) =>
+          kind === "SALE" && lines.some((line) => wants.some(({ item }) => line.item === item))
       )
     if (live !== undefined) {
-      if (unknown.length > 0 || sorted(live.wants) !== sorted(wanted)) {
-        throw new Refused("ReservationFailed", "OTHER_ITEMS")
-      }
-      return this.reservation(live, false)
+      const isOther = unknown || !this.hasJust(live, scope, wants)
+      if (isOther) throw new Refused("ReservationFailed", "OTHER_ITEMS")
+      return { created: false, ...this.reservation(live) }
     }
     if (this.world.cancelledOrders.includes(command.orderId)) {
       throw new Refused("ReservationFailed", "ORDER_CANCELLED")
     }
-    if (unknown.length > 0) throw new Refused("ItemNotFound")
-    if (wanted.some(([id]) => this.item(id).discontinued)) {
+    if (unknown) throw new Refused("ItemNotFound")
+    if (wants.some(({ item }) => this.item(item).discontinued)) {
       throw new Refused("ReservationFailed", "DISCONTINUED_ITEM")
     }
-    this.checkLocation(command.locationId)
-
+    for (const { locationId } of [command, ...command.lines]) this.checkLocation(locationId)
     const one: Document = {
       id: this.posting.id,
       order: command.orderId,
       kind: command.kind,
       scope,
-      wants: wanted,
-      location: command.locationId ?? null,
+      wants: placed,
       status: "PENDING",
       expiresAt: this.at + command.expiresInSeconds * 1_000,
       lines: []
     }
-    const short: Array<readonly [string | null, number, number]> = []
-    // What is wanted of one stock can come from nowhere else, so it is taken first.
-    const byName = wanted.sort((a, b) => ((a[2] ?? "~") < (b[2] ?? "~") ? -1 : 1))
-    for (const [id, , stockId] of byName) {
-      const known = this.world.stocks.some(
-        (stock) => stock.id === stockId && stock.item === id && this.isHere(stock, command.locationId)
-      )
-      if (stockId !== null && this.item(id).stocked && !known) throw new Refused("StockNotFound")
+    this.checkStocks(placed)
+    this.hold(placed, () => one)
+    this.world.documents.push(one)
+    return { created: true, ...this.reservation(one) }
+  }
+
+  /** What the lines of a request want, those for the same summed. */
+  wanted(lines: Extract<Command, { _tag: "ReserveStock" }>["lines"], otherwiseAt?: string) {
+    const wants = new Map<string, Want>()
+    for (const { item: ref, locationId, lotNumber, quantity, stockId } of lines) {
+      const item = this.find(ref)?.id
+      if (item === undefined) continue
+      const place = {
+        stock: stockId ?? null,
+        location: locationId ?? otherwiseAt ?? null,
+        lot: lotNumber ?? null
+      }
+      const key = JSON.stringify([item, place])
+      wants.set(key, { item, ...place, quantity: (wants.get(key)?.quantity ?? 0) + quantity })
     }
-    for (const [id, quantity, stockId] of byName) {
-      const missing = this.take(id, quantity, {
-        from: (stock) => this.isHere(stock, command.locationId) && (stockId === null || stock.id === stockId),
+    return {
+      unknown: lines.some(({ item }) => this.find(item) === undefined),
+      wants: [...wants.values()].sort((a, b) => (a.item < b.item ? -1 : a.item > b.item ? 1 : 0))
+    }
+  }
+
+  /** Whether a document holds just what is wanted, or was sold it once it holds nothing: nothing more, and all of it there. */
+  hasJust(one: Document, scope: string, wants: ReadonlyArray<Want>): boolean {
+    const has = one.lines
+      .filter(({ item }) => scope === "" || item === scope)
+      .map((line) => ({ line, quantity: one.status === "PENDING" ? line.open : line.sold }))
+    const total = sumsOf(has.map(({ line, quantity }) => [line.item, quantity]))
+    if (total !== sumsOf(wants.map(({ item, quantity }) => [item, quantity]))) return false
+    // Each set of wants finds enough where any of them may be: then all do (Hall).
+    return subsetsOf(wants).every((some) => {
+      const there = has.filter(({ line }) => some.some((want) => this.isThere(line, want)))
+      return sum(some) <= sum(there)
+    })
+  }
+
+  isThere({ item, stock }: Line, want: Want): boolean {
+    if (item !== want.item) return false
+    if (stock === null) return true
+    const at = this.world.stocks[stock]!
+    return this.isWanted(at, want)
+  }
+
+  isWanted(stock: Stock, { location, lot, stock: id }: Want): boolean {
+    return (
+      (id === null || stock.id === id) &&
+      (location === null || stock.location === location) &&
+      (lot === null || stock.lot === lot)
+    )
+  }
+
+  checkStocks(wants: ReadonlyArray<Want>): void {
+    for (const { item, location, stock: id } of wants) {
+      const isKnown = this.world.stocks.some(
+        (stock) => stock.id === id && stock.item === item && this.isHere(stock, location ?? undefined)
+      )
+      if (id !== null && this.item(item).stocked && !isKnown) throw new Refused("StockNotFound")
+    }
+  }
+
+  /** Holds what is wanted, what names more of its place first: it can come from fewer stocks. All of it, or none. */
+  hold(
+    wants: ReadonlyArray<Want & { readonly held?: number }>,
+    documentOf: (item: string) => Document
+  ): void {
+    const short: Array<readonly [string | null, number, number]> = []
+    for (const want of mostNamedFirst(wants)) {
+      const { held = 0, item, quantity } = want
+      const missing = this.take(item, quantity, {
+        from: (stock) => this.isWanted(stock, want),
         each: (stock, picked) => {
           if (stock !== null) this.move(stock, { reserved: picked })
-          one.lines.push(newLine(id, stock, picked, { open: picked }))
+          documentOf(item).lines.push(newLine(item, stock, picked, { open: picked }))
         }
       })
-      if (missing > 0) short.push([this.nameOf(id), quantity, quantity - missing])
+      if (missing > 0) short.push([this.nameOf(item), held + quantity, held + quantity - missing])
     }
     if (short.length > 0) throw new Refused("InsufficientStock", short.sort())
-    this.world.documents.push(one)
-    return this.reservation(one, true)
+  }
+
+  amend(command: Extract<Command, { _tag: "AmendReservation" }>) {
+    const { expiresInSeconds, lines } = command
+    const pending = this.pendingOf(command.orderId)
+    const { unknown, wants } = this.wanted(lines)
+    if (unknown) throw new Refused("ItemNotFound")
+    for (const { locationId } of lines) this.checkLocation(locationId)
+    this.checkStocks(wants)
+    // What is held of it stays, what expires first before the rest.
+    const held = pending.flatMap((one) => one.lines).filter(({ open }) => open > 0)
+    const placeOf = ({ item, stock }: Line): number =>
+      stock === null ? -1 : this.picking(item, () => true).indexOf(stock)
+    const byPicking = held.toSorted((a, b) => placeOf(a) - placeOf(b))
+    const surplus = new Map(byPicking.map((line) => [line, line.open]))
+    const missing = mostNamedFirst(wants).map((want) => {
+      let left = want.quantity
+      for (const [line, has] of surplus) {
+        const keeps = this.isThere(line, want) ? Math.min(left, has) : 0
+        surplus.set(line, has - keeps)
+        left -= keeps
+      }
+      return { ...want, quantity: left, held: want.quantity - left }
+    })
+    const taken = missing.filter(({ quantity }) => quantity > 0)
+    if (taken.some(({ item }) => this.item(item).discontinued)) {
+      throw new Refused("ReservationFailed", "DISCONTINUED_ITEM")
+    }
+    for (const [line, quantity] of surplus) this.letGo(line, quantity)
+    const [{ expiresAt }] = pending as [Document]
+    // By the variants contract each item has a document of its own.
+    const holding = [...pending]
+    const documentOf = (item: string): Document => {
+      const known =
+        holding.find(({ kind, scope }) => kind === "VARIANT" && scope === item) ??
+        holding.find(({ kind }) => kind === "ORDER")
+      if (known !== undefined) return known
+      const id = countedOn(this.posting.id, holding.length - pending.length + 1)
+      const order = command.orderId
+      const made = { id, order, scope: item, wants: [], expiresAt, lines: [] }
+      const one: Document = { ...made, kind: "VARIANT", status: "PENDING" }
+      this.world.documents.push(one)
+      holding.push(one)
+      return one
+    }
+    this.hold(taken, documentOf)
+    const isOther = taken.length > 0 || [...surplus.values()].some((quantity) => quantity > 0)
+    for (const one of isOther ? holding : []) {
+      one.wants = this.wantsNow(one, wants)
+      this.settle(one, "CANCELLED")
+    }
+    const left = holding.filter(({ status }) => status === "PENDING")
+    if (expiresInSeconds !== undefined) {
+      for (const one of left) one.expiresAt = this.at + expiresInSeconds * 1_000
+    }
+    const all = left.flatMap((one) => one.lines)
+    return {
+      applied: isOther || expiresInSeconds !== undefined,
+      ...this.reservation({ ...left[0]!, lines: all })
+    }
+  }
+
+  /** What an amended document is for: what it was sold, and what it holds, from where that is wanted. */
+  wantsNow({ lines }: Document, wants: ReadonlyArray<Want>): ReadonlyArray<Want> {
+    const anywhere = { stock: null, location: null, lot: null }
+    return [...new Set(lines.map(({ item }) => item))].flatMap((item) => {
+      const total = (of: (line: Line) => number) =>
+        lines.reduce((all, line) => all + (line.item === item ? of(line) : 0), 0)
+      const named = wants.filter((want) => want.item === item)
+      const isWhole = sum(named) === total(({ open }) => open)
+      const held = isWhole ? named : [{ item, quantity: total(({ open }) => open), ...anywhere }]
+      return [{ item, quantity: total(({ sold }) => sold), ...anywhere }, ...held].filter(
+        ({ quantity }) => quantity > 0
+      )
+    })
   }
 
   release(command: Extract<Command, { _tag: "ReleaseReservation" }>) {
@@ -267,13 +412,13 @@ class Rules {
       const pending = mine.filter(({ status }) => status === "PENDING")
       if (pending.length > 0) {
         const quantity = pending.reduce((sum, one) => sum + this.giveBack(one, "CANCELLED"), 0)
-        return { released: true, quantity }
+        return { applied: true, quantity }
       }
       const known =
         mine.length > 0 ? mine : this.world.documents.filter(({ order }) => order === command.orderId)
       if (known.length === 0) throw new Refused("ReservationNotFound")
       if (known.some(({ status }) => status === "CONFIRMED")) throw new Refused("ReservationAlreadyConfirmed")
-      return { released: false, quantity: 0 }
+      return { applied: false, quantity: 0 }
     }
     const item = this.find(command.line.item)
     if (item === undefined) throw new Refused("ItemNotFound")
@@ -286,7 +431,7 @@ class Rules {
     if (wanted > held) throw new Refused("ReleaseExceedsReservation", held)
     if (held === 0) {
       if (lines.some(({ line }) => line.sold > 0)) throw new Refused("ReservationAlreadyConfirmed")
-      return { released: false, quantity: 0, item: this.figures(item) }
+      return { applied: false, quantity: 0, item: this.figures(item) }
     }
     let left = wanted
     for (const { line, one } of lines.toReversed()) {
@@ -295,89 +440,176 @@ class Rules {
       this.letGo(line, quantity)
       this.settle(one, "CANCELLED")
     }
-    return { released: true, quantity: wanted, item: this.figures(item) }
+    return { applied: true, quantity: wanted, item: this.figures(item) }
   }
 
   confirm(command: Extract<Command, { _tag: "ConfirmReservation" }>) {
-    const { orderId, reservationId } = command
-    const isMeant = ({ id }: Document) => reservationId === undefined || id === reservationId
-    const mine = this.promisesOf(orderId).filter(isMeant)
-    if (mine.length === 0) {
-      const sold = this.world.documents.filter(({ order }) => order === orderId).find(isMeant)
-      if (sold === undefined) throw new Refused("ReservationNotFound")
-      return { confirmed: false, reservationId: sold.id }
+    const { meant, promises } = this.meant(command)
+    if (promises.length === 0) {
+      if (meant[0] === undefined) throw new Refused("ReservationNotFound")
+      return { applied: false, reservationId: meant[0].id, status: meant[0].status }
     }
-    const pending = mine.filter(({ status }) => status === "PENDING")
+    const pending = promises.filter(({ status }) => status === "PENDING")
     for (const one of pending) {
       for (const line of one.lines) this.sell(one, line, line.open)
       this.settle(one, "CANCELLED")
     }
-    if (pending[0] !== undefined) return { confirmed: true, reservationId: pending[0].id }
-    const confirmed = mine.find(({ status }) => status === "CONFIRMED")
-    if (confirmed !== undefined) return { confirmed: false, reservationId: confirmed.id }
+    if (pending[0] !== undefined) return { applied: true, reservationId: pending[0].id, status: "CONFIRMED" }
+    const confirmed = promises.find(({ status }) => status === "CONFIRMED")
+    if (confirmed !== undefined) {
+      return { applied: false, reservationId: confirmed.id, status: "CONFIRMED" }
+    }
+    const last = promises.at(-1)!
     // What was paid is all that is sold.
-    const isPaid = this.linesOf(orderId).some(({ line }) => line.paid > 0)
-    if (isPaid) return { confirmed: false, reservationId: mine.at(-1)!.id }
-    // A newer reservation of the same kind and scope has taken its place.
-    const isLast = (one: Document) =>
-      this.promisesOf(orderId).findLast(({ kind, scope }) => kind === one.kind && scope === one.scope) === one
-    const expired = mine.findLast((one) => one.status === "EXPIRED" && isLast(one))
+    if (this.isPaid(command.orderId)) return { applied: false, reservationId: last.id, status: last.status }
+    const expired = this.takeable(promises, command.orderId)
     if (expired !== undefined) return this.takeAgain(expired)
-    const isOver = mine.at(-1)!.status === "EXPIRED"
-    throw isOver ? new Refused("ReservationExpired", []) : new Refused("ReservationCancelled")
+    throw last.status === "EXPIRED"
+      ? new Refused("ReservationExpired", [])
+      : new Refused("ReservationCancelled")
   }
 
-  takeAgain(one: Document) {
+  confirmPart(command: Extract<Command, { _tag: "ConfirmReservation" }>) {
+    const lines = command.lines!
+    const part = new Map<string, number>()
+    for (const { item, quantity } of lines) {
+      const id = this.find(item)?.id
+      if (id === undefined) throw new Refused("ItemNotFound")
+      part.set(id, (part.get(id) ?? 0) + quantity)
+    }
+    const { meant, promises } = this.meant(command)
+    if (meant.length === 0) throw new Refused("ReservationNotFound")
+    const total = (item: string, of: (line: Line) => number) =>
+      meant.flatMap((one) => one.lines).reduce((all, line) => all + (line.item === item ? of(line) : 0), 0)
+    const beyond = (has: (item: string) => number) =>
+      [...part]
+        .filter(([item, quantity]) => has(item) < quantity)
+        .map(([item, quantity]) => [this.nameOf(item), quantity, has(item)] as const)
+        .sort()
+    const short = beyond((item) => total(item, ({ open }) => open))
+    if (short.length === 0) {
+      const holds = (one: Document) => one.lines.some(({ item, open }) => open > 0 && part.has(item))
+      const first = promises.find(holds)!
+      for (const [item, quantity] of part) {
+        let left = quantity
+        for (const one of promises) {
+          for (const line of one.lines) {
+            const picked = line.item === item ? Math.min(left, line.open) : 0
+            this.sell(one, line, picked)
+            left -= picked
+          }
+          this.settle(one, "CANCELLED")
+        }
+      }
+      return { applied: true, reservationId: first.id, status: first.status }
+    }
+    const isPending = promises.some(({ status }) => status === "PENDING")
+    const isSold = [...part].every(
+      ([item, quantity]) =>
+        total(item, ({ open }) => open) === 0 && total(item, ({ sold }) => sold) >= quantity
+    )
+    const last = promises.at(-1) ?? meant.at(-1)!
+    if (isSold || (!isPending && this.isPaid(command.orderId))) {
+      return { applied: false, reservationId: last.id, status: last.status }
+    }
+    if (isPending || meant.some(({ status }) => status === "CONFIRMED")) {
+      throw new Refused("ConfirmExceedsReservation", short)
+    }
+    const expired = this.takeable(promises, command.orderId)
+    if (expired === undefined) {
+      throw last.status === "EXPIRED"
+        ? new Refused("ReservationExpired", [])
+        : new Refused("ReservationCancelled")
+    }
+    const tooMuch = beyond((item) => this.expiredOf(expired, item))
+    if (tooMuch.length > 0) throw new Refused("ConfirmExceedsReservation", tooMuch)
+    return this.takeAgain(expired, part)
+  }
+
+  meant({
+    orderId,
+    reservationId
+  }: {
+    readonly orderId: string
+    readonly reservationId?: string | undefined
+  }) {
+    const meant = this.world.documents.filter(
+      ({ id, order }) => order === orderId && (reservationId === undefined || id === reservationId)
+    )
+    return { meant, promises: meant.filter(({ kind }) => kind !== "SALE") }
+  }
+
+  isPaid(orderId: string): boolean {
+    return this.linesOf(orderId).some(({ line }) => line.paid > 0)
+  }
+
+  /** The last that expired, unless a newer reservation of the same kind and scope has taken its place. */
+  takeable(promises: ReadonlyArray<Document>, orderId: string): Document | undefined {
+    const isLast = (one: Document) =>
+      this.promisesOf(orderId).findLast(({ kind, scope }) => kind === one.kind && scope === one.scope) === one
+    return promises.findLast((one) => one.status === "EXPIRED" && isLast(one))
+  }
+
+  /** What it held when it expired, less what the order was sold of the item in another way. */
+  expiredOf(one: Document, item: string): number {
+    const ofItem = (lines: ReadonlyArray<Line>, of: (line: Line) => number) =>
+      lines.reduce((all, line) => all + (line.item === item ? of(line) : 0), 0)
+    const others = this.linesOf(one.order).filter((other) => other.one !== one)
+    const sold = ofItem(
+      others.map(({ line }) => line),
+      (line) => line.sold
+    )
+    return Math.max(0, ofItem(one.lines, ({ expired }) => expired) - sold)
+  }
+
+  takeAgain(one: Document, part?: ReadonlyMap<string, number>) {
     if (this.world.cancelledOrders.includes(one.order)) throw expiredFor([])
-    const ofOrder = (item: string, of: (line: Line) => number) =>
-      this.world.documents
-        .filter(({ order }) => order === one.order)
-        .flatMap(({ lines }) => lines)
-        .reduce((sum, line) => sum + (line.item === item ? of(line) : 0), 0)
-    const items = new Set(one.wants.map(([item]) => item))
-    if ([...items].some((item) => ofOrder(item, ({ open }) => open) > 0)) throw expiredFor([])
+    const items = new Set(one.lines.map(({ item }) => item))
+    const isHeld = this.linesOf(one.order).some(({ line }) => items.has(line.item) && line.open > 0)
+    if (isHeld) throw expiredFor([])
+    const left = new Map(
+      [...items].map((item) => [
+        item,
+        Math.min(this.expiredOf(one, item), part === undefined ? Number.MAX_VALUE : (part.get(item) ?? 0))
+      ])
+    )
+    // What names its place is taken again there; what was sold meanwhile is of what may come from anywhere.
+    const named = [...one.wants].sort((a, b) => (textOf(a) > textOf(b) ? -1 : 1))
+    const wants = named.map((want) => {
+      const quantity = Math.min(want.quantity, left.get(want.item) ?? 0)
+      left.set(want.item, (left.get(want.item) ?? 0) - quantity)
+      return { ...want, quantity }
+    })
     const short: Array<readonly [string | null, number, number]> = []
     let tookAny = false
-    const givenBack = (item: string) =>
-      one.lines.reduce((sum, line) => sum + (line.item === item ? line.released - line.expired : 0), 0)
-    for (const [item, quantity, stockId] of this.withoutSold(
-      one.wants,
-      (id) => ofOrder(id, ({ sold }) => sold) + givenBack(id)
-    )) {
+    for (const want of mostNamedFirst(wants).filter(({ quantity }) => quantity > 0)) {
+      const { item, quantity } = want
       const missing = this.take(item, quantity, {
-        from: (stock) =>
-          this.isHere(stock, one.location ?? undefined) && (stockId === null || stock.id === stockId),
+        from: (stock) => this.isWanted(stock, want),
         each: (stock, picked) => {
           tookAny = true
           if (stock !== null) this.move(stock, { onHand: -picked })
-          one.lines.push(newLine(item, stock, picked, { sold: picked }))
+          this.addSold(one.order, one.lines, newLine(item, stock, picked, { sold: picked }))
         }
       })
       if (missing > 0) short.push([this.nameOf(item), quantity, quantity - missing])
     }
     if (short.length > 0) throw expiredFor(short.sort())
     if (tookAny) one.status = "CONFIRMED"
-    return { confirmed: tookAny, reservationId: one.id }
-  }
-
-  /** What was sold already is taken off what may come from any stock first; what names its stock is taken first. */
-  withoutSold(wants: Document["wants"], soldOf: (item: string) => number): Document["wants"] {
-    const sold = new Map(wants.map(([item]) => [item, soldOf(item)]))
-    const anyFirst = [...wants].sort((a, b) => ((a[2] ?? "") < (b[2] ?? "") ? -1 : 1))
-    return anyFirst
-      .map(([item, quantity, stockId]) => {
-        const off = Math.min(quantity, sold.get(item)!)
-        sold.set(item, sold.get(item)! - off)
-        return [item, quantity - off, stockId] as const
-      })
-      .filter(([, quantity]) => quantity > 0)
-      .toReversed()
+    return { applied: tookAny, reservationId: one.id, status: one.status }
   }
 
   extend(command: Extract<Command, { _tag: "ExtendReservation" }>) {
-    const mine = this.promisesOf(command.orderId)
-    const known =
-      mine.length > 0 ? mine : this.world.documents.filter(({ order }) => order === command.orderId)
+    const pending = this.pendingOf(command.orderId)
+    const expiresAt = this.at + command.expiresInSeconds * 1_000
+    for (const one of pending) one.expiresAt = expiresAt
+    return { reservationId: pending[0]!.id, expiresAt }
+  }
+
+  /** What the order holds that can still be changed. */
+  pendingOf(orderId: string): ReadonlyArray<Document> {
+    const mine = this.promisesOf(orderId)
+    const known = mine.length > 0 ? mine : this.world.documents.filter(({ order }) => order === orderId)
     if (known.length === 0) throw new Refused("ReservationNotFound")
     const pending = mine.filter(({ status }) => status === "PENDING")
     if (pending.length === 0) {
@@ -392,9 +624,7 @@ class Rules {
       )
     }
     if (pending.some(({ expiresAt }) => expiresAt <= this.at)) throw new Refused("ReservationExpired", [])
-    const expiresAt = this.at + command.expiresInSeconds * 1_000
-    for (const one of pending) one.expiresAt = expiresAt
-    return { reservationId: pending[0]!.id, expiresAt }
+    return pending
   }
 
   expire(command: Extract<Command, { _tag: "ExpireReservation" }>) {
@@ -453,14 +683,45 @@ class Rules {
       return this.once(command, item, () => this.sellDirectly(command, item, quantity, moved))
     }
     this.checkVersion(command, item)
+    const place = { location: command.locationId ?? null, lot: command.lotNumber ?? null }
+    const want: Want = { item: item.id, quantity, stock: null, ...place }
     let left = quantity
     for (const { line, one } of lines) {
-      const picked = Math.min(left, line.open)
+      const picked = this.isThere(line, want) ? Math.min(left, line.open) : 0
       if (picked === 0) continue
       left -= picked
       this.sell(one, line, picked)
       this.settle(one, "CANCELLED")
       if (line.stock !== null) moved.add(line.stock)
+    }
+    // What was sold at the place is not what is held elsewhere: as much of that is given back.
+    const elsewhere = lines.filter(({ line }) => line.open > 0)
+    const there = this.world.stocks.filter((stock) => stock.item === item.id && this.isWanted(stock, want))
+    const free = there.reduce((all, stock) => all + sellableNow(this.world, stock, this.at), 0)
+    if (left > 0 && elsewhere.length > 0) {
+      if (item.stocked && free < left)
+        throw new Refused("InsufficientStock", [[this.nameOf(item.id), left, free]])
+      for (const { line, one } of elsewhere.toReversed()) {
+        const swapped = Math.min(left, line.open)
+        this.letGo(line, swapped)
+        // The order gives back as much as it takes, so that of the item as a whole nothing more is promised.
+        let open = swapped
+        for (const stock of item.stocked
+          ? this.picking(item.id, (one) => this.isWanted(one, want))
+          : [null]) {
+          const there = stock === null ? open : sellableNow(this.world, this.world.stocks[stock]!, this.at)
+          const picked = Math.min(open, there)
+          if (picked <= 0) continue
+          open -= picked
+          if (stock !== null) {
+            moved.add(stock)
+            this.move(stock, { onHand: -picked })
+          }
+          this.addSold(orderId, one.lines, newLine(item.id, stock, picked, { sold: picked }))
+        }
+        this.settle(one, "CANCELLED")
+        left -= swapped
+      }
     }
     if (left > 0) this.sellDirectly(command, item, left, moved)
     return true
@@ -473,7 +734,9 @@ class Rules {
         this.isHere(stock, command.locationId) &&
         (command.lotNumber === undefined || stock.lot === command.lotNumber),
       each: (stock, picked) => {
-        lines.push(newLine(item.id, stock, picked, { sold: picked }))
+        const line = newLine(item.id, stock, picked, { sold: picked })
+        if (command.orderId === undefined) lines.push(line)
+        else this.addSold(command.orderId, lines, line)
         if (stock === null) return
         moved.add(stock)
         this.move(stock, { onHand: -picked })
@@ -487,8 +750,7 @@ class Rules {
       order: command.orderId,
       kind: "SALE",
       scope: item.id,
-      wants: [[item.id, quantity, null]],
-      location: null,
+      wants: [{ item: item.id, quantity, stock: null, location: null, lot: null }],
       status: "CONFIRMED",
       expiresAt: this.at,
       lines
@@ -554,15 +816,17 @@ class Rules {
           .filter(({ order }) => orderId !== undefined && order === orderId)
           .flatMap(({ lines }) => lines)
         for (const line of sold) {
-          const part = line.item === item.id ? Math.min(left, line.sold - line.returned) : 0
+          const part = line.item === item.id ? Math.min(left, outstanding(line)) : 0
           line.returned += part
           left -= part
           if (part > 0 && line.stock !== null) change(line.stock, back(part))
         }
-        if (left === 0 || !item.stocked) return
-        change(this.stockFor(command, item), back(left))
-        item.initialized = true
-        if (orderId !== undefined) this.flag("RETURN_EXCEEDS_SALE", orderId)
+        if (left > 0 && item.stocked) {
+          change(this.stockFor(command, item), back(left))
+          item.initialized = true
+          if (orderId !== undefined) this.flag("RETURN_EXCEEDS_SALE", `${orderId}\u001f${item.id}`, left)
+        }
+        if (sold.every((line) => outstanding(line) === 0)) this.unflag("CANCELLED_AFTER_SALE", orderId)
       }
     }
   }
@@ -681,7 +945,19 @@ class Rules {
     }
   }
 
-  recordSale({ lines, orderId }: Extract<Command, { _tag: "RecordSale" }>) {
+  /** The same over HTTP, where what nobody has created is unknown. */
+  reportSale(command: Extract<Command, { _tag: "ReportSale" }>) {
+    const lines = command.lines.filter(({ quantity }) => quantity > 0)
+    const isKnown = (line: SaleLine) =>
+      this.world.items.some(({ variant }) => variant === line.productVariantId)
+    if (!lines.every(isKnown)) throw new Refused("ItemNotFound")
+    for (const { locationId } of lines) this.checkLocation(locationId)
+    return this.recordSale({ ...command, _tag: "RecordSale" })
+  }
+
+  recordSale({ lines: told, orderId }: Extract<Command, { _tag: "RecordSale" }>) {
+    // A line of nothing is nothing.
+    const lines = told.filter(({ quantity }) => quantity > 0)
     this.meet(lines)
     const keyOf = (line: SaleLine) =>
       line.saleOrderItemId === undefined
@@ -710,15 +986,10 @@ class Rules {
       }
     }
     if (news.length === 0) return counts
-    const placed = [
+    this.sellPaid(orderId, [
       ...news.filter(({ locationId }) => locationId !== undefined),
       ...news.filter(({ locationId }) => locationId === undefined)
-    ]
-    const surplus = placed.map((line) => ({ line, left: this.sellPaid(orderId, line) }))
-    this.sellSurplus(
-      orderId,
-      surplus.filter(({ left }) => left > 0)
-    )
+    ])
     for (const one of this.world.documents) {
       if (one.order === orderId && one.status === "PENDING") this.giveBack(one, "CANCELLED")
     }
@@ -730,27 +1001,58 @@ class Rules {
     return counts
   }
 
-  /** First what was sold already, then what is held; of each what is at the line's place before the rest. */
-  sellPaid(orderId: string, { locationId, productVariantId, quantity }: SaleLine): number {
-    const item = this.named(productVariantId)
-    const ofItem = this.linesOf(orderId).filter(({ line }) => line.item === item.id)
-    const isHere = ({ line }: { line: Line }) =>
-      line.stock === null || this.isHere(this.world.stocks[line.stock]!, locationId)
-    const inOrder = [...ofItem.filter(isHere), ...ofItem.filter((one) => !isHere(one))]
-    let left = quantity
-    for (const { line } of inOrder) {
-      const known = Math.min(left, line.sold - line.paid)
-      line.paid += known
-      left -= known
+  /**
+   * What was sold already counts first, wherever that was. Then what is held is sold: at the place that is named, or
+   * anywhere. Then what is held elsewhere than it was sold is given back, and sold there. The rest was never held.
+   */
+  sellPaid(orderId: string, lines: ReadonlyArray<SaleLine>): void {
+    const all = lines.map((line) => ({ line, item: this.named(line.productVariantId), left: line.quantity }))
+    const ofItem = (item: Item, locationId: string | undefined) => {
+      const mine = this.linesOf(orderId).filter(({ line }) => line.item === item.id)
+      const isHere = ({ line }: { line: Line }) =>
+        line.stock === null || this.isHere(this.world.stocks[line.stock]!, locationId)
+      return { here: mine.filter(isHere), elsewhere: mine.filter((one) => !isHere(one)) }
     }
-    for (const { line, one } of inOrder) {
-      const held = Math.min(left, line.open)
-      this.sell(one, line, held)
-      line.paid += held
-      left -= held
-      this.settle(one, "CANCELLED")
+    for (const one of all) {
+      const { elsewhere, here } = ofItem(one.item, one.line.locationId)
+      for (const { line } of [...here, ...elsewhere]) {
+        const known = Math.min(one.left, line.sold - line.paid)
+        line.paid += known
+        one.left -= known
+      }
     }
-    return left
+    for (const each of all) {
+      for (const { line, one } of ofItem(each.item, each.line.locationId).here) {
+        const held = Math.min(each.left, line.open)
+        this.sell(one, line, held)
+        line.paid += held
+        each.left -= held
+        this.settle(one, "CANCELLED")
+      }
+    }
+    for (const each of all) {
+      const { item, line: said } = each
+      for (const { line, one } of ofItem(item, said.locationId).elsewhere.toReversed()) {
+        const swapped = Math.min(each.left, line.open)
+        if (swapped === 0) continue
+        this.letGo(line, swapped)
+        if (!item.stocked) {
+          this.addSold(orderId, one.lines, newLine(item.id, null, swapped, { sold: swapped, paid: swapped }))
+        }
+        const taken = item.stocked ? this.missing(item, swapped, said.locationId) : []
+        for (const [stock, sold] of taken) {
+          this.addSold(orderId, one.lines, newLine(item.id, stock, sold, { sold, paid: sold }))
+          this.move(stock, { onHand: -sold })
+          this.flagExpired(stock)
+        }
+        this.settle(one, "CANCELLED")
+        each.left -= swapped
+      }
+    }
+    this.sellSurplus(
+      orderId,
+      all.filter(({ left }) => left > 0)
+    )
   }
 
   sellSurplus(orderId: string, all: ReadonlyArray<{ readonly line: SaleLine; readonly left: number }>): void {
@@ -768,10 +1070,11 @@ class Rules {
       wants.set(item.id, (wants.get(item.id) ?? 0) + left)
     }
     for (const { at, item, left } of places.values()) {
-      if (!item.stocked) lines.push(newLine(item.id, null, left, { sold: left, paid: left }))
-      else
+      if (!item.stocked) {
+        this.addSold(orderId, lines, newLine(item.id, null, left, { sold: left, paid: left }))
+      } else
         for (const [stock, sold] of this.missing(item, left, at)) {
-          lines.push(newLine(item.id, stock, sold, { sold, paid: sold }))
+          this.addSold(orderId, lines, newLine(item.id, stock, sold, { sold, paid: sold }))
           this.move(stock, { onHand: -sold })
           this.flagExpired(stock)
         }
@@ -781,8 +1084,13 @@ class Rules {
       order: orderId,
       kind: "SALE",
       scope: "",
-      wants: [...wants].map(([item, quantity]) => [item, quantity, null]),
-      location: null,
+      wants: [...wants].map(([item, quantity]) => ({
+        item,
+        quantity,
+        stock: null,
+        location: null,
+        lot: null
+      })),
       status: "CONFIRMED",
       expiresAt: this.at,
       lines
@@ -829,7 +1137,7 @@ class Rules {
       ({ status }) => status === "PENDING" || status === "CONFIRMED"
     )
     if (live.length === 0) return nothing
-    const wanted = sumsOf(live.flatMap(({ wants }) => wants))
+    const wanted = sumsOf(live.flatMap(({ wants }) => wants.map(({ item, quantity }) => [item, quantity])))
     const had = sumsOf(mine.flatMap(({ lines }) => lines.map((line) => [line.item, line.open + line.sold])))
     const isRight = [wanted, had].includes(sumsOf([...asked]))
     return {
@@ -860,7 +1168,8 @@ class Rules {
     const { outcome, world } = judge(this.world, { ...this.posting, command: confirm })
     if ("told" in outcome) {
       Object.assign(this.world, world)
-      return { confirmed: true, reservationId: outcome.told["reservationId"], reason: null }
+      const { applied, reservationId: confirmed } = outcome.told
+      return { confirmed: true, applied, reservationId: confirmed, reason: null }
     }
     const reasons: Readonly<Record<string, string>> = {
       ReservationNotFound: "RESERVATION_NOT_FOUND",
@@ -870,15 +1179,16 @@ class Rules {
     const isCancelled = this.world.cancelledOrders.includes(orderId)
     return {
       confirmed: false,
+      applied: false,
       reservationId: reservationId ?? null,
       reason: isCancelled ? "ORDER_CANCELLED" : reasons[outcome.refused]
     }
   }
 
-  cancelOrder({ orderId, reason }: Extract<Command, { _tag: "CancelOrder" }>) {
+  cancelOrder({ messageId, orderId, reason }: Extract<Command, { _tag: "CancelOrder" }>) {
     const isOver = reason !== "PAYMENT_FAILED"
     const { cancelledOrders, documents } = this.world
-    const isNews = isOver ? !cancelledOrders.includes(orderId) : this.isNews(`unpaid ${orderId}`)
+    const isNews = isOver ? !cancelledOrders.includes(orderId) : this.isNews(`unpaid ${orderId} ${messageId}`)
     if (!isNews) return { applied: false, released: 0 }
     if (isOver) cancelledOrders.push(orderId)
     const released = documents
@@ -888,8 +1198,9 @@ class Rules {
     return { applied: true, released }
   }
 
-  returnGoods({ lines, messageId, orderId }: Extract<Command, { _tag: "ReturnGoods" }>) {
+  returnGoods({ lines: told, messageId, orderId }: Extract<Command, { _tag: "ReturnGoods" }>) {
     if (!this.isNews(`return ${messageId}`)) return { applied: false }
+    const lines = told.filter(({ quantity }) => quantity > 0)
     this.meet(lines)
     for (const { condition, productVariantId, quantity } of lines) {
       const item = this.named(productVariantId)
@@ -962,7 +1273,7 @@ class Rules {
   }
 
   flagCancelled(orderId: string): void {
-    const isSold = this.linesOf(orderId).some(({ line }) => line.sold > line.returned)
+    const isSold = this.linesOf(orderId).some(({ line }) => outstanding(line) > 0)
     if (isSold) this.flag("CANCELLED_AFTER_SALE", orderId)
   }
 
@@ -1091,16 +1402,40 @@ class Rules {
   sell(one: Document, line: Line, quantity: number): void {
     line.open -= quantity
     line.sold += quantity
+    this.cover(one.order, line)
     if (quantity === 0 || line.stock === null) return
     this.move(line.stock, { onHand: -quantity, reserved: -quantity })
     this.flagExpired(line.stock)
   }
 
-  flag(kind: string, subject: string): void {
-    const isOpen = this.world.flags.some(
-      (flag) => flag.open && flag.kind === kind && flag.subject === subject
-    )
-    if (!isOpen) this.world.flags.push({ kind, subject, open: true, id: null })
+  addSold(order: string, lines: Array<Line>, line: Line): void {
+    lines.push(line)
+    this.cover(order, line)
+  }
+
+  /** A sale is told after goods of it came back: the return exceeds what the order was sold by so much less. */
+  cover(order: string, line: Line): void {
+    const flag = this.flagged("RETURN_EXCEEDS_SALE", `${order}\u001f${line.item}`)
+    if (flag === undefined) return
+    const covered = Math.min(flag.quantity, outstanding(line))
+    line.early += covered
+    flag.quantity -= covered
+    flag.open = flag.quantity > 0
+  }
+
+  flagged(kind: string, subject: string | undefined) {
+    return this.world.flags.find((flag) => flag.open && flag.kind === kind && flag.subject === subject)
+  }
+
+  flag(kind: string, subject: string, quantity = 0): void {
+    const open = this.flagged(kind, subject)
+    if (open === undefined) this.world.flags.push({ kind, subject, open: true, quantity, id: null })
+    else open.quantity += quantity
+  }
+
+  unflag(kind: string, subject: string | undefined): void {
+    const open = this.flagged(kind, subject)
+    if (open !== undefined) open.open = false
   }
 
   matching(command: AdjustStock, item: Item): ReadonlyArray<number> {
@@ -1189,16 +1524,15 @@ class Rules {
     return stockText(this.world.stocks[index]!)
   }
 
-  reservation(one: Document, created: boolean) {
+  reservation(one: Document) {
     return {
-      created,
       reservationId: one.id,
       status: one.status,
       expiresAt: one.expiresAt,
       lines: one.lines
-        .map(({ item, open, quantity, stock }) => {
+        .map(({ item, open, quantity, sold, stock }) => {
           const { location, lot } = stock === null ? { location: null, lot: null } : this.world.stocks[stock]!
-          return `${item} at ${location} lot ${lot || null}: ${quantity}, ${open} open`
+          return `${item} at ${location} lot ${lot || null}: ${quantity}, ${open} open, ${sold} sold`
         })
         .sort()
     }
@@ -1211,8 +1545,25 @@ interface Change {
   readonly damaged?: number
 }
 
-const sorted = (wants: Document["wants"]): string =>
-  JSON.stringify([...wants].map((want) => JSON.stringify(want)).sort())
+const outstanding = ({ early, returned, sold }: Line): number => sold - returned - early
+
+const sum = (all: ReadonlyArray<{ readonly quantity: number }>): number =>
+  all.reduce((total, { quantity }) => total + quantity, 0)
+
+const subsetsOf = <A>(all: ReadonlyArray<A>): ReadonlyArray<ReadonlyArray<A>> =>
+  all.reduce<ReadonlyArray<ReadonlyArray<A>>>(
+    (sets, one) => [...sets, ...sets.map((set) => [...set, one])],
+    [[]]
+  )
+
+const mostNamedFirst = <W extends Want>(wants: ReadonlyArray<W>): ReadonlyArray<W> => {
+  const names = ({ location, lot, stock }: Want) =>
+    [location, lot, lot, stock, stock, stock, stock].filter((name) => name !== null).length
+  return wants.toSorted((a, b) => names(b) - names(a))
+}
+
+const textOf = ({ location, lot, stock }: Want): string =>
+  JSON.stringify([stock ?? "", location ?? "", lot ?? ""])
 
 const newLine = (item: string, stock: number | null, quantity: number, state: Partial<Line>): Line => ({
   item,
@@ -1223,6 +1574,7 @@ const newLine = (item: string, stock: number | null, quantity: number, state: Pa
   released: 0,
   expired: 0,
   returned: 0,
+  early: 0,
   paid: 0,
   ...state
 })

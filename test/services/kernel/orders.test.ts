@@ -62,10 +62,11 @@ const created = (lines: Readonly<Record<string, number>>, reservationId?: string
   reservationId,
   expiresInSeconds: 1800
 })
-const cancelling = (reason: CancelOrder["reason"] = "CANCELLED") => ({
+const cancelling = (reason: CancelOrder["reason"] = "CANCELLED", messageId?: string) => ({
   _tag: "CancelOrder" as const,
   orderId: "o",
-  reason
+  reason,
+  messageId
 })
 const returned = (quantity: number, given: Partial<ReturnGoods> = {}) => ({
   _tag: "ReturnGoods" as const,
@@ -134,6 +135,80 @@ describe("a paid sale", () => {
         ["SALE", [1]]
       ]
     )
+  })
+
+  it("was sold where it says, and what the order holds elsewhere is given back", () => {
+    for (const held of [2, 3]) {
+      const desk = deskWith()
+      desk.post(receipt(5))
+      desk.post(receipt(5, { locationId: "north" }))
+      desk.post(reserving({ v: held }))
+      desk.post(paid(line(2, { locationId: "north" })))
+      assert.deepStrictEqual(desk.balances("v"), [
+        ["default", "", 5, 0, 0],
+        ["north", "", 3, 0, 0]
+      ])
+      assert.deepStrictEqual(desk.statuses("o"), ["CONFIRMED"])
+    }
+  })
+
+  it("was sold where it says, below zero if need be, and not from what the order holds elsewhere", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(reserving({ v: 2 }))
+    desk.post(paid(line(2, { locationId: "shop" })))
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 5, 0, 0],
+      ["shop", "", -2, 0, 0]
+    ])
+    assert.deepStrictEqual(desk.openDiscrepancies(), ["NEGATIVE_STOCK"])
+    assert.deepInclude(desk.post(confirming), { applied: false, status: "CONFIRMED" })
+  })
+
+  it("takes what is held at its location first, and lines that name none take the rest", () => {
+    const desk = deskWith()
+    desk.post(receipt(2))
+    desk.post(receipt(5, { locationId: "north" }))
+    desk.post(reserving({ v: 3 }))
+    desk.post(paid(line(2), line(1, { locationId: "north" })))
+    assert.deepStrictEqual(desk.balances("v"), [
+      ["default", "", 0, 0, 0],
+      ["north", "", 4, 0, 0]
+    ])
+  })
+
+  it("counts lines of nothing as nothing, and the others as what they are", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(reserving({ v: 3 }))
+    const none = line(0, { productVariantId: "ghost", locationId: "nowhere" })
+    assert.deepInclude(desk.post(paid(none)), { applied: 0, repeated: 0, changed: 0 })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 5, 3, 0]])
+    assert.deepInclude(desk.post(paid(none, line(3))), { applied: 1, repeated: 0, changed: 0 })
+    assert.deepInclude(desk.post(paid(line(0))), { applied: 0, repeated: 0, changed: 0 })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 2, 0, 0]])
+    assert.deepStrictEqual(desk.openDiscrepancies(), [])
+    assert.isFalse(
+      [...desk.store.items.values()].some(({ productVariantId }) => productVariantId === "ghost")
+    )
+  })
+
+  it("told over HTTP and by message is one sale, and names what nobody has created", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    const reported = (...lines: ReadonlyArray<SaleLine>) => ({
+      ...paid(...lines),
+      _tag: "ReportSale" as const
+    })
+    assert.deepInclude(desk.refusal(reported(line(1), line(1, { productVariantId: "ghost" }))), {
+      _tag: "ItemNotFound",
+      items: ["ghost"]
+    })
+    assert.strictEqual(desk.refusal(reported(line(1, { locationId: "nowhere" })))._tag, "LocationNotFound")
+    assert.deepInclude(desk.post(reported(line(7))), { applied: 1, repeated: 0 })
+    assert.deepInclude(desk.post(paid(line(7))), { applied: 0, repeated: 1 })
+    assert.deepInclude(desk.post(reported(line(7))), { applied: 0, repeated: 1 })
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", -2, 0, 0]])
   })
 
   it("goes below zero if need be, with discrepancies, and is never refused", () => {
@@ -636,6 +711,53 @@ describe("a cancelled order", () => {
     desk.post(reserving({ v: 3 }))
     desk.post(cancelling("PAYMENT_FAILED"))
     assert.deepStrictEqual(desk.balances("v"), [["default", "", 5, 3, 0]])
+  })
+
+  it("releases what is held at that moment for each failed payment, once a message", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    for (const message of ["first", "second"]) {
+      desk.post(reserving({ v: 3 }))
+      assert.deepInclude(desk.post(cancelling("PAYMENT_FAILED", message)), { applied: true, released: 3 })
+      assert.deepInclude(desk.post(cancelling("PAYMENT_FAILED", message)), { applied: false, released: 0 })
+    }
+    desk.post(reserving({ v: 3 }))
+    desk.post(cancelling("PAYMENT_FAILED", "second"))
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 5, 3, 0]])
+  })
+
+  it("that has sent everything back is closed by that, however it came back", () => {
+    const back = [
+      [returned(1), returned(1, { messageId: "m2" })],
+      [
+        { ...saleByHand(1), changeType: "RETURN" as const },
+        { ...saleByHand(1), changeType: "RETURN" as const }
+      ]
+    ]
+    for (const [first, second] of back) {
+      const desk = deskWith()
+      desk.post(receipt(5))
+      desk.post(paid(line(2)))
+      desk.post(cancelling())
+      desk.post(first!)
+      assert.deepStrictEqual(desk.openDiscrepancies(), ["CANCELLED_AFTER_SALE"])
+      desk.post(second!)
+      assert.deepStrictEqual(desk.openDiscrepancies(), [])
+      assert.lengthOf(desk.eventsOfType("DiscrepancyClosed"), 1)
+      desk.post(paid(line(1, { saleOrderItemId: "late" })))
+      assert.deepStrictEqual(desk.openDiscrepancies(), ["CANCELLED_AFTER_SALE"])
+    }
+  })
+
+  it("whose goods came back before the sale was told is no discrepancy", () => {
+    const desk = deskWith()
+    desk.post(receipt(5))
+    desk.post(cancelling())
+    desk.post(returned(2))
+    assert.deepStrictEqual(desk.openDiscrepancies(), ["RETURN_EXCEEDS_SALE"])
+    desk.post(paid(line(2)))
+    assert.deepStrictEqual(desk.openDiscrepancies(), [])
+    assert.deepStrictEqual(desk.balances("v"), [["default", "", 5, 0, 0]])
   })
 
   it("that was sold is not restocked: a discrepancy says so, in whatever order sale and cancellation are told", () => {

@@ -147,8 +147,8 @@ describe("the topics of one order", () => {
           open.filter((one) => one.startsWith("CANCELLED_AFTER_SALE")),
           histories
         )
-        const others = open.filter((one) => !/^(CANCELLED_AFTER_SALE|RETURN_EXCEEDS_SALE) /.test(one))
-        assert.deepStrictEqual(others, [])
+        // A return that was told before its sale is no discrepancy once the sale is told.
+        assert.lengthOf(open, histories)
         // Every request had its answer, the repeated one too.
         const answers = yield* sql.run<{ count: number }>(
           `SELECT count(*) AS count

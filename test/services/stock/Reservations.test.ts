@@ -229,8 +229,8 @@ describe("confirm", () => {
       yield* receive("cup", 3)
       yield* reserve("order", [["cup", 2]], { expiresInSeconds: 1 })
       yield* TestClock.adjust("1 hour")
-      assert.deepInclude(yield* confirm("order"), { confirmed: true })
-      assert.deepInclude(yield* confirm("order"), { confirmed: false })
+      assert.deepInclude(yield* confirm("order"), { applied: true })
+      assert.deepInclude(yield* confirm("order"), { applied: false })
       assert.strictEqual(yield* reservations.expireDue, 0)
       assert.deepInclude(yield* availability.ofVariant("acme", "cup"), { quantity: 1, reservedQuantity: 0 })
       yield* assertInvariants(url)
@@ -246,7 +246,7 @@ describe("confirm", () => {
       yield* TestClock.adjust("1 second")
       yield* reservations.expireDue
       assert.deepInclude(yield* confirm("order"), {
-        confirmed: true,
+        applied: true,
         reservationId: answer.reservation.reservationId
       })
       assert.deepInclude(yield* availability.ofVariant("acme", "cup"), { quantity: 1, reservedQuantity: 0 })
@@ -309,10 +309,10 @@ describe("confirm", () => {
            WHERE r.order_id = '${order}' GROUP BY r.status`
         )
         // Confirm may come after expiry and take the stock again; then both have happened, in that order.
-        const won = confirmed._tag === "Success" && confirmed.success.confirmed
+        const won = confirmed._tag === "Success" && confirmed.success.applied
         assert.strictEqual(row!.status, won ? "CONFIRMED" : expired === 1 ? "EXPIRED" : "CANCELLED")
         assert.strictEqual(row!.sold, won ? 1 : 0)
-        if (won && released._tag === "Success") assert.isFalse(released.success.released)
+        if (won && released._tag === "Success") assert.isFalse(released.success.applied)
       }
       assert.strictEqual(yield* reservations.expireDue, 0)
       yield* assertInvariants(url)
@@ -461,7 +461,7 @@ describe("what is taken", () => {
       yield* TestClock.adjust("1 second")
       assert.strictEqual(yield* available("milk"), 0)
       assert.strictEqual((yield* Effect.flip(reserve("late", [["milk", 1]])))._tag, "InsufficientStock")
-      assert.isTrue((yield* confirm("order")).confirmed)
+      assert.isTrue((yield* confirm("order")).applied)
       const { data } = yield* discrepancies.list("acme", {})
       assert.deepInclude(data[0], { kind: "EXPIRED_LOT_SOLD", status: "OPEN", orderId: "order" })
       yield* assertInvariants(url)

@@ -15,7 +15,8 @@ import {
 import { ReturnCondition } from "../../../schema/Movement.ts"
 import { itemOfMessage, locationOf, retireItem } from "../catalogue.ts"
 import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../Command.ts"
-import { type Asked, askedOf, isPromise, releaseAll, shortLine } from "../holds.ts"
+import { askedOf, isPromise, releaseAll, shortLine } from "../holds.ts"
+import { openCancelledAfterSale } from "../orderDiscrepancies.ts"
 import { answered, type Decision } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
 import type { ItemRow } from "../tables/catalog.ts"
@@ -23,7 +24,7 @@ import type { ReservationRow } from "../tables/reservations.ts"
 import { orderCancelledKey, orderReceivedKey, paymentFailedKey, returnKey } from "../trackingKeys.ts"
 import { confirm } from "./confirmations.ts"
 import { hold } from "./reservations.ts"
-import { openCancelledAfterSale } from "./sales.ts"
+import { isOfSomething } from "./sales.ts"
 import { takeBack } from "./stock.ts"
 
 /**
@@ -162,7 +163,6 @@ const reserveReceived = (
     kind: "ORDER",
     scope: "",
     expiresInSeconds,
-    asked: wanted.map(({ item, quantity }): Asked => [item.itemId, quantity, null]),
     lines: wanted
   })
   if ("refusal" in decision) return fail(failureOf(decision.refusal))
@@ -194,10 +194,16 @@ const confirmOrderShape = commandShape({
     at: Schema.Number,
     /** What the event says: `inventory.confirmed`, or `inventory.confirmation_failed` with the reason. */
     confirmed: Schema.Boolean,
+    /** False where all of it was sold before this request, or nothing was sold. */
+    applied: Schema.Boolean,
     reservationId: Schema.NullOr(Schema.String),
     reason: Schema.NullOr(Schema.Literals(confirmationFailures))
   }),
-  refusals: []
+  refusals: [],
+  version: 2,
+  // Whether an answer of before was the first one is not known: only its own second run asks for it.
+  upgrade: (kept, version) =>
+    version > 1 ? kept : { applied: (kept as { readonly confirmed: boolean }).confirmed, ...(kept as object) }
 })
 export type ConfirmOrder = PayloadOf<typeof confirmOrderShape>
 
@@ -211,9 +217,9 @@ export const confirmOrder = defineCommand(confirmOrderShape, {
     const { orderId } = command
     const decision = confirm(context, command, keys)
     if ("answer" in decision) {
-      const { reservationId } = decision.answer
-      context.emit(InventoryConfirmed, orderId, { merchantId, orderId, reservationId })
-      return answered({ at, confirmed: true, reservationId, reason: null })
+      const { applied, reservationId } = decision.answer
+      context.emit(InventoryConfirmed, orderId, { merchantId, orderId, reservationId, applied })
+      return answered({ at, confirmed: true, applied, reservationId, reason: null })
     }
     // That the order was cancelled says more than what became of its promise.
     const failure: Failure =
@@ -222,17 +228,23 @@ export const confirmOrder = defineCommand(confirmOrderShape, {
         : { reason: "ORDER_CANCELLED" }
     const reservationId = command.reservationId ?? null
     emitFailed(context, orderId, reservationId, failure)
-    return answered({ at, confirmed: false, reservationId, reason: failure.reason })
+    return answered({ at, confirmed: false, applied: false, reservationId, reason: failure.reason })
   }
 })
 
 /**
  * `order.cancelled`, `order.fraudulent`, `order.payment-failed`: releases what the order still holds. The first two are
- * remembered, also of an order that is not known yet: nothing is reserved for it any more. Once per order and reason.
+ * remembered, also of an order that is not known yet: nothing is reserved for it any more. Once per order and reason; each
+ * failed payment once, because the order may have reserved again since the one before.
  */
 const cancelOrderShape = commandShape({
   tag: "CancelOrder",
-  payload: { orderId: Schema.String, reason: Schema.Literals(["CANCELLED", "FRAUDULENT", "PAYMENT_FAILED"]) },
+  payload: {
+    orderId: Schema.String,
+    reason: Schema.Literals(["CANCELLED", "FRAUDULENT", "PAYMENT_FAILED"]),
+    /** The identity of the message that tells of a failed payment; without one, the order's first counts. */
+    messageId: Schema.optional(Schema.String)
+  },
   answer: Schema.Struct({
     at: Schema.Number,
     /** False when the order was cancelled in this way before. */
@@ -244,10 +256,10 @@ const cancelOrderShape = commandShape({
 export type CancelOrder = PayloadOf<typeof cancelOrderShape>
 
 export const cancelOrder = defineCommand(cancelOrderShape, {
-  needs: (need, { orderId, reason }) => ({
+  needs: (need, { messageId, orderId, reason }) => ({
     order: need.order(orderId),
     ended: need.tracking(
-      reason === "PAYMENT_FAILED" ? paymentFailedKey(orderId) : orderCancelledKey(orderId),
+      reason === "PAYMENT_FAILED" ? paymentFailedKey(orderId, messageId) : orderCancelledKey(orderId),
       { isLocked: true }
     )
   }),
@@ -300,19 +312,21 @@ export const returnGoods = defineCommand(returnGoodsShape, {
     return {
       order: command.orderId === undefined ? undefined : need.order(command.orderId),
       applied: need.tracking(returnKey(command.messageId)),
-      items: command.lines.map(({ productVariantId }) =>
-        need.item({ variantId: productVariantId }, { creates: true })
-      )
+      lines: command.lines.filter(isOfSomething).map(({ condition, productVariantId, quantity }) => ({
+        item: need.item({ variantId: productVariantId }, { creates: true }),
+        condition,
+        quantity
+      }))
     }
   },
-  decide: (context, command, { applied, items, order }) => {
+  decide: (context, command, { applied, lines, order }) => {
     const { at } = context
     if (context.tracked(applied) !== undefined) return answered({ at, applied: false })
     context.track(applied)
     const { occurredAt, orderId, reason } = command
-    for (const key of items) itemOfMessage(context, key)
-    for (const [index, { condition, quantity }] of command.lines.entries()) {
-      const item = itemOfMessage(context, items[index]!)
+    for (const line of lines) itemOfMessage(context, line.item)
+    for (const { condition, item: key, quantity } of lines) {
+      const item = itemOfMessage(context, key)
       const stockForRest = () => ({ found: context.stockIn(item, locationOf(context, undefined)) })
       takeBack(context, { item, order, quantity, condition, stockForRest }, { orderId, reason, occurredAt })
       if (item.deletedAt !== null) retireItem(context, item)

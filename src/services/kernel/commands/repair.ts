@@ -234,7 +234,9 @@ const followLedger = (
     left.open -= open
     left.returned -= returned
     const [expired, paid] = [Math.min(line.expired, released), Math.min(line.paid, sold)]
-    context.unit.lines.update(line, { open, sold, released, expired, returned, paid })
+    // What the ledger has as come back for the reservation is not what came back before its sale.
+    const returnedEarly = Math.min(line.returnedEarly, sold - returned)
+    context.unit.lines.update(line, { open, sold, released, expired, returned, returnedEarly, paid })
   }
 }
 

@@ -17,22 +17,43 @@ import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../C
 import { itemFigures, lotOf } from "../figures.ts"
 import {
   addReservation,
-  type Asked,
-  askedOf,
+  asked,
+  claim,
   endIfNothingOpen,
   holdLine,
   isPromise,
   releaseAll,
   releaseFromLine
 } from "../holds.ts"
-import type { ItemKey, OrderKey } from "../Needs.ts"
-import { planOf, stocksAt, type Wanted } from "../plan.ts"
+import type { ItemKey, LocationKey, Needs, OrderKey } from "../Needs.ts"
+import { mostNamedFirst, planOf, stocksAt, type Wanted } from "../plan.ts"
 import { type Decision, answered, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
-import type { ReservationRow } from "../tables/reservations.ts"
+import type { LineRow, ReservationRow } from "../tables/reservations.ts"
 import { orderCancelledKey } from "../trackingKeys.ts"
 
 /** The life of a reservation (CONTRACTS section 2): reserve → confirm, release or expire. */
+
+/** What is wanted of items, and from where as far as that is said. */
+export const wantedLines = Schema.Array(
+  Schema.Struct({
+    item: ItemRef,
+    quantity: Schema.Number,
+    stockId: Schema.optional(Schema.String),
+    locationId: Schema.optional(Schema.String),
+    lotNumber: Schema.optional(Schema.String)
+  })
+)
+
+/** Answers of earlier versions did not say what of a line was sold: of one that was confirmed, all that was not open. */
+const withSold = (kept: unknown): unknown => {
+  const { reservation, ...answer } = kept as { readonly reservation: ReservationAnswer }
+  const lines = reservation.lines.map((line) => ({
+    ...line,
+    sold: reservation.status === "CONFIRMED" ? line.quantity - line.open : 0
+  }))
+  return { ...answer, reservation: { ...reservation, lines } }
+}
 
 const reserveStockShape = commandShape({
   tag: "ReserveStock",
@@ -40,14 +61,20 @@ const reserveStockShape = commandShape({
     orderId: Schema.String,
     /** ORDER: one PENDING reservation an order; VARIANT: one an order and item. */
     kind: Schema.Literals(["ORDER", "VARIANT"]),
-    lines: Schema.Array(
-      Schema.Struct({ item: ItemRef, quantity: Schema.Number, stockId: Schema.optional(Schema.String) })
-    ),
+    lines: wantedLines,
     expiresInSeconds: Schema.Number,
+    /** Of the lines that name none. */
     locationId: Schema.optional(Schema.String),
     metadata: Schema.optional(Schema.Unknown)
   },
-  answer: Schema.Struct({ at: Schema.Number, created: Schema.Boolean, reservation: ReservationAnswer }),
+  answer: Schema.Struct({
+    at: Schema.Number,
+    /** False where the order had it already: then it is as it stands now. */
+    created: Schema.Boolean,
+    reservation: ReservationAnswer
+  }),
+  version: 2,
+  upgrade: (kept, version) => (version === 1 ? withSold(kept) : kept),
   refusals: [InsufficientStock, ItemNotFound, LocationNotFound, StockNotFound, ReservationFailed]
 })
 export type ReserveStock = PayloadOf<typeof reserveStockShape>
@@ -60,22 +87,19 @@ export const reserveStock = defineCommand(reserveStockShape, {
     order: need.order(orderId),
     cancelled: need.tracking(orderCancelledKey(orderId), { isLocked: true }),
     items: lines.map(({ item }) => need.item(item)),
-    location: locationId === undefined ? undefined : need.location(locationId)
+    locations: locationsNamed(need, [{ locationId }, ...lines])
   }),
-  decide: (context, command, { cancelled, items, location, order }) => {
+  decide: (context, command, { cancelled, items, locations, order }) => {
     const { posting } = context
-    const { lines, unknown } = wantedOf(context, command, items)
-    const asked = lines.map(({ item, quantity, stockId }): Asked =>
-      location === undefined
-        ? [item.itemId, quantity, stockId]
-        : [item.itemId, quantity, stockId, command.locationId!]
-    )
+    const { lines, unknown } = wantedOf(context, command.lines, items, command.locationId)
     const scope = command.kind === "VARIANT" ? (lines[0]?.item.itemId ?? "") : ""
 
     const existing = liveReservation(context, order, command.kind, scope, lines)
     if (existing !== undefined) {
       if (existing.reservationId === posting.id) return reserved(context, existing, true)
-      if (unknown.length > 0 || !isSameRequest(existing.request, asked)) {
+      // Where the request as a whole is to be taken from is no part of what is wanted.
+      const { lines: wanted } = wantedOf(context, command.lines, items)
+      if (unknown.length > 0 || !isWhatItHas(context, existing, scope, wanted)) {
         const { reservationId } = existing
         return refused(new ReservationFailed({ reason: "OTHER_ITEMS", reservationId }))
       }
@@ -90,37 +114,58 @@ export const reserveStock = defineCommand(reserveStockShape, {
       const named = discontinued.map(({ item }) => item.productVariantId ?? item.sku ?? item.itemId)
       return refused(new ReservationFailed({ reason: "DISCONTINUED_ITEM", items: named }))
     }
-    if (location !== undefined && context.location(location) === undefined) {
-      return refused(new LocationNotFound({ locationId: location }))
-    }
-    const elsewhere = lines.find(
-      ({ item, stockId }) =>
-        stockId !== null && item.stocked && !stocksAt(context, item, command.locationId, stockId).length
-    )
-    if (elsewhere !== undefined) return refused(new StockNotFound({ item: elsewhere.stockId! }))
-    return hold(context, { ...command, scope, asked, lines })
+    const unknownPlace = unknownPlaceOf(context, locations, lines)
+    if (unknownPlace !== undefined) return unknownPlace
+    return hold(context, { ...command, scope, lines })
   }
 })
 
-/** What is wanted of each item (and stock), lines for the same summed, in the order of their ids. */
-const wantedOf = (
+/** The locations that requests name, each once. */
+export const locationsNamed = (
+  need: Needs,
+  places: ReadonlyArray<{ readonly locationId?: string | undefined }>
+): ReadonlyArray<LocationKey> => {
+  const named = new Set(places.flatMap(({ locationId }) => (locationId === undefined ? [] : [locationId])))
+  return [...named].map((locationId) => need.location(locationId))
+}
+
+/** A location that is not there, or a stock that is not the item's or not where it is wanted from. */
+export const unknownPlaceOf = (
   context: PostingContext,
-  command: ReserveStock,
-  items: ReadonlyArray<ItemKey>
+  locations: ReadonlyArray<LocationKey>,
+  lines: ReadonlyArray<Wanted>
+): { readonly refusal: LocationNotFound | StockNotFound } | undefined => {
+  const unknown = locations.find((location) => context.location(location) === undefined)
+  if (unknown !== undefined) return refused(new LocationNotFound({ locationId: unknown }))
+  const elsewhere = lines.find(
+    ({ item, locationId, stockId }) =>
+      stockId !== null && item.stocked && !stocksAt(context, item, locationId, stockId).length
+  )
+  return elsewhere === undefined ? undefined : refused(new StockNotFound({ item: elsewhere.stockId! }))
+}
+
+/** What is wanted of each item (and place), lines for the same summed, in the order of their ids. */
+export const wantedOf = (
+  context: PostingContext,
+  given: typeof wantedLines.Type,
+  items: ReadonlyArray<ItemKey>,
+  /** Of the lines that name none. */
+  otherwiseAt?: string
 ): { readonly lines: ReadonlyArray<Wanted>; readonly unknown: ReadonlyArray<string> } => {
   const wanted = new Map<string, Wanted>()
   const unknown: Array<string> = []
   for (let index = 0; index < items.length; index++) {
-    const line = command.lines[index]!
+    const line = given[index]!
     const item = context.findItem(items[index]!)
     if (item === undefined) {
       unknown.push(nameOf(line.item))
       continue
     }
+    const { locationId = otherwiseAt, lotNumber, quantity } = line
     const stockId = line.stockId ?? null
-    const key = `${item.itemId} ${stockId ?? ""}`
+    const key = [item.itemId, stockId ?? "", locationId ?? "", lotNumber ?? ""].join("\u001f")
     const same = wanted.get(key)
-    if (same === undefined) wanted.set(key, { item, stockId, quantity: line.quantity })
+    if (same === undefined) wanted.set(key, { item, stockId, locationId, lotNumber, quantity })
     else same.quantity += line.quantity
   }
   const inOrder = [...wanted.entries()].sort(([a], [b]) => (a < b ? -1 : 1))
@@ -130,14 +175,13 @@ const wantedOf = (
 /** Holds all lines under a new reservation, or none. Whatever else may stand against it has been ruled out. */
 export const hold = (
   context: PostingContext,
-  wanted: Pick<ReserveStock, "orderId" | "kind" | "expiresInSeconds" | "locationId" | "metadata"> & {
+  wanted: Pick<ReserveStock, "orderId" | "kind" | "expiresInSeconds" | "metadata"> & {
     readonly scope: string
-    readonly asked: ReadonlyArray<Asked>
     readonly lines: ReadonlyArray<Wanted>
   }
 ): Decision<AnswerOf<typeof reserveStockShape>, InsufficientStock> => {
-  const { asked, expiresInSeconds, kind, lines, locationId, metadata, orderId, scope } = wanted
-  const { planned, short } = planOf(context, lines, locationId)
+  const { expiresInSeconds, kind, lines, metadata, orderId, scope } = wanted
+  const { planned, short } = planOf(context, lines)
   if (short.length > 0) return refused(new InsufficientStock({ items: short }))
   const reservation = addReservation(context, {
     reservationId: context.posting.id,
@@ -146,19 +190,33 @@ export const hold = (
     scope,
     status: "PENDING",
     expiresAt: context.at + expiresInSeconds * 1000,
-    asked,
+    asked: lines.map((line) => asked(line.item.itemId, line.quantity, line)),
     metadata: metadata === undefined ? null : JSON.stringify(metadata)
   })
   for (const { item, quantity, stock } of planned) holdLine(context, reservation, item, stock, quantity)
   return reserved(context, reservation, true)
 }
 
-/** A repeat asks for the same items; where they are to be taken from is not compared (CONTRACTS section 2). */
-const isSameRequest = (request: string, asked: ReadonlyArray<Asked>): boolean =>
-  request === JSON.stringify(asked) || withoutPlaces(askedOf({ request })) === withoutPlaces(asked)
-
-const withoutPlaces = (asked: ReadonlyArray<Asked>): string =>
-  JSON.stringify(asked.map(([itemId, quantity, stockId]) => [itemId, quantity, stockId]))
+/**
+ * Whether what is wanted is what a reservation holds now, or was sold once it holds nothing (CONTRACTS section 2). Where it
+ * lies is compared for lines that say so.
+ */
+const isWhatItHas = (
+  context: PostingContext,
+  { lines, status }: ReservationRow,
+  scope: string,
+  wanted: ReadonlyArray<Wanted>
+): boolean => {
+  const left = new Map(
+    lines
+      .filter(({ itemId }) => scope === "" || itemId === scope)
+      .map((line) => [line, status === "PENDING" ? line.open : line.sold])
+  )
+  return (
+    mostNamedFirst(wanted).every((each) => claim(context, left, each) === 0) &&
+    [...left.values()].every((quantity) => quantity === 0)
+  )
+}
 
 /**
  * The reservation that a repeated request is compared with: the live one of the same order and scope, or a sale
@@ -199,10 +257,17 @@ const releaseReservationShape = commandShape({
   },
   answer: Schema.Struct({
     at: Schema.Number,
-    released: Schema.Boolean,
+    /** False where the order held nothing of it any more. */
+    applied: Schema.Boolean,
     quantity: Schema.Number,
     item: Schema.NullOr(ItemFigures)
   }),
+  version: 2,
+  upgrade: (kept, version) => {
+    if (version > 1) return kept
+    const { released, ...answer } = kept as { readonly released: boolean }
+    return { ...answer, applied: released }
+  },
   refusals: [ItemNotFound, ReservationNotFound, ReservationAlreadyConfirmed, ReleaseExceedsReservation]
 })
 export type ReleaseReservation = PayloadOf<typeof releaseReservationShape>
@@ -230,12 +295,12 @@ export const releaseReservation = defineCommand(releaseReservationShape, {
     if (pending.length === 0) {
       const confirmed = reservations.find(({ status }) => status === "CONFIRMED")
       return confirmed === undefined
-        ? answered({ at, released: false, quantity: 0, item: null })
+        ? answered({ at, applied: false, quantity: 0, item: null })
         : refused(new ReservationAlreadyConfirmed({ orderId, reservationId: confirmed.reservationId }))
     }
     let quantity = 0
     for (const reservation of pending) quantity += releaseAll(context, reservation, command.reason)
-    return answered({ at, released: true, quantity, item: null })
+    return answered({ at, applied: true, quantity, item: null })
   }
 })
 
@@ -263,7 +328,7 @@ const releaseItem = (
   if (held === 0) {
     const sold = lines.find(({ line }) => line.sold > 0)
     return sold === undefined
-      ? answered({ at, released: false, quantity: 0, item: itemFigures(unit, item, at) })
+      ? answered({ at, applied: false, quantity: 0, item: itemFigures(unit, item, at) })
       : refused(new ReservationAlreadyConfirmed({ orderId, reservationId: sold.reservation.reservationId }))
   }
   const quantity = wanted.quantity ?? held
@@ -275,7 +340,7 @@ const releaseItem = (
     open -= take
     endIfNothingOpen(context, reservation, "CANCELLED")
   }
-  return answered({ at, released: true, quantity, item: itemFigures(unit, item, at) })
+  return answered({ at, applied: true, quantity, item: itemFigures(unit, item, at) })
 }
 
 const extendReservationShape = commandShape({
@@ -290,31 +355,50 @@ export const extendReservation = defineCommand(extendReservationShape, {
   needs: (need, { orderId }) => ({ order: need.order(orderId) }),
   decide: (context, { expiresInSeconds, orderId }, keys) => {
     const { at, unit } = context
-    const ofOrder = context.reservationsOf(keys.order)
-    const reservations = ofOrder.filter(isPromise)
-    const last = reservations.at(-1) ?? ofOrder.at(-1)
-    if (last === undefined) return refused(new ReservationNotFound({ orderId }))
-    const pending = reservations.filter(({ status }) => status === "PENDING")
-    if (pending.length === 0) {
-      const named = { orderId, reservationId: last.reservationId }
-      return refused(
-        last.status === "CONFIRMED"
-          ? new ReservationAlreadyConfirmed(named)
-          : last.status === "EXPIRED"
-            ? new ReservationExpired({ ...named, items: [] })
-            : new ReservationCancelled(named)
-      )
-    }
-    // At its expiresAt a reservation is over, whether or not a sweeper has been there (CONTRACTS section 7).
-    const due = pending.find(({ expiresAt }) => expiresAt <= at)
-    if (due !== undefined) {
-      return refused(new ReservationExpired({ orderId, reservationId: due.reservationId, items: [] }))
-    }
+    const pending = pendingOf(context, orderId, keys.order)
+    if ("refusal" in pending) return pending
     const expiresAt = at + expiresInSeconds * 1000
-    for (const reservation of pending) unit.reservations.update(reservation, { expiresAt, updatedAt: at })
-    return answered({ at, reservationId: pending[0]!.reservationId, expiresAt })
+    for (const reservation of pending.found)
+      unit.reservations.update(reservation, { expiresAt, updatedAt: at })
+    return answered({ at, reservationId: pending.found[0]!.reservationId, expiresAt })
   }
 })
+
+/** What an order holds that can still be changed, or why there is nothing of it. */
+export const pendingOf = (
+  context: PostingContext,
+  orderId: string,
+  order: OrderKey
+):
+  | { readonly found: ReadonlyArray<ReservationRow> }
+  | {
+      readonly refusal:
+        | ReservationNotFound
+        | ReservationAlreadyConfirmed
+        | ReservationExpired
+        | ReservationCancelled
+    } => {
+  const ofOrder = context.reservationsOf(order)
+  const reservations = ofOrder.filter(isPromise)
+  const last = reservations.at(-1) ?? ofOrder.at(-1)
+  if (last === undefined) return refused(new ReservationNotFound({ orderId }))
+  const pending = reservations.filter(({ status }) => status === "PENDING")
+  if (pending.length === 0) {
+    const named = { orderId, reservationId: last.reservationId }
+    return refused(
+      last.status === "CONFIRMED"
+        ? new ReservationAlreadyConfirmed(named)
+        : last.status === "EXPIRED"
+          ? new ReservationExpired({ ...named, items: [] })
+          : new ReservationCancelled(named)
+    )
+  }
+  // At its expiresAt a reservation is over, whether or not a sweeper has been there (CONTRACTS section 7).
+  const due = pending.find(({ expiresAt }) => expiresAt <= context.at)
+  return due === undefined
+    ? { found: pending }
+    : refused(new ReservationExpired({ orderId, reservationId: due.reservationId, items: [] }))
+}
 
 /** The sweeper's: expires the reservation if it is PENDING and due, and otherwise does nothing. */
 const expireReservationShape = commandShape({
@@ -344,15 +428,17 @@ export const expireReservation = defineCommand(expireReservationShape, {
 const reserved = (context: PostingContext, reservation: ReservationRow, created: boolean) =>
   answered({ at: context.at, created, reservation: reservationAnswer(context, reservation) })
 
-const reservationAnswer = (
+/** `lines`: those of the order's other reservations with it, where they were changed together. */
+export const reservationAnswer = (
   { unit }: PostingContext,
-  reservation: ReservationRow
-): typeof ReservationAnswer.Type => ({
+  reservation: ReservationRow,
+  lines: ReadonlyArray<LineRow> = reservation.lines
+): ReservationAnswer => ({
   reservationId: reservation.reservationId,
   orderId: reservation.orderId,
   status: reservation.status,
   expiresAt: reservation.expiresAt,
-  lines: reservation.lines.map(({ itemId, merchantId, open, quantity, stockId }) => {
+  lines: lines.map(({ itemId, merchantId, open, quantity, sold, stockId }) => {
     const item = unit.items.indexes.byId.get(merchantId, itemId)
     const stock = stockId === null ? undefined : unit.stocks.indexes.byId.get(merchantId, stockId)
     return {
@@ -363,7 +449,8 @@ const reservationAnswer = (
       locationId: stock?.locationId ?? null,
       lotNumber: stock === undefined ? null : lotOf(stock),
       quantity,
-      open
+      open,
+      sold
     }
   })
 })

@@ -1,15 +1,25 @@
 import { Schema } from "effect"
+import { ItemNotFound, LocationNotFound } from "../../../schema/Failure.ts"
 import { itemOfMessage, locationOf, retireItem } from "../catalogue.ts"
 import { commandShape, defineCommand, type PayloadOf } from "../Command.ts"
 import { isExpired } from "../figures.ts"
-import { addSale, endIfNothingOpen, releaseAll, sellFromLine, sellFromStock } from "../holds.ts"
-import type { ItemKey, LocationKey, OrderKey, TrackingKey } from "../Needs.ts"
+import {
+  addSale,
+  endIfNothingOpen,
+  isAt,
+  releaseAll,
+  sellFromLine,
+  sellFromStock,
+  sellInPlaceOfHeld
+} from "../holds.ts"
+import type { ItemKey, LocationKey, Needs, OrderKey, TrackingKey } from "../Needs.ts"
+import { openCancelledAfterSale } from "../orderDiscrepancies.ts"
 import { allocate, byPickOrder } from "../pickOrder.ts"
 import { stocksAt } from "../plan.ts"
-import { answered } from "../Posting.ts"
+import { answered, type Decision, refused } from "../Posting.ts"
 import type { PostingContext } from "../PostingContext.ts"
 import type { ItemRow } from "../tables/catalog.ts"
-import type { LineRow } from "../tables/reservations.ts"
+import type { LineRow, ReservationRow } from "../tables/reservations.ts"
 import type { StockRow } from "../tables/stock.ts"
 import { orderCancelledKey, saleLineKey, saleStockKey } from "../trackingKeys.ts"
 
@@ -25,6 +35,9 @@ const saleLine = Schema.Struct({
 
 export type SaleLine = typeof saleLine.Type
 
+/** In a fact, a line of quantity 0 is nothing (CONTRACTS section 5). */
+export const isOfSomething = ({ quantity }: { readonly quantity: number }): boolean => quantity > 0
+
 /** A line with what was locked and read for it. */
 export interface Line {
   readonly quantity: number
@@ -34,6 +47,21 @@ export interface Line {
   readonly applied: TrackingKey
 }
 
+const paidSale = {
+  /** The `saleOrderId`: the same order. */
+  orderId: Schema.String,
+  lines: Schema.Array(saleLine),
+  /** Epoch milliseconds. */
+  occurredAt: Schema.optional(Schema.Number)
+}
+const salesAnswer = Schema.Struct({
+  at: Schema.Number,
+  /** How many lines (after those of one key were summed) had their effect now, had it before, or differ from before. */
+  applied: Schema.Number,
+  repeated: Schema.Number,
+  changed: Schema.Number
+})
+
 /**
  * `payment.success`: a fact, never refused. Sells what the order holds, the rest directly and below zero if need be, and
  * releases what was not paid. Lines of the same key (`saleOrderItemId`, else item and location) are summed, and each key
@@ -41,20 +69,8 @@ export interface Line {
  */
 const recordSaleShape = commandShape({
   tag: "RecordSale",
-  payload: {
-    /** The `saleOrderId`: the same order. */
-    orderId: Schema.String,
-    lines: Schema.Array(saleLine),
-    /** Epoch milliseconds. */
-    occurredAt: Schema.optional(Schema.Number)
-  },
-  answer: Schema.Struct({
-    at: Schema.Number,
-    /** How many lines (after those of one key were summed) had their effect now, had it before, or differ from before. */
-    applied: Schema.Number,
-    repeated: Schema.Number,
-    changed: Schema.Number
-  }),
+  payload: paidSale,
+  answer: salesAnswer,
   refusals: []
 })
 export type RecordSale = PayloadOf<typeof recordSaleShape>
@@ -63,55 +79,107 @@ export const recordSale = defineCommand(recordSaleShape, {
   // Its lines' tracking rows carry the posting's id.
   keepsAnswer: false,
   weight: ({ lines }) => 2 * lines.length,
-  // What messages name may be new: the locks are those of who creates it. Keys that name an order are under its lock.
-  needs: (need, { lines, orderId }) => {
-    need.locations()
-    return {
-      order: need.order(orderId),
-      cancelled: need.tracking(orderCancelledKey(orderId), { isLocked: true }),
-      lines: lines.map((line): Line => ({
-        quantity: line.quantity,
-        productVariantId: line.productVariantId,
-        item: need.item({ variantId: line.productVariantId }, { creates: true }),
-        location:
-          line.locationId === undefined ? undefined : need.location(line.locationId, { creates: true }),
-        applied: need.tracking(saleLineKey(orderId, line), { isLocked: true, isSubject: true })
-      }))
-    }
-  },
-  decide: (context, { occurredAt }, { cancelled, lines, order }) => {
-    const { at, posting } = context
-    for (const { item, location } of lines) {
-      itemOfMessage(context, item)
-      if (location !== undefined) locationOf(context, location)
-    }
-    const counts = { applied: 0, repeated: 0, changed: 0 }
-    const fresh: Array<Line> = []
-    for (const [applied, ofKey] of Map.groupBy(lines, (line) => line.applied)) {
-      const quantities = quantitiesOf(ofKey)
-      const before = context.tracked(applied)
-      if (before === undefined) {
-        context.track(applied, quantities)
-        fresh.push(...ofKey)
-        counts.applied += 1
-      } else if (before.answer !== quantities) {
-        openLineChanged(context, order, applied, ofKey, before.answer!)
-        counts.changed += 1
-      } else if (before.postingId === posting.id) counts.applied += 1
-      else counts.repeated += 1
-    }
-    if (fresh.length > 0) {
-      const items = sellPaid(context, order, fresh, occurredAt)
-      // What the order holds beyond what was paid is nobody's any more.
-      for (const reservation of context.reservationsOf(order)) {
-        if (reservation.status === "PENDING") releaseAll(context, reservation, "RELEASED")
-      }
-      for (const item of items) if (item.deletedAt !== null) retireItem(context, item)
-      if (context.tracked(cancelled) !== undefined) openCancelledAfterSale(context, order)
-    }
-    return answered({ at, ...counts })
-  }
+  needs: (need, sale) => saleKeys(need, sale, true),
+  decide: (context, sale, keys) => record(context, sale, keys)
 })
+
+/**
+ * The same fact over HTTP, where items and locations are unknown until somebody creates them (CONTRACTS section 5): refused
+ * for no other reason.
+ */
+const reportSaleShape = commandShape({
+  tag: "ReportSale",
+  payload: paidSale,
+  answer: salesAnswer,
+  refusals: [ItemNotFound, LocationNotFound]
+})
+export type ReportSale = PayloadOf<typeof reportSaleShape>
+
+export const reportSale = defineCommand(reportSaleShape, {
+  keepsAnswer: false,
+  weight: ({ lines }) => 2 * lines.length,
+  needs: (need, sale) => saleKeys(need, sale, false),
+  decide: (context, sale, keys) => unknownOf(context, keys.lines) ?? record(context, sale, keys)
+})
+
+interface SaleKeys {
+  readonly order: OrderKey
+  readonly cancelled: TrackingKey
+  readonly lines: ReadonlyArray<Line>
+}
+
+/** `creates`: what is named may be new, and the locks are those of who creates it. */
+const saleKeys = (need: Needs, { lines, orderId }: Omit<RecordSale, "_tag">, creates: boolean): SaleKeys => {
+  need.locations()
+  return {
+    order: need.order(orderId),
+    // Keys that name an order are under its lock.
+    cancelled: need.tracking(orderCancelledKey(orderId), { isLocked: true }),
+    // A line of nothing is nothing; the others count.
+    lines: lines.filter(isOfSomething).map((line): Line => ({
+      quantity: line.quantity,
+      productVariantId: line.productVariantId,
+      item: need.item({ variantId: line.productVariantId }, { creates }),
+      location: line.locationId === undefined ? undefined : need.location(line.locationId, { creates }),
+      applied: need.tracking(saleLineKey(orderId, line), { isLocked: true, isSubject: true })
+    }))
+  }
+}
+
+const record = (
+  context: PostingContext,
+  { occurredAt }: Omit<RecordSale, "_tag">,
+  { cancelled, lines, order }: SaleKeys
+): Decision<typeof salesAnswer.Type> => {
+  const { at, posting } = context
+  for (const { item, location } of lines) {
+    itemOfMessage(context, item)
+    if (location !== undefined) locationOf(context, location)
+  }
+  const counts = { applied: 0, repeated: 0, changed: 0 }
+  const fresh: Array<Line> = []
+  for (const [applied, ofKey] of Map.groupBy(lines, (line) => line.applied)) {
+    const quantities = quantitiesOf(ofKey)
+    const before = context.tracked(applied)
+    if (before === undefined) {
+      context.track(applied, quantities)
+      fresh.push(...ofKey)
+      counts.applied += 1
+    } else if (before.answer !== quantities) {
+      openLineChanged(context, order, applied, ofKey, before.answer!)
+      counts.changed += 1
+    } else if (before.postingId === posting.id) counts.applied += 1
+    else counts.repeated += 1
+  }
+  if (fresh.length > 0) {
+    const items = sellPaid(context, order, fresh, occurredAt)
+    // What the order holds beyond what was paid is nobody's any more.
+    for (const reservation of context.reservationsOf(order)) {
+      if (reservation.status === "PENDING") releaseAll(context, reservation, "RELEASED")
+    }
+    for (const item of items) if (item.deletedAt !== null) retireItem(context, item)
+    if (context.tracked(cancelled) !== undefined) openCancelledAfterSale(context, order)
+  }
+  return answered({ at, ...counts })
+}
+
+/** What nobody has created. An item that was deleted is known: it may have been sold before. */
+const unknownOf = (
+  context: PostingContext,
+  lines: ReadonlyArray<Line>
+): { readonly refusal: ItemNotFound | LocationNotFound } | undefined => {
+  const { byVariant } = context.unit.items.indexes
+  const items = lines.filter(({ productVariantId }) => !byVariant.has(context.merchantId, productVariantId))
+  if (items.length > 0) {
+    return refused(new ItemNotFound({ items: [...new Set(items.map((line) => line.productVariantId))] }))
+  }
+  const elsewhere = lines.find(
+    ({ location }) => location !== undefined && context.location(location) === undefined
+  )
+  return elsewhere === undefined
+    ? undefined
+    : refused(new LocationNotFound({ locationId: elsewhere.location! }))
+}
 
 /** What lines of one key say, by variant. Where they were taken from may be told with more detail the second time. */
 const quantitiesOf = (lines: ReadonlyArray<Line>): string => {
@@ -137,87 +205,87 @@ const openLineChanged = (
   context.openDiscrepancy("SALE_LINE_CHANGED", { item, orderId, subject }, { orderId, before, now })
 }
 
-/** The order was sold, and it was cancelled or found fraudulent: nothing is put back by itself. */
-export const openCancelledAfterSale = (context: PostingContext, orderId: OrderKey): void => {
-  const sold = context
-    .reservationsOf(orderId)
-    .flatMap((reservation) => reservation.lines.filter((line) => line.sold > line.returned))
-  if (sold.length === 0) return
-  const item = context.unit.items.indexes.byId.get(context.merchantId, sold[0]!.itemId)!
-  const lines = sold.map((line) => ({
-    itemId: line.itemId,
-    stockId: line.stockId,
-    quantity: line.sold - line.returned
-  }))
-  context.openDiscrepancy("CANCELLED_AFTER_SALE", { item, orderId }, { lines })
-}
-
-interface Surplus {
+/** What was paid of an item, and where: as far as it has not been sold yet. */
+interface Paid {
   readonly item: ItemRow
   readonly location: LocationKey | undefined
-  quantity: number
+  left: number
 }
 
-/** Sells what was paid: what was sold already counts, then what the order holds is sold, then the surplus directly. */
+/**
+ * Sells what was paid: what was sold already counts, then what the order holds is sold, then the surplus directly. What
+ * names a location was sold there: of what the order holds elsewhere for it, as much is given back.
+ */
 const sellPaid = (
   context: PostingContext,
   order: OrderKey,
   lines: ReadonlyArray<Line>,
   occurredAt: number | undefined
 ): ReadonlySet<ItemRow> => {
-  const items = new Set<ItemRow>()
-  const surplus = new Map<string, Surplus>()
   // Lines that say where come first: what the order holds there is theirs.
-  const inOrder = lines.toSorted(
-    (a, b) => Number(b.location !== undefined) - Number(a.location !== undefined)
-  )
-  for (const { item: key, location, quantity } of inOrder) {
-    const item = itemOfMessage(context, key)
-    items.add(item)
-    const left = sellHeld(context, order, { item, quantity, location }, occurredAt)
-    if (left === 0) continue
-    const place = `${item.itemId} ${location ?? ""}`
-    const same = surplus.get(place)
-    if (same === undefined) surplus.set(place, { item, location, quantity: left })
-    else same.quantity += left
+  const paid = lines
+    .map(({ item, location, quantity }): Paid => ({
+      item: itemOfMessage(context, item),
+      location,
+      left: quantity
+    }))
+    .toSorted((a, b) => Number(b.location !== undefined) - Number(a.location !== undefined))
+  for (const one of paid) coverSold(context, order, one)
+  for (const one of paid) sellHeld(context, order, one, occurredAt)
+  for (const one of paid) {
+    const { item, left: quantity, location } = one
+    if (location === undefined || quantity === 0) continue
+    const takenThere = (part: number) => takenFor(context, item, part, location)
+    const given = { item, quantity, takenFor: takenThere }
+    for (const line of sellInPlaceOfHeld(context, linesOf(context, order, one), given, { occurredAt })) {
+      pay(context, order, line, line.quantity)
+      one.left -= line.quantity
+    }
   }
-  if (surplus.size > 0) sellSurplus(context, order, [...surplus.values()], occurredAt)
-  return items
+  sellSurplus(context, order, paid, occurredAt)
+  return new Set(paid.map(({ item }) => item))
 }
 
-/** Takes a payment as being for what the order was sold in another way, and sells what it holds. Answers what is left. */
-const sellHeld = (
-  context: PostingContext,
-  order: OrderKey,
-  { item, location, quantity }: Surplus,
-  occurredAt: number | undefined
-): number => {
-  const { byId } = context.unit.stocks.indexes
-  const isElsewhere = ({ merchantId, stockId }: LineRow): number =>
-    Number(
-      location !== undefined && stockId !== null && byId.get(merchantId, stockId)!.locationId !== location
-    )
-  const ofItem = context
+interface Held {
+  readonly line: LineRow
+  readonly reservation: ReservationRow
+}
+
+/** The order's lines of an item: those at the place first, if one is meant. */
+const linesOf = (context: PostingContext, order: OrderKey, { item, location }: Paid): ReadonlyArray<Held> => {
+  const place = { stockId: null, locationId: location }
+  return context
     .reservationsOf(order)
     .flatMap((reservation) => reservation.lines.map((line) => ({ line, reservation })))
     .filter(({ line }) => line.itemId === item.itemId)
-    .sort((a, b) => isElsewhere(a.line) - isElsewhere(b.line))
-  let left = quantity
-  for (const { line } of ofItem) {
-    const take = Math.min(left, line.sold - line.paid)
+    .sort((a, b) => Number(isAt(context, b.line, place)) - Number(isAt(context, a.line, place)))
+}
+
+/** Takes a payment as being for what the order was sold in another way, wherever that was: it is not sold again. */
+const coverSold = (context: PostingContext, order: OrderKey, paid: Paid): void => {
+  for (const { line } of linesOf(context, order, paid)) {
+    const take = Math.min(paid.left, line.sold - line.paid)
     if (take > 0) pay(context, order, line, take)
-    left -= take
+    paid.left -= take
   }
-  for (const { line, reservation } of ofItem) {
-    const take = Math.min(left, line.open)
-    if (take > 0) {
-      sellFromLine(context, reservation, line, take, { occurredAt })
-      pay(context, order, line, take)
-      endIfNothingOpen(context, reservation, "CANCELLED")
-    }
-    left -= take
+}
+
+/** Sells what the order holds, at the place that was paid. */
+const sellHeld = (
+  context: PostingContext,
+  order: OrderKey,
+  paid: Paid,
+  occurredAt: number | undefined
+): void => {
+  const place = { stockId: null, locationId: paid.location }
+  for (const { line, reservation } of linesOf(context, order, paid)) {
+    const take = isAt(context, line, place) ? Math.min(paid.left, line.open) : 0
+    if (take === 0) continue
+    sellFromLine(context, reservation, line, take, { occurredAt })
+    pay(context, order, line, take)
+    endIfNothingOpen(context, reservation, "CANCELLED")
+    paid.left -= take
   }
-  return left
 }
 
 /** Notes that a payment covers what was sold, and, the first time, that the order was sold from that stock. */
@@ -234,9 +302,16 @@ const pay = (context: PostingContext, order: OrderKey, line: LineRow, quantity: 
 const sellSurplus = (
   context: PostingContext,
   order: OrderKey,
-  surplus: ReadonlyArray<Surplus>,
+  paid: ReadonlyArray<Paid>,
   occurredAt: number | undefined
 ): void => {
+  const surplus = [
+    ...Map.groupBy(
+      paid.filter(({ left }) => left > 0),
+      ({ item, location }) => `${item.itemId} ${location ?? ""}`
+    ).values()
+  ].map((same) => ({ ...same[0]!, quantity: same.reduce((sum, { left }) => sum + left, 0) }))
+  if (surplus.length === 0) return
   const wants = new Map<string, number>()
   for (const { item, quantity } of surplus) wants.set(item.itemId, (wants.get(item.itemId) ?? 0) + quantity)
   const sale = addSale(
@@ -245,8 +320,7 @@ const sellSurplus = (
     [...wants].sort(([a], [b]) => (a < b ? -1 : 1))
   )
   for (const { item, location, quantity } of surplus) {
-    const taken = item.stocked ? takenFor(context, item, quantity, location) : [[null, quantity] as const]
-    for (const [stock, part] of taken) {
+    for (const [stock, part] of takenFor(context, item, quantity, location)) {
       pay(context, order, sellFromStock(context, sale, item, stock, part, { occurredAt }), part)
     }
   }
@@ -261,7 +335,8 @@ const takenFor = (
   item: ItemRow,
   quantity: number,
   locationKey: LocationKey | undefined
-): Iterable<readonly [StockRow, number]> => {
+): Iterable<readonly [StockRow | null, number]> => {
+  if (!item.stocked) return [[null, quantity]]
   const { at } = context
   const { picks, short } = allocate(stocksAt(context, item, locationKey), quantity, at)
   const taken = new Map(picks.map((pick) => [pick.stock, pick.quantity]))

@@ -9,6 +9,7 @@ import {
   UnallocatableExceeded,
   VersionMismatch
 } from "../../../schema/Failure.ts"
+import { kindsOfDiscrepancy } from "../../../schema/Discrepancy.ts"
 import { ItemFigures, ItemRef, nameOf, StockFigures } from "../../../schema/Item.ts"
 import { changeTypes, ReturnCondition } from "../../../schema/Movement.ts"
 import { LotExpiryChanged } from "../../../schema/OutgoingEvent.ts"
@@ -18,16 +19,18 @@ import { type AnswerOf, commandShape, defineCommand, type PayloadOf } from "../C
 import { countedDeltas } from "../counting.ts"
 import { isOnSale, itemFigures, lotOf, stockFigures } from "../figures.ts"
 import {
-  addLine,
   addSale,
   endIfNothingOpen,
+  isAt,
   isPromise,
   sellFromLine,
   sellFromStock,
+  sellInPlaceOfHeld,
   shortLine
 } from "../holds.ts"
 import type { ItemKey, LocationKey, OrderKey, TrackingKey } from "../Needs.ts"
-import { allocateSellable } from "../pickOrder.ts"
+import { closeCancelledAfterSale, openReturnExceedsSale, outstanding } from "../orderDiscrepancies.ts"
+import { allocate, allocateSellable } from "../pickOrder.ts"
 import { type Decision, answered, refused } from "../Posting.ts"
 import type { Deltas, MovementNotes, PostingContext } from "../PostingContext.ts"
 import { matchStock, stockAt, stockFor, stocksMatching } from "../stockMatching.ts"
@@ -67,8 +70,14 @@ const adjustStockShape = commandShape({
     at: Schema.Number,
     applied: Schema.Boolean,
     item: ItemFigures,
-    stocks: Schema.Array(StockFigures)
+    stocks: Schema.Array(StockFigures),
+    /** What it opened, or adds to. */
+    discrepancies: Schema.Array(
+      Schema.Struct({ discrepancyId: Schema.String, kind: Schema.Literals(kindsOfDiscrepancy) })
+    )
   }),
+  version: 2,
+  upgrade: (kept, version) => (version > 1 ? kept : { discrepancies: [], ...(kept as object) }),
   refusals: [
     AmbiguousStock,
     InsufficientStock,
@@ -167,7 +176,7 @@ const once = <R>(
 }
 
 const adjusted = (
-  { at, unit }: PostingContext,
+  { at, discrepancies, unit }: PostingContext,
   { item }: Adjustment,
   applied: boolean,
   stocks: ReadonlyArray<StockRow>
@@ -177,7 +186,9 @@ const adjusted = (
     applied,
     item: itemFigures(unit, item, at),
     // Two lines may have moved the same stock.
-    stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures)
+    stocks: stocks.filter((stock, index) => stocks.indexOf(stock) === index).map(stockFigures),
+    // The same list: what the posting opens once it is decided is in it too.
+    discrepancies
   })
 
 /** Moves the one stock that is meant, if there is anything to move. */
@@ -254,9 +265,10 @@ const sell = (
   const unexpected = unexpectedVersion(context, adjustment)
   if (unexpected !== undefined) return unexpected
   const moved: Array<StockRow> = []
+  const place = { stockId: null, locationId: command.locationId, lotNumber: command.lotNumber }
   let open = quantity
   for (const { line, reservation } of held) {
-    const take = Math.min(open, line.open)
+    const take = isAt(context, line, place) ? Math.min(open, line.open) : 0
     if (take === 0) continue
     sellFromLine(context, reservation, line, take, { reference, reason })
     endIfNothingOpen(context, reservation, "CANCELLED")
@@ -264,6 +276,25 @@ const sell = (
       moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId)!)
     }
     open -= take
+  }
+  // What was sold at the place is not what the order holds elsewhere: as much of that is given back, so that of the item
+  // as a whole nothing more is promised, and what lies at the place decides.
+  const elsewhere = held.filter(({ line }) => line.open > 0)
+  if (open > 0 && elsewhere.length > 0) {
+    const matching = stocksMatching(context, item, command)
+    const short = item.stocked ? allocate(matching, open, context.at).short : 0
+    if (short > 0) return refused(new InsufficientStock({ items: [shortLine(item, open, open - short)] }))
+    const takenFor = (part: number) =>
+      item.stocked
+        ? allocate(matching, part, context.at).picks.map((pick) => [pick.stock, pick.quantity] as const)
+        : [[null, part] as const]
+    const given = { item, quantity: open, takenFor }
+    for (const line of sellInPlaceOfHeld(context, elsewhere, given, { reference, reason })) {
+      if (line.stockId !== null) {
+        moved.push(context.unit.stocks.indexes.byId.get(context.merchantId, line.stockId)!)
+      }
+      open -= line.quantity
+    }
   }
   if (open > 0) {
     const surplus = sellDirectly(context, adjustment, open)
@@ -284,7 +315,7 @@ const sellDirectly = (
     orderId === undefined ? undefined : addSale(context, orderId, [[item.itemId, quantity]])
   if (!item.stocked && isOnSale(item)) {
     const sale = newSale()
-    if (sale !== undefined) addLine(context, sale, item, null, quantity, { open: 0, sold: quantity })
+    if (sale !== undefined) sellFromStock(context, sale, item, null, quantity)
     return { moved: [] }
   }
   const { lotNumber, locationId } = command
@@ -330,7 +361,7 @@ export const takeBack = <R = never>(
   let open = quantity
   for (const { lines, reservationId } of order === undefined ? [] : context.reservationsOf(order)) {
     for (const line of lines) {
-      const part = Math.min(open, line.sold - line.returned)
+      const part = Math.min(open, outstanding(line))
       if (line.itemId !== item.itemId || part <= 0) continue
       unit.lines.update(line, { returned: line.returned + part })
       open -= part
@@ -346,10 +377,9 @@ export const takeBack = <R = never>(
     initialize(context, item)
     context.move(stock.found, "RETURN", comeBack(open), notes)
     moved.push(stock.found)
-    if (order !== undefined) {
-      context.openDiscrepancy("RETURN_EXCEEDS_SALE", { item, orderId: order }, { quantity: open })
-    }
+    if (order !== undefined) openReturnExceedsSale(context, order, item, open)
   }
+  if (order !== undefined) closeCancelledAfterSale(context, order)
   return { moved }
 }
 

@@ -55,10 +55,10 @@ const discrepancy = defineTable({
     stockId: orNull(uuid()),
     itemId: orNull(uuid()),
     orderId: orNull(text()),
-    detail: jsonb(),
     openedAt: timestamptz()
   },
   changing: {
+    detail: jsonb(),
     status: text<DiscrepancyStatus>(),
     closedAt: orNull(timestamptz()),
     closedBy: orNull(text()),

@@ -36,6 +36,8 @@ export const reservationLines = defineTable({
     /** The part of `released` that the order did not give back itself. */
     expired: int8(),
     returned: int8(),
+    /** The part of `sold` that came back before the sale was told: no movement names the reservation for it. */
+    returnedEarly: int8(),
     /** The part of `sold` that a payment has covered (RecordSale). */
     paid: int8()
   }
@@ -49,11 +51,16 @@ export const reservations = defineTable({
     orderId: text(),
     kind: text<ReservationKind>(),
     scope: text(),
-    request: text(),
     metadata: orNull(text()),
     createdAt: timestamptz()
   },
-  changing: { status: text<ReservationStatus>(), expiresAt: timestamptz(), updatedAt: timestamptz() },
+  changing: {
+    /** What it was asked for, or was amended to (`Asked`). */
+    request: text(),
+    status: text<ReservationStatus>(),
+    expiresAt: timestamptz(),
+    updatedAt: timestamptz()
+  },
   related: {} as { readonly lines: Array<LineRow> }
 })({
   watched: "status",

@@ -3,19 +3,26 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Logger, Option, type Runtime } from "effect"
 import { Command } from "effect/cli"
 import { createRequire } from "node:module"
+import { adjust } from "./cli/commands/adjust.ts"
 import { audit } from "./cli/commands/audit.ts"
 import { backup } from "./cli/commands/backup.ts"
+import { confirm } from "./cli/commands/confirm.ts"
+import { discrepancies } from "./cli/commands/discrepancies.ts"
 import { dlq } from "./cli/commands/dlq.ts"
 import { doctor } from "./cli/commands/doctor.ts"
 import { exportFile } from "./cli/commands/export.ts"
 import { groups } from "./cli/commands/groups.ts"
 import { history } from "./cli/commands/history.ts"
 import { importFile } from "./cli/commands/import.ts"
+import { items } from "./cli/commands/items.ts"
 import { ledger } from "./cli/commands/ledger.ts"
+import { locations } from "./cli/commands/locations.ts"
 import { migrate } from "./cli/commands/migrate.ts"
 import { outbox } from "./cli/commands/outbox.ts"
 import { publish } from "./cli/commands/publish.ts"
+import { receive } from "./cli/commands/receive.ts"
 import { release } from "./cli/commands/release.ts"
+import { reservations } from "./cli/commands/reservations.ts"
 import { reserve } from "./cli/commands/reserve.ts"
 import { serve } from "./cli/commands/serve.ts"
 import { stock } from "./cli/commands/stock.ts"
@@ -37,8 +44,15 @@ const holdfast = Command.make("holdfast").pipe(
     token,
     stock,
     history,
+    items,
+    locations,
+    receive,
+    adjust,
     reserve,
+    confirm,
     release,
+    reservations,
+    discrepancies,
     publish,
     tail,
     topics,

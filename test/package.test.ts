@@ -224,6 +224,18 @@ const client = `
 import { Effect } from "effect"
 import { HttpApiClient } from "effect/http-api"
 import { Api } from "holdfast"
+import { createClient } from "holdfast/client"
+
+export const held = async (): Promise<string> => {
+  const client = createClient({ baseUrl: "http://127.0.0.1:8080", token: "" })
+  const answer = await client.orders.reserve({
+    orderId: "order-1",
+    items: [{ variantId: "cup", quantity: 1 }]
+  })
+  // @ts-expect-error there is no such field
+  void answer.data.nothing
+  return answer.data.reservationId
+}
 
 export const reserve = Effect.gen(function* () {
   const client = yield* HttpApiClient.make(Api, { baseUrl: "http://127.0.0.1:8080" })

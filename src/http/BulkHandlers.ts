@@ -84,7 +84,7 @@ const readRow = (
     const message = `must be one of ${operationTypes.join(", ")}`
     return Result.fail(new ValidationFailed({ errors: [{ path: `${slot}.type`, message }] }))
   }
-  return readerOf(schema)(row, slot)
+  return readerOf(schema, { onExcessProperty: "error" })(row, slot)
 }
 
 const checkLines = (rows: ReadonlyArray<Operation>) => {

@@ -1,28 +1,19 @@
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
-import { HttpApiScalar, OpenApi } from "effect/http-api"
 import { PrometheusMetrics } from "effect/observability"
 import { DevTokenRequest } from "../schema/DevToken.ts"
-import { ValidationFailed } from "../schema/Validation.ts"
+import { type ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { DevIssuer } from "../services/identity/Jwks.ts"
 import { Health } from "../services/Health.ts"
-import { Api } from "./contract/Api.ts"
-import { asyncApi } from "./AsyncApi.ts"
-import { bodyLimitBytes } from "./RequestBody.ts"
+import * as Documentation from "./Documentation.ts"
+import { bodyLimitBytes, parseJson } from "./RequestBody.ts"
 import { problemResponse, responseOf } from "./Responses.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import { PayloadTooLarge } from "./contract/HttpFailure.ts"
 
 /** What is always there, outside the contract: health, metrics, documentation, and the dev issuer where it is open. */
 
-export const paths = [
-  "/health/live",
-  "/health/ready",
-  "/metrics",
-  "/openapi.json",
-  "/asyncapi.json",
-  "/docs"
-] as const
+export const paths = ["/health/live", "/health/ready", "/metrics", ...Documentation.paths] as const
 
 const health = HttpRouter.use((router) =>
   Effect.gen(function* () {
@@ -43,23 +34,11 @@ const health = HttpRouter.use((router) =>
   })
 )
 
-const documentation = Layer.mergeAll(
-  HttpRouter.add(
-    "GET",
-    "/openapi.json",
-    Effect.sync(() => HttpServerResponse.jsonUnsafe(OpenApi.fromApi(Api)))
-  ),
-  HttpRouter.add(
-    "GET",
-    "/asyncapi.json",
-    Effect.sync(() => HttpServerResponse.jsonUnsafe(asyncApi))
-  ),
-  HttpApiScalar.layer(Api, { path: "/docs", scalar: { withDefaultFonts: false } })
-)
+const readTokenRequest = readerOf(DevTokenRequest, { onExcessProperty: "error" })
 
-const decodeTokenRequest = Schema.decodeUnknownEffect(Schema.fromJsonString(DevTokenRequest), {
-  errors: "all"
-})
+/** An empty body asks for the defaults. */
+const tokenRequestOf = (text: string): Result.Result<DevTokenRequest, ValidationFailed> =>
+  Result.flatMap(parseJson(text === "" ? "{}" : text), (json) => readTokenRequest(json, "body"))
 
 /** `GET /dev/jw-certs` and `POST /dev/token`: only where the service is its own issuer (CONTRACTS section 3). */
 export const layerDevIssuer = HttpRouter.use((router) =>
@@ -72,11 +51,7 @@ export const layerDevIssuer = HttpRouter.use((router) =>
           request.text,
           () => new PayloadTooLarge({ limitBytes: bodyLimitBytes })
         )
-        const asked = yield* Effect.mapError(
-          decodeTokenRequest(text === "" ? "{}" : text),
-          (error) =>
-            new ValidationFailed({ errors: [{ path: "body", message: error.message.split("\n")[0]! }] })
-        )
+        const asked = yield* Effect.fromResult(tokenRequestOf(text))
         return HttpServerResponse.jsonUnsafe({ token: yield* issue(asked) })
       }).pipe(
         Effect.catch((failure) => Effect.map(nextUuid, (id) => responseOf(failure, id))),
@@ -86,4 +61,8 @@ export const layerDevIssuer = HttpRouter.use((router) =>
   })
 )
 
-export const layer = Layer.mergeAll(health, documentation, PrometheusMetrics.layerHttp({ path: "/metrics" }))
+export const layer = Layer.mergeAll(
+  health,
+  Documentation.layer,
+  PrometheusMetrics.layerHttp({ path: "/metrics" })
+)

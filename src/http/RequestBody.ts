@@ -1,4 +1,4 @@
-import { Effect } from "effect"
+import { Effect, Result } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import { IncomingMessage } from "node:http"
@@ -62,4 +62,13 @@ const bytesOf = (
         onFailure: () => tooLarge,
         onSuccess: (buffer) => Effect.succeed(new Uint8Array(buffer))
       })
+}
+
+export const parseJson = (body: string): Result.Result<unknown, ValidationFailed> => {
+  try {
+    return Result.succeed(JSON.parse(body))
+  } catch {
+    const errors = [{ path: "body", message: "Expected a valid JSON body" }]
+    return Result.fail(new ValidationFailed({ errors }))
+  }
 }

@@ -5,6 +5,7 @@ import { ValidationFailed, readerOf } from "../schema/Validation.ts"
 import { Api } from "./contract/Api.ts"
 import type { CurrentCaller } from "./contract/Contract.ts"
 import { CallPipeline } from "./CallPipeline.ts"
+import { parseJson } from "./RequestBody.ts"
 
 type Groups = (typeof Api)["groups"]
 
@@ -53,35 +54,41 @@ type Handler = (request: unknown) => Answer
 /** The handler with what was sent, or a refusal that names each bad field of the first part that has one. */
 const decoding = (group: HttpApiGroup.Top, endpoint: HttpApiEndpoint.Top, handler: Handler) => {
   const readParams = endpoint.params && readerOfPart(endpoint.params)
-  const readQuery = endpoint.query && readerOfPart(Schema.toCodecArrayFromSingle(endpoint.query))
+  const readQuery = endpoint.query
+    ? readerOfPart(Schema.toCodecArrayFromSingle(endpoint.query))
+    : refuseParameters
   const payloads = endpoint.payload.get("application/json")
   const readBody = payloads && readerOfPart(Schema.Union(payloads.schemas as ReadonlyArray<Schema.Top>))
   return (body: string, context: Context.Context<HttpRouter.Provided>): Answer => {
     const params = readParams?.(Context.get(context, HttpRouter.RouteContext).params, "path")
     if (params !== undefined && Result.isFailure(params)) return Effect.fail(params.failure)
-    const query = readQuery?.(Context.get(context, HttpServerRequest.ParsedSearchParams), "query")
-    if (query !== undefined && Result.isFailure(query)) return Effect.fail(query.failure)
-    const payload = readBody && Result.flatMap(parse(body), (json) => readBody(json, "body"))
+    const query = readQuery(Context.get(context, HttpServerRequest.ParsedSearchParams), "query")
+    if (Result.isFailure(query)) return Effect.fail(query.failure)
+    const payload = readBody && Result.flatMap(parseJson(body), (json) => readBody(json, "body"))
     if (payload !== undefined && Result.isFailure(payload)) return Effect.fail(payload.failure)
     return handler({
       request: Context.get(context, HttpServerRequest.HttpServerRequest),
       endpoint,
       group,
       params: params?.success,
-      query: query?.success,
+      query: query.success,
       payload: payload?.success
     })
   }
 }
 
-const parse = (body: string): Result.Result<unknown, ValidationFailed> => {
-  try {
-    return Result.succeed(JSON.parse(body))
-  } catch {
-    const errors = [{ path: "body", message: "Expected a valid JSON body" }]
-    return Result.fail(new ValidationFailed({ errors }))
-  }
-}
+/**
+ * None of the contract's schemas waits for anything. A name that is not known is a fault: a misspelt filter that was
+ * ignored would list everything (CONTRACTS section 4).
+ */
+const readerOfPart = (schema: Schema.Top) =>
+  readerOf(schema as unknown as Schema.ConstraintDecoder<unknown>, { onExcessProperty: "error" })
 
-/** None of the contract's schemas waits for anything. */
-const readerOfPart = (schema: Schema.Top) => readerOf(schema as unknown as Schema.ConstraintDecoder<unknown>)
+/** A struct without fields takes any object, so that a call without parameters needs a rule of its own. */
+const refuseParameters = (given: object, slot: string): Result.Result<undefined, ValidationFailed> => {
+  const errors = Object.keys(given).map((name) => ({
+    path: `${slot}.${name}`,
+    message: "is not known here: this call takes no query parameters"
+  }))
+  return errors.length === 0 ? Result.succeed(undefined) : Result.fail(new ValidationFailed({ errors }))
+}

@@ -23,7 +23,7 @@ export const VariantsHandlers = routesOf(
     return {
       getVariants: Effect.fnUntraced(function* ({ query }) {
         const { merchantId } = yield* CurrentCaller
-        const wanted = [...new Set(query.productVariantIds.split(",").filter((id) => id !== ""))]
+        const wanted = [...new Set(query.productVariantIds)]
         const listed = <A, B>(found: ReadonlyMap<string, A>, show: (item: A) => B) => ({
           data: wanted.flatMap((id) => (found.has(id) ? [show(found.get(id)!)] : [])),
           missing: wanted.filter((id) => !found.has(id))

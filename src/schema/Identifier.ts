@@ -4,7 +4,8 @@ const maxOutsideIdLength = 128
 
 /**
  * An id given by another service (orders, variants, merchants, locations, skus): opaque text of 1–128 characters
- * without control characters or lone surrogates (CONTRACTS section 1).
+ * without control characters or lone surrogates (CONTRACTS section 1). `.` and `..` are none: in the path of a URL
+ * clients and proxies take them away, so that the call would go to another route.
  */
 export const OutsideId = Schema.String.annotate({ message: "must be text" })
   .check(
@@ -12,7 +13,8 @@ export const OutsideId = Schema.String.annotate({ message: "must be text" })
     Schema.isMaxLength(maxOutsideIdLength, { message: `must have at most ${maxOutsideIdLength} characters` }),
     Schema.isPattern(/^[^\p{Cc}\p{Cs}]*$/u, {
       message: "must not contain control characters or unpaired surrogates"
-    })
+    }),
+    Schema.isPattern(/^(?!\.{1,2}$)/, { message: "must not be . or .." })
   )
   .annotate({
     identifier: "OutsideId",

@@ -9,11 +9,18 @@ export const maxLimit = 200
 export const Limit = Schema.NumberFromString.check(
   Schema.isInt({ message: "must be a whole number" }),
   Schema.isBetween({ minimum: 1, maximum: maxLimit }, { message: `must be from 1 to ${maxLimit}` })
-)
+).annotate({
+  description: `How many entries a page has at most: 1 to ${maxLimit}, ${defaultLimit} without it`,
+  examples: [defaultLimit]
+})
 
 export const pageQuery = {
   limit: Schema.optionalKey(Limit),
-  cursor: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(1024)))
+  cursor: Schema.optionalKey(
+    Schema.String.check(Schema.isMaxLength(1024)).annotate({
+      description: "The nextCursor of the page before, with the same filters; without it the first page"
+    })
+  )
 }
 
 /** The cursor was not made by this service, or not for this list. */

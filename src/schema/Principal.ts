@@ -15,6 +15,19 @@ export const Permission = Schema.Literals([
 ]).annotate({ identifier: "Permission" })
 export type Permission = typeof Permission.Type
 
+/** What each permission allows, in the words of the documentation. */
+export const permissionMeanings: Readonly<Record<Permission, string>> = {
+  "inventory:read": "reading stock, reservations, the ledger, items, locations and discrepancies",
+  "inventory:reserve": "checking availability; reserving, releasing, confirming and extending",
+  "inventory:adjust": "receiving, selling, taking back, damage and counts; bulk; resolving discrepancies",
+  "catalog:write": "creating and changing items and locations",
+  "procurement:write": "purchase orders and transfers, in a coming version",
+  "kitchen:write": "materials and recipes, in a coming version",
+  "wms:sync": "synchronising with a warehouse system, in a coming version",
+  "notifications:read": "live notifications, in a coming version",
+  admin: "everything, for the merchant of the token"
+}
+
 export const everyPermission: ReadonlySet<Permission> = new Set(Permission.literals)
 
 /** What is granted together with what it implies: `admin` holds every permission of its merchant. */

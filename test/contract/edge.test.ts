@@ -316,7 +316,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
     })
   )
 
-  it.effect("changes nothing by fields that are not the caller's to set", () =>
+  it.effect("refuses fields that are not the caller's to set, and changes nothing", () =>
     Effect.gen(function* () {
       const victim = yield* merchant
       yield* victim.item("cup")
@@ -346,17 +346,12 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
       for (const { body, method, name, path } of routes) {
         if (body === undefined) continue
         const answer = yield* shop.call(method, path(world), { ...smuggled, ...body(world) })
-        assert.isBelow(answer.status, 300, `${name}: ${answer.text}`)
-        for (const trace of [
-          ":987654321",
-          victim.merchantId,
-          "01a00000-0000",
-          "2001-01-01",
-          "DISCONTINUED",
-          "polluted"
-        ]) {
-          assert.notInclude(answer.text, trace, name)
+        assertProblem(answer, 400, "VALIDATION_FAILED", { errors: pick(answer.body, "errors") })
+        const refused = listAt(answer.body, "errors").map((error) => pick(error, "path"))
+        for (const field of ["merchantId", "onHand", "reserved", "actor", "__proto__", "constructor"]) {
+          assert.include(refused, `body.${field}`, name)
         }
+        assert.notInclude(answer.text, victim.merchantId, name)
       }
       const after = yield* victim.get(`${orders}/cup`)
       assert.strictEqual(after.text, before.text)
@@ -366,7 +361,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
         1
       )
       const discrepancies = yield* shop.get(`${catalog}/discrepancies`)
-      assert.strictEqual(pick(discrepancies.body, "data.0.closedBy"), "tester")
+      assert.isNull(pick(discrepancies.body, "data.0.closedBy"))
       const ledger = yield* shop.get(`${orders}/${world.variantId}/ledger`)
       assert.notInclude(ledger.text, "somebody else")
     })
@@ -399,7 +394,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
     Effect.gen(function* () {
       const { call, get } = yield* merchant
       for (const target of [
-        "/",
         "/nowhere",
         "/api/v1/inventory/a/b/c",
         "/api/v2/inventory/cup",
@@ -538,6 +532,7 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("edg
         '{"merchantId":"a\\u0000b"}',
         '{"merchantId":null}',
         '{"sub":7}',
+        '{"scopes":"inventory:read"}',
         '{"scope":["a"]}',
         '{"scope":"\\""}',
         '{"roles":"owner"}',

@@ -4,8 +4,8 @@ import * as http from "node:http"
 import { parameter } from "../../src/services/PostgresTypes.ts"
 import { connect } from "../support/ledger.ts"
 import { type Answer, Service, fresh, merchant } from "../support/service.ts"
-import { assertProblem, listAt, pick } from "../support/shape.ts"
-import { type Kind, type Merchant, type Route, type World, changing, worldOf } from "./routes.ts"
+import { assertProblem, assertRefusedFields, listAt, pick } from "../support/shape.ts"
+import { type Kind, type Merchant, type Route, type World, changing, routes, worldOf } from "./routes.ts"
 
 // Goal: nothing that a client can put into a body is answered with 5xx, or changes anything unless it is right.
 // Method: every changing route's good body, spoilt in one place at a time; what the merchant has is compared after.
@@ -22,6 +22,8 @@ const tooLong = "x".repeat(129)
 const notText: ReadonlyArray<unknown> = [7, true, null, [], {}, ["x"]]
 const badIds = [
   "",
+  ".",
+  "..",
   tooLong,
   "a\u0000b",
   "\u0000",
@@ -71,6 +73,18 @@ const written = (body: unknown): string => {
     value instanceof Raw ? `<raw ${raws.push(value.json) - 1}>` : value
   )
   return text.replace(/"<raw (\d+)>"/g, (_, index: string) => raws[Number(index)]!)
+}
+
+/** The paths of all objects in a body, itself first; metadata may have any fields. */
+const objectsOf = (
+  value: unknown,
+  path: ReadonlyArray<string> = []
+): ReadonlyArray<ReadonlyArray<string>> => {
+  if (typeof value !== "object" || value === null) return []
+  const inside = Object.entries(value).flatMap(([name, field]) =>
+    name === "metadata" ? [] : objectsOf(field, [...path, name])
+  )
+  return Array.isArray(value) ? inside : [path, ...inside]
 }
 
 const nested = (depth: number): string => "[".repeat(depth) + "]".repeat(depth)
@@ -168,10 +182,12 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad
       const most = yield* reserve({ orderId: longest, items: lines, expiresIn: 604_800 })
       assert.strictEqual(most.status, 201, most.text)
       const items = [{ variantId: longest, quantity: 1 }]
-      const deep = `{"orderId":"deep","items":${JSON.stringify(items)},"unknown":${nested(31)}}`
+      const metadata = (text: string) => `"items":${JSON.stringify(items)},"metadata":{"kept":${text}}}`
+      const deep = `{"orderId":"deep",${metadata(nested(30))}`
       assert.strictEqual((yield* reserve(deep)).status, 201)
-      const head = `{"orderId":"full","items":${JSON.stringify(items)},"unknown":"`
-      const full = `${head}${"x".repeat(1_048_576 - Buffer.byteLength(head) - 2)}"}`
+      const around = `{"orderId":"full",${metadata('""')}`
+      const filler = "x".repeat(1_048_576 - Buffer.byteLength(around))
+      const full = `{"orderId":"full",${metadata(`"${filler}"`)}`
       assert.strictEqual(Buffer.byteLength(full), 1_048_576)
       assert.strictEqual((yield* reserve(full)).status, 201)
       const over = yield* reserve(`${full} `)
@@ -179,17 +195,121 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("bad
     })
   )
 
-  it.effect("ignores fields that it does not know", () =>
+  for (const route of changing) {
+    it.effect(`${route.name} refuses fields that it does not know, at any depth`, () =>
+      Effect.gen(function* () {
+        const shop = yield* merchant
+        const world = yield* worldOf(shop)
+        const before = yield* everythingOf(shop, world)
+        const good = route.body!(world)
+        for (const place of objectsOf(good)) {
+          const path = [...place, "zzzUnknown"].join(".")
+          const answer = yield* send(shop, route, world, JSON.stringify(spoilt(good, path, 1)))
+          if (route.name === "bulk.bulk" && place.length > 0) {
+            assert.strictEqual(pick(answer.body, `results.${place[1]}.status`) ?? answer.status, 400)
+          } else assertRefusedFields(answer, `body.${path}`)
+        }
+        assert.deepStrictEqual(yield* everythingOf(shop, world), before)
+      })
+    )
+  }
+
+  it.effect("names the field that was likely meant in place of one that it does not know", () =>
     Effect.gen(function* () {
-      const { item, post, receive } = yield* merchant
+      const { get, item, post, receive } = yield* merchant
       yield* item("cup")
       yield* receive("cup", 5)
-      const answer = yield* post(
-        "/api/v1/inventory/reserve",
-        '{"orderId":"o","items":[{"variantId":"cup","quantity":1,"note":1e400}],"future":{"id":12345678901234567890}}'
-      )
-      assert.strictEqual(answer.status, 201, answer.text)
-      assert.notInclude(answer.text, "note")
+      const refused = yield* post("/api/v1/inventory/reserve", {
+        orderId: "o",
+        items: [{ variantId: "cup", quantty: 1, quantity: 1 }],
+        location: "paris",
+        expires_in: 5,
+        xyz: null
+      })
+      assertProblem(refused, 400, "VALIDATION_FAILED", {
+        errors: [
+          { path: "body.location", message: "is not known here: did you mean locationId?" },
+          { path: "body.expires_in", message: "is not known here: did you mean expiresIn?" },
+          {
+            path: "body.xyz",
+            message: "is not known here: known are orderId, items, expiresIn, locationId, metadata"
+          },
+          { path: "body.items.0.quantty", message: "is not known here: did you mean quantity?" }
+        ]
+      })
+      const filter = yield* get("/v1/api/inventory/discrepancies?statuss=OPEN")
+      assertProblem(filter, 400, "VALIDATION_FAILED", {
+        errors: [{ path: "query.statuss", message: "is not known here: did you mean status?" }]
+      })
+      const bulk = yield* post("/api/v1/inventory/bulk", {
+        mode: "continueOnFailure",
+        operations: [{ type: "receipt", productVariantId: "cup", quantity: 1, lot: "L" }]
+      })
+      assert.strictEqual(pick(bulk.body, "results.0.status"), 400, bulk.text)
+      assert.include(bulk.text, "did you mean lotNumber?")
+      assert.strictEqual(pick((yield* get("/api/v1/inventory/cup")).body, "reservedQuantity"), 0)
+    })
+  )
+
+  for (const route of routes) {
+    it.effect(`${route.name} refuses query parameters that it does not know`, () =>
+      Effect.gen(function* () {
+        const shop = yield* merchant
+        const world = yield* worldOf(shop)
+        const target = route.path(world)
+        const body = route.body === undefined ? undefined : route.body(world)
+        const answer = yield* shop.call(
+          route.method,
+          `${target}${target.includes("?") ? "&" : "?"}zzzUnknown=1`,
+          body
+        )
+        assertRefusedFields(answer, "query.zzzUnknown")
+      })
+    )
+  }
+
+  it.effect("refuses the ids . and .., which no path can name", () =>
+    Effect.gen(function* () {
+      const { adjust, get, post } = yield* merchant
+      for (const id of [".", ".."]) {
+        assertRefusedFields(
+          yield* post("/v1/api/inventory/product-variants", { productVariantId: id, sku: id }),
+          "body.productVariantId",
+          "body.sku"
+        )
+        assertRefusedFields(yield* adjust("cup", "RECEIPT", 1, { locationId: id }), "body.locationId")
+        assertRefusedFields(
+          yield* get(`/v1/api/inventory/stocks?locationId=${encodeURIComponent(id)}`),
+          "query.locationId"
+        )
+      }
+      const dots = yield* post("/v1/api/inventory/product-variants", { productVariantId: "..." })
+      assert.strictEqual(dots.status, 201, dots.text)
+    })
+  )
+
+  it.effect("takes a list in a query separated by commas, repeated, or both", () =>
+    Effect.gen(function* () {
+      const { get, item, receive } = yield* merchant
+      for (const variantId of ["a", "b", "c"]) yield* item(variantId)
+      yield* receive("a", 1)
+      const listed = (query: string) =>
+        Effect.map(get(`/api/v1/inventory?${query}`), ({ body }) =>
+          listAt(body, "data").map((found) => pick(found, "productVariantId"))
+        )
+      for (const query of [
+        "productVariantIds=a,b,c",
+        "productVariantIds=a&productVariantIds=b&productVariantIds=c",
+        "productVariantIds=a,b&productVariantIds=c"
+      ]) {
+        assert.deepStrictEqual(yield* listed(query), ["a", "b", "c"], query)
+      }
+      for (const query of ["type=RECEIPT,SALE", "type=RECEIPT&type=SALE"]) {
+        const ledger = yield* get(`/api/v1/inventory/a/ledger?${query}`)
+        assert.strictEqual(listAt(ledger.body, "data").length, 1, ledger.text)
+      }
+      const wrong = yield* get("/api/v1/inventory/a/ledger?type=RECEIPT&type=NONE")
+      assert.strictEqual(wrong.status, 400, wrong.text)
     })
   )
 

@@ -1,6 +1,5 @@
 import { assert, inject, layer } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { OpenApi } from "effect/http-api"
 import { readFile } from "node:fs/promises"
 import path from "node:path"
 import { Api } from "../../src/http/contract/Api.ts"
@@ -41,7 +40,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ope
       assert.strictEqual(headers["content-type"], "application/json")
       assert.match(String(pick(body, "openapi")), /^3\.1\.\d$/)
       assert.deepStrictEqual(body, JSON.parse(yield* checkedIn))
-      assert.deepStrictEqual(body, JSON.parse(JSON.stringify(OpenApi.fromApi(Api))))
       const paths = pick(body, "paths") as Record<string, Record<string, unknown>>
       for (const { endpoints } of Object.values(Api.groups)) {
         for (const { method, path: route } of Object.values(endpoints)) {
@@ -49,30 +47,12 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ope
           const operation = (paths[named] ?? paths[`${named}/`])?.[method.toLowerCase()]
           assert.isDefined(operation, `${method} ${named}`)
           assert.isString(pick(operation, "summary"), `${method} ${named} has a summary`)
-          assert.deepStrictEqual(pick(operation, "security"), [{ bearer: [] }])
           const statuses = Object.keys(pick(operation, "responses") as object)
           for (const always of ["400", "401", "403", "500", "503"]) {
             assert.include(statuses, always, `${method} ${named}`)
           }
         }
       }
-    })
-  )
-
-  it.effect("serves documentation that a browser can read without another host", () =>
-    Effect.gen(function* () {
-      const { call } = yield* Service
-      const { headers, status, text } = yield* call("GET", "/docs")
-      assert.strictEqual(status, 200)
-      assert.match(headers["content-type"]!, /^text\/html/)
-      assert.match(text, /^<!doctype html>/i)
-      assert.include(text, "Holdfast")
-      assert.include(text, `"withDefaultFonts":false`)
-      const loaded = [...text.matchAll(/<(?:script|link|img|iframe)\b[^>]*?\b(?:src|href)="([^"]*)"/g)]
-      assert.deepStrictEqual(
-        loaded.map(([, from]) => from).filter((from) => /^(https?:)?\/\//.test(from!)),
-        []
-      )
     })
   )
 

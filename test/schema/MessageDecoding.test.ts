@@ -48,6 +48,14 @@ const readAs = (topic: string, value: unknown) =>
   )
 
 describe("the value of a message", () => {
+  it("may have fields that are not known, at any depth: payloads only gain them", () => {
+    const paid = { saleOrderId: "o", items: [{ productVariantId: "v", quantity: 1 }] }
+    const more = { zzzUnknown: { deeper: 1 }, location: "paris" }
+    const later = { ...paid, ...more, items: paid.items.map((line) => ({ ...line, ...more })) }
+    assert.match(readAs("payment.success", paid), /^read /)
+    assert.strictEqual(readAs("payment.success", later), readAs("payment.success", paid))
+  })
+
   const cases: ReadonlyArray<readonly [string, Uint8Array | string | null, string]> = [
     ["a tombstone", null, "EMPTY"],
     ["an empty one", "", "EMPTY"],

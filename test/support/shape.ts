@@ -62,7 +62,7 @@ export const assertProblem = (
   assert.strictEqual(answer.status, status, answer.text)
   assert.strictEqual(answer.headers["content-type"], "application/problem+json", answer.text)
   assertShape(answer.body, {
-    type: "about:blank",
+    type: `/docs/problems/${code}`,
     title: someText,
     status,
     detail: someText,

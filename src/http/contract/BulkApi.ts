@@ -3,7 +3,7 @@ import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity } from "../../schema/Quantity.ts"
 import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
-import { RequiredPermission, maxLines } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, maxLines } from "./Contract.ts"
 import { problem, rowProblem } from "./Problem.ts"
 import {
   ExpiresIn,
@@ -173,6 +173,22 @@ export class BulkApi extends HttpApiGroup.make("bulk")
       error: [rowProblem(409), rowProblem(422)]
     })
       .annotate(RequiredPermission, "inventory:adjust")
+      .annotate(ExampleCall, {
+        body: {
+          mode: "continueOnFailure",
+          operations: [
+            {
+              type: "receipt",
+              productVariantId: "espresso-cup",
+              quantity: 12,
+              lotNumber: "L-2031",
+              expiresAt: "2031-06-30T23:59:59Z",
+              reference: "delivery-2"
+            },
+            { type: "reserve", productVariantId: "espresso-cup", orderId: "order-1004", quantity: 1 }
+          ]
+        }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Many changes in one transaction",
@@ -185,6 +201,13 @@ export class BulkApi extends HttpApiGroup.make("bulk")
       error: [problem("CountMismatch"), problem("ItemNotFound"), problem("LocationNotFound"), rowProblem(422)]
     })
       .annotate(RequiredPermission, "inventory:adjust")
+      .annotate(ExampleCall, {
+        body: {
+          locationId: "paris",
+          counts: [{ productVariantId: "espresso-cup", quantity: 3, expectedQuantity: 0 }],
+          reason: "monthly count"
+        }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Record counted quantities, all or none",

@@ -4,7 +4,7 @@ import { NewItemId, OutsideId, Text, Uuid } from "../../schema/Identifier.ts"
 import { pageQuery } from "../../schema/Page.ts"
 import { Balance, Count, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
-import { RequiredPermission, listOf } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, listOf } from "./Contract.ts"
 import { ItemStatus } from "./ItemFigures.ts"
 import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
 import { problem } from "./Problem.ts"
@@ -123,6 +123,10 @@ export const StockList = listOf(StockView)
 export const DiscrepancyList = listOf(DiscrepancyView)
 export const ResolvedDiscrepancy = Schema.Struct({ discrepancyId: Uuid, resolved: Schema.Boolean })
 
+const stockParams = {
+  stockId: Uuid.annotate({ description: "The stockId of its entry in the list of stocks" })
+}
+
 export class CatalogApi extends HttpApiGroup.make("catalog")
   .add(
     HttpApiEndpoint.post("createItem", "/product-variants", {
@@ -134,6 +138,9 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       error: problem("ItemConflict")
     })
       .annotate(RequiredPermission, "catalog:write")
+      .annotate(ExampleCall, {
+        body: { productVariantId: "espresso-cup", sku: "CUP-1", name: "Espresso cup", lowStockThreshold: 5 }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Stock a product variant",
@@ -141,12 +148,20 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
         })
       ),
     HttpApiEndpoint.patch("updateItem", "/product-variants/:productVariantId", {
-      params: { productVariantId: NewItemId },
+      params: {
+        productVariantId: NewItemId.annotate({
+          description: "The id that the shop gives the product variant"
+        })
+      },
       payload: UpdateItem,
       success: [ItemView, ItemView.pipe(HttpApiSchema.status(201))],
       error: problem("ItemConflict")
     })
       .annotate(RequiredPermission, "catalog:write")
+      .annotate(ExampleCall, {
+        params: { productVariantId: "espresso-cup" },
+        body: { name: "Espresso cup, blue", safetyStock: 10 }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Change a product variant's stocking: threshold, safety stock, name, …"
@@ -155,9 +170,16 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
     HttpApiEndpoint.get("listItems", "/product-variants", {
       query: {
         ...pageQuery,
-        search: Schema.optionalKey(Text),
-        status: Schema.optionalKey(ItemStatus),
-        belowSafetyStock: Schema.optionalKey(Schema.Literals(["true", "false"]))
+        search: Schema.optionalKey(
+          Text.annotate({ description: "Only items whose id, sku or name has this text in it" })
+        ),
+        status: Schema.optionalKey(ItemStatus.annotate({ description: "Only items in this state" })),
+        belowSafetyStock: Schema.optionalKey(
+          Schema.Literals(["true", "false"]).annotate({
+            description:
+              "true: only items of which less is available than their safetyStock; false: only others"
+          })
+        )
       },
       success: ItemList
     })
@@ -174,6 +196,7 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
       success: [LocationView.pipe(HttpApiSchema.status(201)), LocationView]
     })
       .annotate(RequiredPermission, "catalog:write")
+      .annotate(ExampleCall, { body: { locationId: "paris", name: "Shop in Paris" } })
       .annotateMerge(OpenApi.annotations({ summary: "Create a location, or rename it" })),
     HttpApiEndpoint.get("listLocations", "/locations", { query: pageQuery, success: LocationList })
       .annotate(RequiredPermission, "inventory:read")
@@ -181,9 +204,13 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
     HttpApiEndpoint.get("listStocks", "/stocks", {
       query: {
         ...pageQuery,
-        productVariantId: Schema.optionalKey(OutsideId),
-        sku: Schema.optionalKey(OutsideId),
-        locationId: Schema.optionalKey(OutsideId)
+        productVariantId: Schema.optionalKey(
+          OutsideId.annotate({ description: "Only the stocks of this product variant" })
+        ),
+        sku: Schema.optionalKey(OutsideId.annotate({ description: "Only the stocks of this sku" })),
+        locationId: Schema.optionalKey(
+          OutsideId.annotate({ description: "Only the stocks at this location" })
+        )
       },
       success: StockList
     })
@@ -196,41 +223,55 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
         })
       ),
     HttpApiEndpoint.get("getStock", "/stocks/:stockId", {
-      params: { stockId: Uuid },
+      params: stockParams,
       success: StockView,
       error: problem("StockNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { stockId: "01a1c0de-0000-7000-8000-000000000002" } })
       .annotateMerge(OpenApi.annotations({ summary: "One stock" })),
     HttpApiEndpoint.get("listStockMovements", "/stocks/:stockId/ledger", {
-      params: { stockId: Uuid },
+      params: stockParams,
       query: movementQuery,
       success: MovementList,
       error: problem("StockNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { stockId: "01a1c0de-0000-7000-8000-000000000002" } })
       .annotateMerge(
         OpenApi.annotations({ summary: "What moved in one stock", description: movementsDescription })
       ),
     HttpApiEndpoint.get("listDiscrepancies", "/discrepancies", {
       query: {
         ...pageQuery,
-        status: Schema.optionalKey(Schema.Literals(["OPEN", "CLOSED", "RESOLVED"])),
-        kind: Schema.optionalKey(Text),
-        productVariantId: Schema.optionalKey(OutsideId),
-        sku: Schema.optionalKey(OutsideId)
+        status: Schema.optionalKey(
+          Schema.Literals(["OPEN", "CLOSED", "RESOLVED"]).annotate({
+            description: "Only discrepancies in this state: CLOSED by themselves, RESOLVED by hand"
+          })
+        ),
+        kind: Schema.optionalKey(
+          Text.annotate({ description: "Only discrepancies of this kind, such as COUNT_DIFFERENCE" })
+        ),
+        productVariantId: Schema.optionalKey(
+          OutsideId.annotate({ description: "Only discrepancies of this product variant" })
+        ),
+        sku: Schema.optionalKey(OutsideId.annotate({ description: "Only discrepancies of this sku" }))
       },
       success: DiscrepancyList
     })
       .annotate(RequiredPermission, "inventory:read")
       .annotateMerge(OpenApi.annotations({ summary: "Where books and facts differ, newest first" })),
     HttpApiEndpoint.post("resolveDiscrepancy", "/discrepancies/:discrepancyId/resolve", {
-      params: { discrepancyId: Uuid },
+      params: { discrepancyId: Uuid.annotate({ description: "The discrepancyId of its entry in the list" }) },
       payload: Schema.Struct({ reason: Text.check(Schema.isMinLength(1)) }),
       success: ResolvedDiscrepancy,
       error: [problem("DiscrepancyNotFound"), problem("DiscrepancyPersists")]
     })
       .annotate(RequiredPermission, "inventory:adjust")
+      .annotate(ExampleCall, {
+        params: { discrepancyId: "01a1c0de-0000-7000-8000-000000000003" },
+        body: { reason: "counted again: the books were right" }
+      })
       .annotateMerge(OpenApi.annotations({ summary: "Resolve a discrepancy by hand, with a reason" }))
   )
   .prefix("/v1/api/inventory")

@@ -1,4 +1,4 @@
-import { Context, Schema } from "effect"
+import { Context, Schema, SchemaTransformation } from "effect"
 import { HttpApiMiddleware } from "effect/http-api"
 import type { Caller } from "../../schema/Caller.ts"
 import type { Permission, Principal } from "../../schema/Principal.ts"
@@ -10,6 +10,16 @@ import { commonProblems } from "./Problem.ts"
 export class RequiredPermission extends Context.Service<RequiredPermission, Permission>()(
   "holdfast/http/RequiredPermission"
 ) {}
+
+/** A call that works when it is sent in the order of the introduction, declared beside its route: for the documentation. */
+export class ExampleCall extends Context.Service<
+  ExampleCall,
+  {
+    /** Values of path parameters, and of query parameters that this call needs. */
+    readonly params?: Readonly<Record<string, unknown>>
+    readonly body?: Readonly<Record<string, unknown>>
+  }
+>()("holdfast/http/ExampleCall") {}
 
 /** The authenticated caller of this request, as operations take it. */
 export class CurrentCaller extends Context.Service<
@@ -37,3 +47,20 @@ export const envelope = <S extends Schema.Constraint>(data: S) =>
 
 export const listOf = <S extends Schema.Constraint>(element: S) =>
   Schema.Struct({ data: Schema.Array(element), nextCursor: Schema.NullOr(Schema.String) })
+
+/** A list in a query: the parameter once for each element, or elements separated by commas, or both. */
+export const listParameter = <S extends Schema.Codec<string, string>>(
+  element: S,
+  annotations: { readonly description: string; readonly examples: ReadonlyArray<ReadonlyArray<string>> }
+) =>
+  Schema.Array(Schema.String)
+    .annotate(annotations)
+    .pipe(
+      Schema.decodeTo(
+        Schema.Array(element),
+        SchemaTransformation.transform<ReadonlyArray<S["Encoded"]>, ReadonlyArray<string>>({
+          decode: (given) => given.flatMap((text) => text.split(",")).filter((part) => part !== ""),
+          encode: (elements) => elements
+        })
+      )
+    )

@@ -1,9 +1,12 @@
 import { Schema } from "effect"
+import { Permission } from "../../schema/Principal.ts"
 
 /** Failures that only an HTTP call can have. Those of operations are in schema/Failure.ts. */
 
 /** Every permission is named in the token's scope or follows from its roles. */
-export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", { permission: Schema.String }) {}
+export class Forbidden extends Schema.TaggedError<Forbidden>()("Forbidden", {
+  permission: Permission.annotate({ description: "The permission that the token lacks" })
+}) {}
 
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>()("PayloadTooLarge", {
   limitBytes: Schema.Int

@@ -4,7 +4,7 @@ import { pageQuery } from "../../schema/Page.ts"
 import { type MovementType, movementTypes } from "../../schema/Movement.ts"
 import { Balance, Count } from "../../schema/Quantity.ts"
 import { Instant, Timestamp } from "../../schema/Time.ts"
-import { listOf } from "./Contract.ts"
+import { listOf, listParameter } from "./Contract.ts"
 
 /** Lists of movements: of a variant, and of a single stock. */
 
@@ -31,21 +31,20 @@ export const MovementView = Schema.Struct({
 }).annotate({ identifier: "Movement" })
 export const MovementList = listOf(MovementView)
 
-const isMovementType = Schema.is(Schema.Literals(movementTypes))
-/** `RECEIPT,RETURN` in a query. */
-const MovementTypes = Schema.String.check(
-  Schema.makeFilter((text: string) =>
-    text.split(",").every(isMovementType)
-      ? undefined
-      : `must be one or several of ${movementTypes.join(", ")}, separated by commas`
-  )
-).annotate({ description: `One or several of ${movementTypes.join(", ")}, separated by commas` })
+const MovementTypeParameter = Schema.Literals(movementTypes).annotate({
+  message: `must be one or several of ${movementTypes.join(", ")}`
+})
 
 export const movementQuery = Schema.Struct({
   ...pageQuery,
   from: Schema.optionalKey(Instant.annotate({ description: "Recorded then or later" })),
   to: Schema.optionalKey(Instant.annotate({ description: "Recorded before then" })),
-  type: Schema.optionalKey(MovementTypes)
+  type: Schema.optionalKey(
+    listParameter(MovementTypeParameter, {
+      description: `One or several of ${movementTypes.join(", ")}: separated by commas, or the parameter repeated`,
+      examples: [["RECEIPT", "SALE"]]
+    })
+  )
 }).check(
   Schema.makeFilter(({ from, to }) =>
     from !== undefined && to !== undefined && to < from
@@ -58,7 +57,7 @@ export const movementFilter = ({
   ...filter
 }: typeof movementQuery.Type): Omit<typeof movementQuery.Type, "type"> & {
   readonly types?: ReadonlyArray<MovementType>
-} => ({ ...filter, ...(type === undefined ? {} : { types: type.split(",") as Array<MovementType> }) })
+} => ({ ...filter, ...(type === undefined ? {} : { types: type }) })
 
 /** What lists of movements have in common, for their documentation. */
 export const movementsDescription =

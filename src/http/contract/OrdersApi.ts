@@ -4,7 +4,7 @@ import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { pageQuery } from "../../schema/Page.ts"
 import { Balance, Quantity, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
-import { RequiredPermission, envelope } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, envelope } from "./Contract.ts"
 import { problem } from "./Problem.ts"
 import { ExpiresIn, ReleasedOrder, ReserveOrder, ReservedOrder, orderItems } from "./Reservation.ts"
 
@@ -82,6 +82,7 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       success: envelope(AvailabilityOfItems)
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, { body: { items: [{ variantId: "espresso-cup", quantity: 2 }] } })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Could these items be reserved now?",
@@ -100,6 +101,14 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       error: reserving
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, {
+        body: {
+          orderId: "order-1001",
+          items: [{ variantId: "espresso-cup", quantity: 2 }],
+          expiresIn: 1800,
+          metadata: { channel: "web" }
+        }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Reserve the items of an order",
@@ -117,6 +126,7 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, { body: { orderId: "order-1002" } })
       .annotateMerge(OpenApi.annotations({ summary: "Give back what an order holds" })),
     HttpApiEndpoint.post("confirm", "/confirm", {
       payload: Schema.Struct({ orderId: OutsideId, reservationId: Schema.optionalKey(Uuid) }),
@@ -124,6 +134,7 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       error: [problem("ReservationNotFound"), problem("ReservationExpired"), problem("ReservationCancelled")]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, { body: { orderId: "order-1001" } })
       .annotateMerge(OpenApi.annotations({ summary: "Sell what an order holds" })),
     HttpApiEndpoint.post("extend", "/extend", {
       payload: Schema.Struct({ orderId: OutsideId, expiresIn: ExpiresIn }),
@@ -136,19 +147,25 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, { body: { orderId: "order-1001", expiresIn: 3600 } })
       .annotateMerge(OpenApi.annotations({ summary: "Hold an order's items longer, counted from now" })),
     HttpApiEndpoint.get("getReservation", "/reservations/:id", {
-      params: { id: Uuid },
+      params: { id: Uuid.annotate({ description: "The reservationId of the answer that made it" }) },
       success: envelope(ReservationView),
       error: problem("ReservationNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { id: "01a1c0de-0000-7000-8000-000000000001" } })
       .annotateMerge(OpenApi.annotations({ summary: "A reservation with its lines and allocations" })),
     HttpApiEndpoint.get("listReservations", "/reservations", {
       query: {
         ...pageQuery,
-        orderId: Schema.optionalKey(OutsideId),
-        status: Schema.optionalKey(ReservationStatus)
+        orderId: Schema.optionalKey(
+          OutsideId.annotate({ description: "Only the reservations of this order" })
+        ),
+        status: Schema.optionalKey(
+          ReservationStatus.annotate({ description: "Only the reservations in this state" })
+        )
       },
       success: ReservationList
     })

@@ -1,6 +1,7 @@
 import { Schema, SchemaTransformation } from "effect"
 import { HttpApiSchema } from "effect/http-api"
 import * as Failure from "../../schema/Failure.ts"
+import { problemTypeOf } from "./ProblemCodes.ts"
 import { type Classes, type Failing, type ProblemKind, classes, kinds } from "./ProblemKinds.ts"
 
 /** Failures as `application/problem+json` (RFC 9457): their bodies, and the schemas of those for the contract. */
@@ -29,7 +30,7 @@ export const problemOf = (failure: Failing, instance?: string): Problem => {
     if (field !== "_tag") members[field] = failure[field as keyof Failing]
   }
   return {
-    type: "about:blank",
+    type: problemTypeOf(kind.code),
     title: kind.title,
     status: kind.status,
     detail: kind.detail(failure),
@@ -54,7 +55,11 @@ const rowProblemOf = (index: number, failure: Failing, instance: string | undefi
 }
 
 /** The schemas of those problems. */
-export const rowProblem = (status: 409 | 422) =>
+export const rowProblem = (status: 409 | 422): ReturnType<typeof makeRowProblem> =>
+  (rowProblems[status] ??= makeRowProblem(status))
+const rowProblems: Partial<Record<409 | 422, ReturnType<typeof makeRowProblem>>> = {}
+
+const makeRowProblem = (status: 409 | 422) =>
   Schema.StructWithRest(
     Schema.Struct({
       type: Schema.String,
@@ -81,8 +86,15 @@ export const rowProblem = (status: 409 | 422) =>
       HttpApiSchema.asJson({ contentType: "application/problem+json" })
     )
 
-/** The schema of a failure's problem, for the contract and for typed clients. */
-export const problem = <Tag extends keyof Classes>(tag: Tag) => {
+/** The schema of a failure's problem, for the contract and for typed clients: one for all calls that may meet it. */
+export const problem = <Tag extends keyof Classes>(tag: Tag): ReturnType<typeof makeProblem<Tag>> => {
+  const made = (problems[tag] ?? makeProblem(tag)) as ReturnType<typeof makeProblem<Tag>>
+  problems[tag] = made
+  return made
+}
+const problems: Partial<Record<keyof Classes, unknown>> = {}
+
+const makeProblem = <Tag extends keyof Classes>(tag: Tag) => {
   const Class = classes[tag] as unknown as Schema.Codec<InstanceType<Classes[Tag]>> & {
     readonly fields: Schema.Struct.Fields
     new (fields: unknown): InstanceType<Classes[Tag]>

@@ -1,14 +1,16 @@
 import * as Failure from "../../schema/Failure.ts"
 import { InvalidCursor } from "../../schema/Page.ts"
 import { Unauthenticated } from "../../schema/Principal.ts"
+import { rolesWith } from "../../schema/Role.ts"
 import { ValidationFailed } from "../../schema/Validation.ts"
 import * as HttpFailure from "./HttpFailure.ts"
+import { type ProblemCode, problemTypeOf } from "./ProblemCodes.ts"
 
 /** The one place that gives each failure its HTTP status, its code and its remedy (CONTRACTS section 4). */
 
 export interface ProblemKind<F> {
   readonly status: number
-  readonly code: string
+  readonly code: ProblemCode
   readonly title: string
   /** What happened, and what to do about it. */
   readonly detail: (failure: F) => string
@@ -44,6 +46,7 @@ export const classes = {
   ReservationNotFound: Failure.ReservationNotFound,
   RouteNotFound: HttpFailure.RouteNotFound,
   RowRefused: Failure.RowRefused,
+  StockMoved: Failure.StockMoved,
   StockNotFound: Failure.StockNotFound,
   Unauthenticated,
   UnsupportedMediaType: HttpFailure.UnsupportedMediaType,
@@ -99,7 +102,7 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "FORBIDDEN",
     title: "Permission missing",
     detail: ({ permission }) =>
-      `This call needs the permission ${permission}: ask for a token that carries it.`
+      `This call needs the permission ${permission}, which the token does not carry. Ask the issuer of your tokens for the scope ${permission}, or for one of the roles ${rolesWith(permission).join(", ")}; see ${problemTypeOf("FORBIDDEN")}.`
   },
   HistoryNotKept: {
     status: 410,
@@ -248,6 +251,13 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "ROW_REFUSED",
     title: "One operation was refused",
     detail: ({ index }) => `Operation ${index} was refused, and with it all of them. Nothing was changed.`
+  },
+  StockMoved: {
+    status: 409,
+    code: "VERSION_MISMATCH",
+    title: "The stock has moved meanwhile",
+    detail: ({ quantity, version }) =>
+      `The stock has a quantity of ${quantity} (version ${version}) and the row expects another: look at it again and say what it shall be set to.`
   },
   StockNotFound: {
     status: 404,

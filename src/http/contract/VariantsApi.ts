@@ -4,7 +4,7 @@ import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Instant, Timestamp } from "../../schema/Time.ts"
 import { AdjustedStock, adjustment, checkQuantity } from "./Adjustment.ts"
-import { RequiredPermission } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, listParameter } from "./Contract.ts"
 import { ItemStatus } from "./ItemFigures.ts"
 import { MovementList, movementQuery, movementsDescription } from "./Movement.ts"
 import { problem } from "./Problem.ts"
@@ -77,27 +77,27 @@ const at = Schema.optionalKey(
   })
 )
 
-const variantParams = { productVariantId: OutsideId }
+const variantParams = {
+  productVariantId: OutsideId.annotate({ description: "The id that the shop gives the product variant" })
+}
 const maxVariants = 200
-const isOutsideId = Schema.is(OutsideId)
-/** `a,b,c` in a query. */
-const VariantIds = Schema.String.check(
-  Schema.isMinLength(1),
-  Schema.makeFilter((text: string) => {
-    const ids = text.split(",").filter((id) => id !== "")
-    if (ids.length > maxVariants) return `must name at most ${maxVariants} variants`
-    return ids.every(isOutsideId) ? undefined : "must name variants by ids of 1 to 128 visible characters"
-  })
+const variantIds = listParameter(OutsideId, {
+  description: `Up to ${maxVariants} ids: separated by commas, or the parameter repeated`,
+  examples: [["espresso-cup", "saucer"]]
+}).check(
+  Schema.isMinLength(1, { message: "must name at least one variant" }),
+  Schema.isMaxLength(maxVariants, { message: `must name at most ${maxVariants} variants` })
 )
 
 export class VariantsApi extends HttpApiGroup.make("variants")
   .add(
     HttpApiEndpoint.get("getVariants", "/", {
-      query: { productVariantIds: VariantIds, at },
+      query: { productVariantIds: variantIds, at },
       success: [VariantList, VariantListThen],
       error: problem("HistoryNotKept")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { productVariantIds: ["espresso-cup"] } })
       .annotateMerge(OpenApi.annotations({ summary: "The stock of up to 200 product variants" })),
     HttpApiEndpoint.get("getVariant", "/:productVariantId", {
       params: variantParams,
@@ -106,6 +106,7 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       error: [problem("ItemNotFound"), problem("HistoryNotKept")]
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { productVariantId: "espresso-cup" } })
       .annotateMerge(
         OpenApi.annotations({
           summary: "The stock of a product variant, by location and batch",
@@ -133,6 +134,10 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, {
+        params: { productVariantId: "espresso-cup" },
+        body: { orderId: "order-1002", quantity: 2, expiresIn: 1800 }
+      })
       .annotateMerge(OpenApi.annotations({ summary: "Reserve a product variant for an order" })),
     HttpApiEndpoint.post("releaseVariant", "/:productVariantId/release", {
       params: variantParams,
@@ -146,6 +151,10 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, {
+        params: { productVariantId: "espresso-cup" },
+        body: { orderId: "order-1002", quantity: 1 }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Give back what an order holds of a product variant, or part of it",
@@ -166,6 +175,15 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       ]
     })
       .annotate(RequiredPermission, "inventory:adjust")
+      .annotate(ExampleCall, {
+        body: {
+          productVariantId: "espresso-cup",
+          changeType: "RECEIPT",
+          quantity: 100,
+          reference: "delivery-1",
+          reason: "first delivery"
+        }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Record a receipt, sale, return, damage or count",
@@ -180,6 +198,7 @@ export class VariantsApi extends HttpApiGroup.make("variants")
       error: problem("ItemNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { productVariantId: "espresso-cup" } })
       .annotateMerge(
         OpenApi.annotations({
           summary: "What moved, when, why and by whom",

@@ -3,7 +3,7 @@ import { HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/ht
 import { OutsideId, Uuid } from "../../schema/Identifier.ts"
 import { Balance, Count, Quantity, Total } from "../../schema/Quantity.ts"
 import { Timestamp } from "../../schema/Time.ts"
-import { RequiredPermission, maxLines } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, maxLines } from "./Contract.ts"
 import { problem } from "./Problem.ts"
 import { ExpiresIn, ReleasedOrder } from "./Reservation.ts"
 
@@ -71,6 +71,9 @@ export class WarehouseApi extends HttpApiGroup.make("warehouse")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, {
+        body: { orderId: "order-1003", items: [{ sku: "CUP-1", quantity: 1 }], expiresIn: 1800 }
+      })
       .annotateMerge(OpenApi.annotations({ summary: "Allocate skus to an order, first-expired-first-out" })),
     HttpApiEndpoint.post("releaseOrder", "/release", {
       payload: Schema.Struct({ orderId: OutsideId }),
@@ -83,13 +86,15 @@ export class WarehouseApi extends HttpApiGroup.make("warehouse")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, { body: { orderId: "order-1003" } })
       .annotateMerge(OpenApi.annotations({ summary: "Give back what an order holds" })),
     HttpApiEndpoint.get("getSku", "/:sku", {
-      params: { sku: OutsideId },
+      params: { sku: OutsideId.annotate({ description: "The sku of the item" }) },
       success: SkuView,
       error: problem("ItemNotFound")
     })
       .annotate(RequiredPermission, "inventory:read")
+      .annotate(ExampleCall, { params: { sku: "CUP-1" } })
       .annotateMerge(OpenApi.annotations({ summary: "The stock of a sku, by batch" }))
   )
   .prefix("/inventory")

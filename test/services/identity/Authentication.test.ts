@@ -7,7 +7,8 @@ import { JwksUnavailable } from "../../../src/schema/Failure.ts"
 import { everyPermission, Permission, type VerifiedClaims } from "../../../src/schema/Principal.ts"
 import { Authentication } from "../../../src/services/identity/Authentication.ts"
 import { DevIssuer, InvalidToken, Jwks, tokenLengthMax } from "../../../src/services/identity/Jwks.ts"
-import { permissionsOfRole, Policies } from "../../../src/services/identity/Policies.ts"
+import { permissionsOfRole } from "../../../src/schema/Role.ts"
+import { Policies } from "../../../src/services/identity/Policies.ts"
 
 // Goal: a token becomes a principal with exactly its permissions, is believed no longer than it may be, and costs one
 // verification a minute. Method: a Jwks that counts what it is asked; TestClock; the dev issuer with its key in memory.

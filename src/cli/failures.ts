@@ -1,6 +1,6 @@
 import { Cause, Option } from "effect"
 import { CliError } from "effect/cli"
-import { isFailing, problemOf } from "../http/contract/Problem.ts"
+import { isFailing, type Problem, problemOf } from "../http/contract/Problem.ts"
 import { ConfigurationInvalid } from "../layers/Configuration.ts"
 
 /** The members of a problem that its first two lines do not say already. */
@@ -14,21 +14,12 @@ const said = new Set(["type", "title", "status", "detail", "instance", "code", "
 export const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
   const failure = Option.getOrUndefined(Cause.findErrorOption(cause))
   if (failure === undefined) return Cause.hasInterruptsOnly(cause) ? [] : [Cause.pretty(cause)]
-  // What was wrong with the command line has been said, with the help.
+  // What is wrong with the command line has been said (usage.ts).
   if (CliError.isCliError(failure)) return []
   if (failure instanceof ConfigurationInvalid) return failure.problems
   if (isFailing(failure)) {
     const problem = problemOf(failure)
-    const members = Object.entries(problem).filter(
-      ([name, value]) => !said.has(name) && value !== undefined && value !== null
-    )
-    return [
-      `${problem.code}: ${problem.title}`,
-      problem.detail,
-      ...members.flatMap(([name, value]) =>
-        (Array.isArray(value) ? value : [value]).map((each) => `${name}: ${textOf(each)}`)
-      )
-    ]
+    return [`${problem.code}: ${problem.title}`, problem.detail, ...memberLines(membersOf(problem))]
   }
   const messages: Array<string> = []
   for (let at: unknown = failure; at instanceof Error && messages.length < 4; at = at.cause) {
@@ -36,6 +27,19 @@ export const linesOf = (cause: Cause.Cause<unknown>): ReadonlyArray<string> => {
   }
   return [messages.join(": ") || String((failure as { readonly _tag?: string })._tag ?? failure)]
 }
+
+export const membersOf = (problem: Problem): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(problem).filter(
+      ([name, value]) => !said.has(name) && value !== undefined && value !== null
+    )
+  )
+
+/** `items: productVariantId cup, requested 5, available 2`: a line for each of them. */
+export const memberLines = (members: Readonly<Record<string, unknown>>): ReadonlyArray<string> =>
+  Object.entries(members).flatMap(([name, value]) =>
+    (Array.isArray(value) ? value : [value]).map((each) => `${name}: ${textOf(each)}`)
+  )
 
 /** `productVariantId cup, requested 5, available 2` */
 const textOf = (value: unknown): string =>

@@ -1,6 +1,5 @@
 import { Clock, Effect, Exit, Fiber, Stream } from "effect"
-import type { StockFileRow } from "../schema/StockFileRow.ts"
-import type { Loaded, StockFiles } from "../services/stock/StockFiles.ts"
+import type { Chunk, Loaded, Previewed, StockFiles } from "../services/stock/StockFiles.ts"
 import { nextUuid } from "../services/Uuid.ts"
 import type { ImportReport } from "./ImportReport.ts"
 import { FileUnreadable, type RowChunk } from "./StockFile.ts"
@@ -13,45 +12,45 @@ const chunksInFlight = 4
 export interface Importing {
   readonly files: StockFiles["Service"]
   readonly merchantId: string
-  readonly key: string
-  readonly reason: string
+  /** What all of its chunks are loaded with. */
+  readonly terms: Pick<Chunk, "fileHash" | "run" | "again" | "reason">
+  readonly dryRun: boolean
   /** Locations that exist, as far as the import knows. */
   readonly locations: Set<string>
   readonly report: ImportReport
 }
 
 interface InFlight {
-  readonly lines: ReadonlyArray<number>
+  readonly chunk: RowChunk
   readonly names: Names
-  readonly fiber: Fiber.Fiber<Exit.Exit<Loaded, unknown>>
+  /** Of a chunk of which no row can be read there is nothing to load. */
+  readonly fiber: Fiber.Fiber<Exit.Exit<Loaded | Previewed, unknown>> | undefined
 }
 
 /**
- * Sends the chunks in the file's order, several at once. Chunks that may name the same item are sent one after the
- * other, so that the last line wins, however often the import is interrupted.
+ * Sends the chunks in the file's order, several at once, and reports them in that order. Chunks that may name the same
+ * item are sent one after the other, so that the last line wins, however often the import is interrupted.
  */
 export const loadAll = Effect.fnUntraced(function* (importing: Importing, chunks: AsyncIterable<RowChunk>) {
   const inFlight: Array<InFlight> = []
   const awaitFirst = Effect.gen(function* () {
-    const first = inFlight.shift()!
-    const loaded = yield* Effect.flatten(Fiber.join(first.fiber))
-    yield* importing.report.take(first.lines, loaded)
+    const { chunk, fiber } = inFlight.shift()!
+    const loaded = fiber === undefined ? undefined : yield* Effect.flatten(Fiber.join(fiber))
+    yield* importing.report.take(chunk, loaded)
   })
-  let number = 0
   const send = Effect.fnUntraced(function* (chunk: RowChunk) {
-    number += 1
-    const good = chunk.reads.filter((read) => "row" in read)
-    yield* importing.report.read(chunk)
-    if (good.length === 0) return
-    const rows = good.map(({ row }) => row)
+    const rows = chunk.reads.filter((read) => "row" in read)
     const names = namesOf(rows)
     while (inFlight.length >= chunksInFlight || inFlight.some((other) => mayShareItem(other.names, names)))
       yield* awaitFirst
-    yield* ensureLocations(importing, rows)
-    const fiber = yield* Effect.forkChild(Effect.exit(loadChunk(importing, number, rows)), {
-      startImmediately: true
-    })
-    inFlight.push({ lines: good.map(({ line }) => line), names, fiber })
+    if (!importing.dryRun) yield* ensureLocations(importing, rows)
+    const fiber =
+      rows.length === 0
+        ? undefined
+        : yield* Effect.forkChild(Effect.exit(loadChunk(importing, chunk.number, rows)), {
+            startImmediately: true
+          })
+    inFlight.push({ chunk, names, fiber })
   })
   yield* Stream.fromAsyncIterable(chunks, (cause) =>
     cause instanceof FileUnreadable ? cause : new FileUnreadable({ reason: String(cause) })
@@ -59,14 +58,17 @@ export const loadAll = Effect.fnUntraced(function* (importing: Importing, chunks
   while (inFlight.length > 0) yield* awaitFirst
 })
 
+type Rows = Chunk["rows"]
+
 const loadChunk = Effect.fnUntraced(function* (
-  { files, key, merchantId, reason }: Importing,
-  number: number,
-  rows: ReadonlyArray<StockFileRow>
+  { dryRun, files, merchantId, terms }: Importing,
+  chunk: number,
+  rows: Rows
 ) {
   const asked = Effect.gen(function* () {
     const caller = yield* callerOf(merchantId)
-    return yield* files.load(caller, { rows, key: `${key} ${number}`, reason })
+    const given = { ...terms, chunk, rows }
+    return dryRun ? yield* files.preview(caller, given) : yield* files.load(caller, given)
   })
   return yield* patiently(asked)
 })
@@ -74,15 +76,16 @@ const loadChunk = Effect.fnUntraced(function* (
 /** New locations are created in the order of the file, because stock is picked in the order of their creation. */
 const ensureLocations = Effect.fnUntraced(function* (
   { files, locations, merchantId, report }: Importing,
-  rows: ReadonlyArray<StockFileRow>
+  rows: Rows
 ) {
-  for (const { locationId, quantity } of rows) {
+  for (const { row } of rows) {
+    const { locationId, quantity } = row
     if (locationId === undefined || quantity === undefined || locations.has(locationId)) continue
     const created = yield* patiently(
       Effect.flatMap(callerOf(merchantId), (caller) => files.ensureLocation(caller, locationId))
     )
     locations.add(locationId)
-    if (created) report.locations.push(locationId)
+    if (created) report.createdLocation(locationId)
   }
 })
 
@@ -104,12 +107,13 @@ interface Names {
   readonly bySkuAlone: boolean
 }
 
-const namesOf = (rows: ReadonlyArray<StockFileRow>): Names => {
+const namesOf = (rows: Rows): Names => {
   const variants = new Set<string>()
   const skus = new Set<string>()
   let byVariantAlone = false
   let bySkuAlone = false
-  for (const { productVariantId, sku } of rows) {
+  for (const { row } of rows) {
+    const { productVariantId, sku } = row
     if (productVariantId === undefined) bySkuAlone = true
     else variants.add(productVariantId)
     if (sku === undefined) byVariantAlone = true

@@ -4,6 +4,7 @@ import * as Migrations from "../layers/Migrations.ts"
 import type { Caller } from "../schema/Caller.ts"
 import type { Availability } from "../services/stock/Availability.ts"
 import type { Catalog } from "../services/stock/Catalog.ts"
+import type { Discrepancies } from "../services/stock/Discrepancies.ts"
 import type { Movements } from "../services/stock/Movements.ts"
 import type { Reservations } from "../services/stock/Reservations.ts"
 import { commandCaller } from "./caller.ts"
@@ -11,7 +12,7 @@ import { commandDatabase } from "./database.ts"
 import { merchantOf } from "./options.ts"
 import { foundation, operations } from "./service.ts"
 
-/** The frame of commands that read or reserve one merchant's stock: `stock`, `history`, `reserve`, `release`. */
+/** The frame of commands that are about one merchant's stock, items, reservations or discrepancies. */
 
 /** Commands do not migrate: the service or an operator does. */
 export class DatabaseNotCurrent extends Schema.TaggedError<DatabaseNotCurrent>()("DatabaseNotCurrent", {
@@ -25,7 +26,9 @@ export class DatabaseNotCurrent extends Schema.TaggedError<DatabaseNotCurrent>()
 /** Runs an operation beside a service, on the same database, for the named merchant. */
 export const forMerchant = <A, E>(
   given: Option.Option<string>,
-  use: (caller: Caller) => Effect.Effect<A, E, Availability | Catalog | Movements | Reservations>
+  use: (
+    caller: Caller
+  ) => Effect.Effect<A, E, Availability | Catalog | Discrepancies | Movements | Reservations>
 ) =>
   Effect.gen(function* () {
     const settings = yield* Configuration.load

@@ -1,8 +1,9 @@
 import { Effect, Option, Schema } from "effect"
 import { Argument, Flag } from "effect/cli"
 import type * as Configuration from "../layers/Configuration.ts"
-import { OutsideId } from "../schema/Identifier.ts"
-import { Instant } from "../schema/Time.ts"
+import { OutsideId, Text } from "../schema/Identifier.ts"
+import { Count } from "../schema/Quantity.ts"
+import { DayOrInstant, Instant } from "../schema/Time.ts"
 
 /** Arguments and flags that commands share. */
 
@@ -42,5 +43,22 @@ export const limit = (fallback: number) =>
     Flag.withSchema(Schema.Int.check(Schema.isGreaterThanOrEqualTo(1))),
     Flag.withDefault(fallback)
   )
+const optional = <A>(name: string, description: string, schema: Schema.Codec<A, string>) =>
+  Flag.String(name).pipe(Flag.withDescription(description), Flag.withSchema(schema), Flag.optional)
+export const id = (name: string, description: string) => optional(name, description, OutsideId)
+export const text = (name: string, description: string) => optional(name, description, Text)
+/** Where a stock is, and in which lot. */
+export const place = {
+  location: id("location", "At this location"),
+  lot: id("lot", "Of this lot"),
+  expires: optional(
+    "expires",
+    "When the lot expires: 2030-01-31 (good through that day) or a time",
+    DayOrInstant
+  )
+}
+export const count = (name: string, description: string) =>
+  Flag.Int(name).pipe(Flag.withDescription(description), Flag.withSchema(Count), Flag.optional)
+
 export const moment = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withDescription(description), Flag.withSchema(Instant), Flag.optional)

@@ -25,7 +25,7 @@ export const withFiles = <A, E>(
     const settings = yield* Configuration.load
     const merchantId = yield* merchantOf(given, settings)
     const url = yield* commandDatabase(settings)
-    // An embedded database may have been created by this command: no service migrates it.
+    // An embedded database may be of an earlier version, and no service runs that would migrate it.
     if (Option.isNone(settings.databaseUrl)) yield* migrate(url)
     const patient = {
       ...settings,

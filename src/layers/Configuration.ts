@@ -104,7 +104,7 @@ export const variables = {
     "DATABASE_URL",
     (name) => Config.map(url("postgres:", "postgresql:")(name), (value) => Redacted.make(value)),
     "embedded PostgreSQL",
-    "the PostgreSQL 18 to use; unset: a real one is started under HOLDFAST_DATA_DIR"
+    "the PostgreSQL to use, 15 or later; unset: a real one is started under HOLDFAST_DATA_DIR"
   ),
   dataDirectory: variable("HOLDFAST_DATA_DIR", text, ".holdfast", "embedded data; survives restarts"),
   jwksUrl: variable(

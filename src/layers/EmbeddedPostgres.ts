@@ -1,4 +1,5 @@
-import { Effect, Redacted, Schedule, type Scope } from "effect"
+import { PgConnection } from "@effect/sql-pg"
+import { Effect, Exit, Redacted, Schedule, type Scope } from "effect"
 import { createHash } from "node:crypto"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
@@ -12,9 +13,10 @@ import {
   openCluster,
   roleName
 } from "./embedded/Cluster.ts"
-import { findHome, hold } from "./embedded/DataFolder.ts"
+import { type Holder, findHome, hold } from "./embedded/DataFolder.ts"
 import {
   type EmbeddedPostgresError,
+  exists,
   failure,
   giveToFolderOwner,
   isRoot,
@@ -27,6 +29,7 @@ import { readPostmaster, serves } from "./embedded/Processes.ts"
 import {
   type Plan,
   type Server,
+  asFree,
   awaitReady,
   clearRemains,
   findWrapper,
@@ -43,7 +46,8 @@ import { boundLog } from "./embedded/ServerLog.ts"
  * What lies where (`home` is `<dataDir>/postgres`, or the system folder that `<dataDir>/postgres.home` names):
  * - `home/cluster/data` PostgreSQL's own directory, `home/cluster/password` the password of its only role;
  * - `home/server.log` and `server.log.1` what the server says;
- * - `<dataDir>/postgres.lock` held by the service that serves this folder, `postgres.lock.owner` says who that is.
+ * - `<dataDir>/postgres.lock` held by the service that serves this folder, or for a moment by a command;
+ *   `postgres.lock.owner` says who that is.
  */
 
 export { EmbeddedPostgresError } from "./embedded/Files.ts"
@@ -71,19 +75,101 @@ interface Serving {
 }
 
 /**
- * Starts PostgreSQL under `dataDir`, or takes over the one that a killed service left running there; restarts it on the
- * same port when it dies; stops it when the scope closes. The address serves the database `holdfast`.
+ * Starts PostgreSQL under `dataDir`, or takes over the one that runs there, which a command or a killed service has
+ * started; restarts it on the same port when it dies; stops it when the scope closes. The address serves the database
+ * `holdfast`.
  */
 export const start: (
   options: EmbeddedPostgresOptions
 ) => Effect.Effect<EmbeddedPostgres, EmbeddedPostgresError, Scope.Scope> = Effect.fn(
   "EmbeddedPostgres.start"
 )(function* (options) {
+  const { plan, serving, started } = yield* obtain(options, "service")
+  yield* Effect.forkScoped(supervise(plan, serving))
+  yield* Effect.forkScoped(boundLog(plan.log))
+  return started
+})
+
+/**
+ * The server under `dataDir` for a command: that of the service beside it, or one that commands share and the last of
+ * them stops, unless a service has taken it over meanwhile.
+ */
+export const share: (
+  options: EmbeddedPostgresOptions
+) => Effect.Effect<Redacted.Redacted<string>, EmbeddedPostgresError, Scope.Scope> = Effect.fn(
+  "EmbeddedPostgres.share"
+)(function* (options) {
+  yield* Effect.addFinalizer(() => leave(options.dataDir))
+  const attempt = Effect.gen(function* () {
+    const found = yield* running(options.dataDir)
+    const url =
+      found ?? (yield* Effect.scoped(Effect.map(obtain(options, "command"), ({ started }) => started.url)))
+    yield* present(url)
+    return url
+  })
+  // A service that holds the folder is about to start its server, or has stopped it.
+  return yield* Effect.retry(attempt, {
+    schedule: Schedule.spaced("100 millis").pipe(Schedule.upTo({ duration: serviceStartBound })),
+    while: ({ problem }) => problem === "in_use" || problem === "connect"
+  })
+})
+const serviceStartBound = "20 seconds"
+
+/** A connection that says that somebody is using the server. */
+const present = (url: Redacted.Redacted<string>) =>
+  PgConnection.make({ url, applicationName: "holdfast command" }).pipe(
+    Effect.mapError((error) => failure("connect", `The embedded PostgreSQL refuses us: ${error.message}`))
+  )
+
+/** Stops the server unless somebody else uses it, or a service holds it. */
+const leave = (dataDir: string): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const dataDirectory = path.join(yield* clusterOf(dataDir), "data")
+    if ((yield* readPostmaster(dataDirectory)) === undefined) return
+    yield* hold(path.resolve(dataDir), "command")
+    const url = yield* running(dataDir)
+    const postmaster = yield* readPostmaster(dataDirectory)
+    if (url === undefined || postmaster === undefined) return
+    const alone = Effect.scoped(
+      Effect.flatMap(present(url), (connection) =>
+        Effect.map(
+          connection.queryValues(
+            "SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            []
+          ),
+          ({ length }) => length === 0
+        )
+      )
+    )
+    // PostgreSQL takes a moment to see that our own connections are closed.
+    const isAlone = yield* alone.pipe(
+      Effect.repeat({
+        until: (is) => is,
+        schedule: Schedule.spaced("20 millis").pipe(Schedule.upTo({ times: 25 }))
+      })
+    )
+    if (isAlone) yield* stop(strayServer(postmaster.pid, postmaster.port, dataDirectory))
+  }).pipe(Effect.scoped, Effect.ignore)
+
+/** Whether there is a database under `dataDir`, running or not. */
+export const hasData = (dataDir: string): Effect.Effect<boolean> =>
+  Effect.map(
+    Effect.forEach(["postgres.home", path.join("postgres", "cluster")], (name) =>
+      exists(path.join(path.resolve(dataDir), name))
+    ),
+    (found) => found.includes(true)
+  )
+
+/**
+ * Takes the folder, and the server that runs there or a new one. A service keeps both until its scope closes; a command
+ * lets the folder go, and leaves the server running once it has started.
+ */
+const obtain = Effect.fnUntraced(function* (options: EmbeddedPostgresOptions, holder: Holder) {
   const dataDir = yield* makeFolder(path.resolve(options.dataDir), isRoot ? 0o755 : 0o700)
-  yield* hold(dataDir)
+  yield* hold(dataDir, holder)
   const { account, home } = yield* findHome(dataDir)
   // A copied folder may name the home of the original.
-  if (path.dirname(home) !== dataDir) yield* hold(home)
+  if (path.dirname(home) !== dataDir) yield* hold(home, holder)
   const binaries = yield* findBinaries(home, account)
   const { dataDirectory, password } = yield* openCluster(
     home,
@@ -102,29 +188,31 @@ export const start: (
     wrapper: options.diesWithService === true ? yield* findWrapper : []
   }
   const serving: Serving = { server: undefined }
-  yield* Effect.addFinalizer(() =>
-    Effect.suspend(() => (serving.server === undefined ? Effect.void : stop(serving.server)))
+  yield* Effect.addFinalizer((exit) =>
+    Effect.suspend(() =>
+      serving.server === undefined || (holder === "command" && Exit.isSuccess(exit))
+        ? Effect.void
+        : stop(serving.server)
+    )
   )
 
   const urlOf = (database: string, port: number) =>
     Redacted.make(`postgres://${roleName}:${password}@127.0.0.1:${port}/${database}`)
   const connectable = Effect.suspend(() => ensureDatabase(urlOf("postgres", serving.server?.port ?? 0)))
-  const obtain = Effect.gen(function* () {
+  const adoptOrLaunch = Effect.gen(function* () {
     if (yield* adopt(plan, serving, connectable)) return
-    yield* launch(plan, serving, yield* freePort)
+    yield* launch(plan, serving, yield* portFor(plan))
     yield* connectable
   })
   // Between a look and the deed, others may be faster: a program at the port, or the server of a service that was
   // killed while it started it.
-  yield* Effect.retry(obtain, { times: attemptsMax - 1, while: ({ problem }) => problem === "taken" })
-  yield* Effect.forkScoped(supervise(plan, serving))
-  yield* Effect.forkScoped(boundLog(plan.log))
-  return { url: urlOf(databaseName, serving.server?.port ?? 0), dataDirectory }
+  yield* Effect.retry(adoptOrLaunch, { times: attemptsMax - 1, while: ({ problem }) => problem === "taken" })
+  const started: EmbeddedPostgres = { url: urlOf(databaseName, serving.server?.port ?? 0), dataDirectory }
+  return { plan, serving, started }
 })
 
 /**
- * The address of the server that a running service keeps under `dataDir`, for a command beside it; none where no server
- * runs.
+ * The address of the server that runs under `dataDir`; none where no server runs.
  */
 export const running: (
   dataDir: string
@@ -182,6 +270,13 @@ const adopt = Effect.fnUntraced(function* (
   yield* stop(server)
   serving.server = undefined
   return false
+})
+
+/** The port of the last time, where it is free: who was connected then, such as a `tail`, finds the server again. */
+const portFor = Effect.fnUntraced(function* (plan: Plan) {
+  const [, last] =
+    /"-p" "(\d+)"/.exec((yield* readOptional(path.join(plan.dataDirectory, "postmaster.opts"))) ?? "") ?? []
+  return yield* last === undefined ? freePort : Effect.catch(asFree(Number(last)), () => freePort)
 })
 
 /** Starts a server where none runs, and waits until it takes connections. */

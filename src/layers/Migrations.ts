@@ -2,6 +2,14 @@ import { PgClient, PgMigrator } from "@effect/sql-pg"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Effect, FileSystem, Path, type Redacted, Schema } from "effect"
 import { SqlClient } from "effect/sql"
+import {
+  type Access,
+  type Obstacle,
+  accessStatement,
+  obstacles,
+  withoutReader
+} from "../services/DatabaseAccess.ts"
+import { ensureReaderRole } from "../services/ReaderRole.ts"
 
 /** The migrations could not be applied: the database refused them, or does not answer. */
 export class MigrationFailed extends Schema.TaggedError<MigrationFailed>()("MigrationFailed", {
@@ -9,6 +17,15 @@ export class MigrationFailed extends Schema.TaggedError<MigrationFailed>()("Migr
 }) {
   override get message(): string {
     return "the database (DATABASE_URL) cannot be brought up to date"
+  }
+}
+
+/** The database, or its user, is not what a service needs: nothing was changed. */
+export class DatabaseUnfit extends Schema.TaggedError<DatabaseUnfit>()("DatabaseUnfit", {
+  obstacles: Schema.Array(Schema.Struct({ found: Schema.String, mend: Schema.String }))
+}) {
+  override get message(): string {
+    return this.obstacles.map(({ found, mend }) => `DATABASE_URL: ${found}: ${mend}`).join("; ")
   }
 }
 
@@ -30,24 +47,31 @@ const read = Effect.gen(function* () {
 const connected = <A>(
   url: Redacted.Redacted<string>,
   use: Effect.Effect<A, unknown, SqlClient.SqlClient | NodeServices.NodeServices>
-): Effect.Effect<A, MigrationFailed> =>
+): Effect.Effect<A, MigrationFailed | DatabaseUnfit> =>
   use.pipe(
     Effect.provide([
       PgClient.layer({ url, maxConnections: 1, applicationName: "holdfast migrations" }),
       NodeServices.layer
     ]),
-    Effect.mapError((cause) => new MigrationFailed({ cause })),
+    Effect.mapError((cause) => (cause instanceof DatabaseUnfit ? cause : new MigrationFailed({ cause }))),
     Effect.scoped
-  ) as Effect.Effect<A, MigrationFailed>
+  ) as Effect.Effect<A, MigrationFailed | DatabaseUnfit>
 
 /**
- * Applies the numbered files of `migrations/` that are not applied yet, forward only. The migrator locks its table, so
- * that services that start together do not race.
+ * Applies the numbered files of `migrations/` that are not applied yet, forward only, and makes the role that reads run
+ * under. The migrator locks its table, so that services that start together do not race. A database or a user that will
+ * not do is refused before anything is changed.
  */
-export const migrate = (url: Redacted.Redacted<string>): Effect.Effect<void, MigrationFailed> =>
+export const migrate = (
+  url: Redacted.Redacted<string>
+): Effect.Effect<void, MigrationFailed | DatabaseUnfit> =>
   connected(
     url,
     Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const access = Effect.map(sql.unsafe<Access>(accessStatement), ([row]) => row!)
+      const found: ReadonlyArray<Obstacle> = obstacles(yield* access)
+      if (found.length > 0) return yield* new DatabaseUnfit({ obstacles: found })
       const migrations: Record<string, Effect.Effect<void, unknown, SqlClient.SqlClient>> = {}
       for (const [name, text] of Object.entries(yield* read)) {
         migrations[name] = Effect.flatMap(SqlClient.SqlClient, (sql) =>
@@ -56,6 +80,9 @@ export const migrate = (url: Redacted.Redacted<string>): Effect.Effect<void, Mig
         )
       }
       yield* PgMigrator.run({ loader: PgMigrator.fromRecord(migrations as never), table })
+      yield* sql.unsafe(ensureReaderRole)
+      const unguarded = withoutReader(yield* access)
+      if (unguarded !== undefined) yield* Effect.logWarning(`${unguarded.found}: ${unguarded.mend}`)
     })
   )
 
@@ -64,7 +91,7 @@ export const compare = (
   url: Redacted.Redacted<string>
 ): Effect.Effect<
   { readonly lacking: ReadonlyArray<string>; readonly unknown: ReadonlyArray<string> },
-  MigrationFailed
+  MigrationFailed | DatabaseUnfit
 > =>
   connected(
     url,

@@ -5,6 +5,7 @@ import { connect, type Socket } from "node:net"
 import { DatabaseUnavailable, retryAfterSeconds } from "../schema/Failure.ts"
 import { Db, type Parameters, type Row, type Session, StatementFailed, type Survey } from "../services/Db.ts"
 import { parameter, types } from "../services/PostgresTypes.ts"
+import { takeOnReaderRole } from "../services/ReaderRole.ts"
 
 export interface PostgresOptions {
   readonly url: Redacted.Redacted<string>
@@ -260,8 +261,18 @@ const listening = Effect.fnUntraced(function* (options: PostgresOptions, channel
   return Queue.asDequeue(payloads)
 })
 
-const pooled = (options: PostgresOptions, settings: Readonly<Record<string, string>>, size: number) =>
-  Pool.makeWithTTL({ acquire: openSession(options, settings), min: 0, max: size, timeToLive: "60 seconds" })
+const pooled = (acquire: ReturnType<typeof openSession>, size: number) =>
+  Pool.makeWithTTL({ acquire, min: 0, max: size, timeToLive: "60 seconds" })
+
+/** A session in which row-level security guards what is read, wherever that is set up. */
+const openReader = (options: PostgresOptions, settings: Readonly<Record<string, string>>) =>
+  Effect.tap(openSession(options, settings), ({ run }) =>
+    Effect.mapError(
+      run(takeOnReaderRole, []),
+      // Nothing was asked yet, as when no connection can be opened.
+      ({ cause, sqlState }) => new StatementFailed({ disposition: "UNAVAILABLE", sqlState, cause })
+    )
+  )
 
 type SessionPool = Pool.Pool<OpenSession, StatementFailed>
 
@@ -308,32 +319,28 @@ export const layer = (options: PostgresOptions): Layer.Layer<Db> =>
     Db,
     Effect.gen(function* () {
       const readers = yield* pooled(
-        options,
-        {
+        openReader(options, {
           application_name: "holdfast reader",
-          role: "holdfast_reader",
           ...plansByIndex,
           statement_timeout: String(readerStatementTimeoutMs),
           idle_in_transaction_session_timeout: "5000"
-        },
+        }),
         readerConnections
       )
       const maintainers = yield* pooled(
-        options,
-        {
+        openSession(options, {
           application_name: "holdfast maintenance",
           statement_timeout: String(maintenanceStatementTimeoutMs),
           idle_in_transaction_session_timeout: "5000"
-        },
+        }),
         maintenanceConnections
       )
       const surveyors = yield* pooled(
-        options,
-        {
+        openSession(options, {
           ...surveySettings,
           default_transaction_read_only: "on",
           statement_timeout: String(maintenanceStatementTimeoutMs)
-        },
+        }),
         surveyConnections
       )
       return Db.of({

@@ -88,6 +88,14 @@ export class CountMismatch extends Schema.TaggedError<CountMismatch>()("CountMis
   )
 }) {}
 
+/** A row of a file expects another quantity or version than the stock has. */
+export class StockMoved extends Schema.TaggedError<StockMoved>()("StockMoved", {
+  expectedQuantity: Schema.optionalKey(Balance),
+  expectedVersion: Schema.optionalKey(Count),
+  quantity: Balance,
+  version: Count
+}) {}
+
 /** The item has several stocks and the request does not say which one is meant. */
 export class AmbiguousStock extends Schema.TaggedError<AmbiguousStock>()("AmbiguousStock", {
   stocks: Schema.Array(

@@ -1,12 +1,12 @@
 import { Schema } from "effect"
 import { NewItemId, OutsideId, Text } from "./Identifier.ts"
 import { Count, maxQuantity } from "./Quantity.ts"
-import { Instant } from "./Time.ts"
+import { DayOrInstant } from "./Time.ts"
 
 /** A row of the files that `holdfast import` reads and `holdfast export` writes (CONTRACTS section 8). */
 
-/** The columns of a CSV file and the names in a JSON line, in the order in which they are written. */
-export const columns = [
+/** The columns of a CSV file and the names in a JSON line that are written, in this order. */
+export const writtenColumns = [
   "productVariantId",
   "sku",
   "quantity",
@@ -14,8 +14,14 @@ export const columns = [
   "lotNumber",
   "expiresAt",
   "name",
-  "lowStockThreshold"
+  "lowStockThreshold",
+  "safetyStock",
+  "countTolerance",
+  "productId",
+  "stocked"
 ] as const
+/** Those that are read: what a row expects to find is not what the books hold. */
+export const columns = [...writtenColumns, "expectedQuantity", "expectedVersion"] as const
 export type Column = (typeof columns)[number]
 
 const quantityMessage = `must be a whole number from -${maxQuantity} to ${maxQuantity}`
@@ -43,14 +49,25 @@ export const StockFileRow = Schema.Struct({
   quantity: Schema.optionalKey(BookedQuantity),
   locationId: Schema.optionalKey(OutsideId),
   lotNumber: Schema.optionalKey(LotNumber),
-  expiresAt: Schema.optionalKey(Instant),
+  expiresAt: Schema.optionalKey(DayOrInstant),
   name: Schema.optionalKey(Text),
-  lowStockThreshold: Schema.optionalKey(Count)
+  lowStockThreshold: Schema.optionalKey(Count),
+  safetyStock: Schema.optionalKey(Count),
+  countTolerance: Schema.optionalKey(Count),
+  productId: Schema.optionalKey(OutsideId),
+  stocked: Schema.optionalKey(Schema.Boolean.annotate({ message: "must be true or false" })),
+  /** What the books must say for the row to be loaded: of a stock that is not there yet both are 0. */
+  expectedQuantity: Schema.optionalKey(BookedQuantity),
+  expectedVersion: Schema.optionalKey(Count)
 }).check(
-  Schema.makeFilter(({ productVariantId, sku }) =>
-    productVariantId === undefined && sku === undefined
-      ? { path: ["productVariantId"], issue: "productVariantId or sku (or both) is required" }
+  Schema.makeFilter(({ expectedQuantity, expectedVersion, productVariantId, quantity, sku }) => {
+    if (productVariantId === undefined && sku === undefined) {
+      return { path: ["productVariantId"], issue: "is required where there is no sku" }
+    }
+    const expects = expectedQuantity ?? expectedVersion
+    return expects !== undefined && quantity === undefined
+      ? { path: ["quantity"], issue: "is required where the row expects a quantity or a version" }
       : undefined
-  )
+  })
 )
 export type StockFileRow = typeof StockFileRow.Type

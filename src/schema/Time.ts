@@ -36,6 +36,26 @@ export const Instant = Schema.String.annotate({
   })
 )
 
+const day = /^\d{4}-\d{2}-\d{2}$/
+
+/** The end of something that may be given as a day, which is then good through its last millisecond (UTC). */
+export const DayOrInstant = Schema.String.annotate({ message: "must be text" }).pipe(
+  Schema.decodeTo(Schema.Int, {
+    decode: SchemaGetter.transformEffect((text: string) => {
+      const at = parse(day.test(text) ? `${text}T23:59:59.999Z` : text)
+      return Number.isNaN(at) || at < earliest || at > latest
+        ? Effect.fail(
+            new SchemaIssue.InvalidValue({
+              message:
+                "must be a day such as 2030-01-31, or a time as of RFC 3339 such as 2030-01-31T12:00:00Z"
+            })
+          )
+        : Effect.succeed(at)
+    }),
+    encode: SchemaGetter.transform((at: number) => new Date(at).toISOString())
+  })
+)
+
 /** A moment going out: RFC 3339 in UTC with milliseconds. */
 export const Timestamp = Schema.String.annotate({
   format: "date-time",

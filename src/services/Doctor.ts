@@ -4,9 +4,11 @@ import { reservationKindsInSql } from "../schema/Reservation.ts"
 import { topicNames } from "../schema/Topic.ts"
 import { Broker } from "./messaging/Broker.ts"
 import { ConsumerGroups } from "./messaging/ConsumerGroups.ts"
+import { type Access, accessStatement, obstacles, withoutReader } from "./DatabaseAccess.ts"
 import { Db } from "./Db.ts"
 import { Partitions } from "./Partitions.ts"
 import { parameter } from "./PostgresTypes.ts"
+import { readerRole } from "./ReaderRole.ts"
 import { kernelLocksMax } from "./kernel/StockLedger.ts"
 
 // One file: a list of findings that do not know of each other, read from top to bottom.
@@ -88,9 +90,11 @@ export class Doctor extends Context.Service<
 
       return Doctor.of({
         examine,
-        examineServer: Effect.map(db.maintain<ServerRow>(serverStatement, []), ([row]) =>
-          serverFindings(row!)
-        )
+        examineServer: Effect.gen(function* () {
+          const [server] = yield* db.maintain<ServerRow>(serverStatement, [])
+          const [access] = yield* db.maintain<Access>(accessStatement, [])
+          return [...serverFindings(server!), ...accessFindings(access!)]
+        })
       })
     })
   )
@@ -120,7 +124,6 @@ const graded = (
 
 export interface ServerRow {
   readonly version: string
-  readonly version_number: number
   readonly standby: boolean
   readonly read_only: boolean
   readonly max_connections: number
@@ -137,7 +140,6 @@ export interface ServerRow {
 
 const serverStatement = `
   SELECT current_setting('server_version') AS version,
-         current_setting('server_version_num')::integer AS version_number,
          pg_is_in_recovery() AS standby,
          current_setting('default_transaction_read_only')::boolean AS read_only,
          current_setting('max_connections')::integer AS max_connections,
@@ -152,26 +154,16 @@ const serverStatement = `
          current_database()::text AS database,
          pg_size_pretty(pg_database_size(current_database())) AS size`
 
-/** The oldest that has what our SQL uses, and the one that everything is tested with. */
-const versionMin = 15
-const versionTested = 18
 /** Connections of one service with all roles at its busiest: kernel, readers, maintenance, dispatcher, listeners. */
 const connectionsOfService = 24
 const alter = (setting: string, value: string): string => `ALTER SYSTEM SET ${setting} = ${value}`
 
-/** Exported for what no server here can be: too old. */
+/** Exported for what no server here can be: a standby. */
 export const serverFindings = (row: ServerRow): ReadonlyArray<Finding> => {
-  const major = Math.floor(row.version_number / 10_000)
-  const about = `PostgreSQL ${row.version}, database ${row.database} of ${row.size}`
-  const upgrade = `upgrade it to PostgreSQL ${versionTested} (docs/operations.md)`
   const slots = row.max_locks * (row.max_connections + row.max_prepared)
   const room = row.max_connections - row.held_back
   return [
-    major < versionMin
-      ? wrong("database", `${about}: older than ${versionMin}`, upgrade)
-      : major < versionTested
-        ? warning("database", `${about}: Holdfast is tested with ${versionTested}`, upgrade)
-        : ok("database", about),
+    ok("database", `PostgreSQL ${row.version}, database ${row.database} of ${row.size}`),
     ...(row.standby || row.read_only
       ? [
           wrong(
@@ -219,6 +211,33 @@ export const serverFindings = (row: ServerRow): ReadonlyArray<Finding> => {
 const locksWanted = (row: ServerRow): number =>
   Math.ceil((3 * kernelLocksMax) / (row.max_connections + row.max_prepared) / 64) * 64
 
+// What the user may do
+
+/** Exported for what no server here can be: too old. */
+export const accessFindings = (access: Access): ReadonlyArray<Finding> => {
+  const found = obstacles(access)
+  const unguarded = withoutReader(access)
+  return [
+    ...(found.length > 0
+      ? found.map((obstacle) => wrong("rights", obstacle.found, obstacle.mend))
+      : [
+          ok(
+            "rights",
+            `${access.user_name} may do in the schema ${access.schema_name} what the service and its migrations do`
+          )
+        ]),
+    ...(unguarded === undefined ? [] : [warning("tenancy", unguarded.found, unguarded.mend)]),
+    ...(access.sees_all_transactions
+      ? []
+      : [
+          ok(
+            "snapshots",
+            `only transactions of ${access.user_name} are seen: GRANT pg_read_all_stats TO "${access.user_name}" shows the others'`
+          )
+        ])
+  ]
+}
+
 // The clock
 
 const samples = 5
@@ -251,18 +270,16 @@ const clock = (offset: number, { clockOffset: limit }: Limits): Finding =>
 // Who may read what
 
 interface ReaderRow {
-  readonly exempt: boolean | null
-  readonly settable: boolean | null
+  readonly name: string
+  readonly exempt: boolean
 }
 
 const readerStatement = `
-  SELECT r.rolsuper OR r.rolbypassrls AS exempt, pg_has_role(current_user, r.oid, 'MEMBER') AS settable
-  FROM (SELECT 1) AS one
-  LEFT JOIN pg_roles r ON r.rolname = 'holdfast_reader'`
+  SELECT rolname::text AS name, rolsuper OR rolbypassrls AS exempt FROM pg_roles WHERE rolname = ${readerRole}`
 
 /** Tables of merchants that the readers' role may read whole, and those that it may not read at all. */
 const securityStatement = `
-  SELECT c.relname::text AS name, has_table_privilege('holdfast_reader', c.oid, 'SELECT') AS readable,
+  SELECT c.relname::text AS name, has_table_privilege(${readerRole}, c.oid, 'SELECT') AS readable,
          c.relrowsecurity AND EXISTS (SELECT 1 FROM pg_policy p WHERE p.polrelid = c.oid) AS secured
   FROM pg_class c
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'merchant_id' AND NOT a.attisdropped
@@ -270,18 +287,22 @@ const securityStatement = `
   ORDER BY c.relname`
 
 const reader = Effect.fnUntraced(function* (db: Db["Service"]) {
+  const [access] = yield* db.maintain<Access>(accessStatement, [])
+  // examineServer has said so.
+  if (withoutReader(access!) !== undefined) return []
   const [role] = yield* db.maintain<ReaderRow>(readerStatement, [])
-  const create = "CREATE ROLE holdfast_reader NOLOGIN; GRANT holdfast_reader TO the user of DATABASE_URL"
-  if (role === undefined || role.settable === null)
-    return [wrong("tenancy", "the role holdfast_reader is missing", create)]
-  if (!role.settable)
-    return [wrong("tenancy", "this user may not read as holdfast_reader: every read fails", create)]
-  if (role.exempt === true) {
+  const unguarded = warning(
+    "tenancy",
+    `reads run without row-level security, since the role ${access!.reader} was not granted the tables`,
+    "holdfast migrate makes the role and grants them; then start the service again"
+  )
+  if (role === undefined) return [unguarded]
+  if (role.exempt) {
     return [
       wrong(
         "tenancy",
-        "holdfast_reader is exempt from row-level security: a read could see another merchant's rows",
-        "ALTER ROLE holdfast_reader NOSUPERUSER NOBYPASSRLS"
+        `${role.name} is exempt from row-level security: a read could see another merchant's rows`,
+        `ALTER ROLE "${role.name}" NOSUPERUSER NOBYPASSRLS`
       )
     ]
   }
@@ -289,6 +310,7 @@ const reader = Effect.fnUntraced(function* (db: Db["Service"]) {
     securityStatement,
     []
   )
+  if (!tables.some(({ readable }) => readable)) return [unguarded]
   const open = tables.filter(({ readable, secured }) => readable && !secured).map(({ name }) => name)
   const closed = tables.filter(({ readable, secured }) => secured && !readable).map(({ name }) => name)
   return [
@@ -302,13 +324,7 @@ const reader = Effect.fnUntraced(function* (db: Db["Service"]) {
         ]
       : []),
     ...(closed.length > 0
-      ? [
-          wrong(
-            "tenancy",
-            `holdfast_reader may not read ${closed.join(", ")}`,
-            "GRANT SELECT ON … TO holdfast_reader"
-          )
-        ]
+      ? [wrong("tenancy", `${role.name} may not read ${closed.join(", ")}`, "holdfast migrate grants it")]
       : []),
     ...(open.length + closed.length === 0
       ? [

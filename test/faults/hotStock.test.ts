@@ -95,8 +95,7 @@ describe("a stock with very many movements", () => {
         yield* post(yield* caller(), {
           _tag: "Bulk",
           mode: "atomic",
-          operations: operationsOf(bulk),
-          onlyRefusals: true
+          operations: operationsOf(bulk)
         })
       }
       const audit = Effect.gen(function* () {

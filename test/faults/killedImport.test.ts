@@ -92,7 +92,7 @@ const booksOf = (sql: Sql) =>
          GROUP BY 1
          ORDER BY 1`
       ),
-      chunks: yield* sql.run("SELECT count(*) AS count FROM idempotency")
+      chunks: yield* sql.run("SELECT count(*) AS count FROM file_chunk")
     }
   })
 
@@ -103,7 +103,7 @@ const environmentOf = (address: string) => ({
 })
 
 const chunksOf = (sql: Sql) =>
-  Effect.map(sql.run<{ count: number }>("SELECT count(*) AS count FROM idempotency"), ([row]) => row!.count)
+  Effect.map(sql.run<{ count: number }>("SELECT count(*) AS count FROM file_chunk"), ([row]) => row!.count)
 
 /** On a busy machine loading takes minutes: longer than anything else that is waited for. */
 const patiently = <A>(waiting: Effect.Effect<A>) =>

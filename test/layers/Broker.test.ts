@@ -683,7 +683,7 @@ layer(postgresWorld, { excludeTestServices: true })("the broker in PostgreSQL", 
       )
       yield* Fiber.interrupt(waiting)
       const granted = yield* sql.run(`SELECT table_name FROM information_schema.role_table_grants
-        WHERE grantee = 'holdfast_reader' AND table_name LIKE 'broker%'`)
+        WHERE grantee LIKE 'holdfast_reader%' AND table_name LIKE 'broker%'`)
       assert.deepStrictEqual(granted, [])
     })
   )

@@ -9,15 +9,18 @@ import * as Postgres from "../../src/layers/Postgres.ts"
 import * as PostgresBroker from "../../src/layers/PostgresBroker.ts"
 import { Broker } from "../../src/services/messaging/Broker.ts"
 import { ConsumerGroups } from "../../src/services/messaging/ConsumerGroups.ts"
+import type { Access } from "../../src/services/DatabaseAccess.ts"
 import {
   Doctor,
   type Finding,
   type Limits,
   type ServerRow,
+  accessFindings,
   serverFindings
 } from "../../src/services/Doctor.ts"
 import { Partitions } from "../../src/services/Partitions.ts"
 import { parameter } from "../../src/services/PostgresTypes.ts"
+import { readerRole } from "../../src/services/ReaderRole.ts"
 import { type Sql, connect } from "../support/ledger.ts"
 import { freshDatabase, removeFolder } from "../support/Postgres.ts"
 
@@ -138,9 +141,22 @@ describe("the doctor", { timeout: 60_000 }, () => {
       yield* sql.run("ALTER TABLE stock ENABLE ROW LEVEL SECURITY")
       yield* sql.run("DROP POLICY one_merchant ON item")
       assertMended((yield* tenancy)[0], /no row-level security on item$/, /one_merchant/)
-      yield* sql.run("REVOKE SELECT ON item FROM holdfast_reader")
-      yield* sql.run("REVOKE SELECT ON location FROM holdfast_reader")
-      assertMended((yield* tenancy)[0], /holdfast_reader may not read location$/, /GRANT SELECT/)
+      const [{ reader }] = (yield* sql.run<{ reader: string }>(`SELECT ${readerRole}::text AS reader`)) as [
+        { readonly reader: string }
+      ]
+      yield* sql.run(`REVOKE SELECT ON item FROM ${reader}`)
+      yield* sql.run(`REVOKE SELECT ON location FROM ${reader}`)
+      assertMended(
+        (yield* tenancy)[0],
+        /holdfast_reader_\w+ may not read location$/,
+        /^holdfast migrate grants it$/
+      )
+      yield* sql.run(`REVOKE ALL ON ALL TABLES IN SCHEMA public FROM ${reader}`)
+      assertMended(
+        about(yield* examine(unhurried), "tenancy", "WARNING")[0],
+        /^reads run without row-level security, since the role holdfast_reader_\w+ was not granted/,
+        /^holdfast migrate makes the role/
+      )
     })
   )
 
@@ -284,11 +300,37 @@ describe("the doctor of a server", { timeout: 60_000 }, () => {
     })
   )
 
-  it("finds one that is too old, a standby, and one that is nearly full", () => {
+  it("finds one that is too old, and says what it lacks", () => {
+    // No such server can be started here.
+    const access: Access = {
+      version: "14.19",
+      version_number: 140_019,
+      user_name: "shop",
+      schema_name: "public",
+      may_create: true,
+      owned_by_others: null,
+      reader: "holdfast_reader_shop",
+      may_take_on_reader: null,
+      may_grant_reader: null,
+      may_create_roles: true,
+      sees_all_transactions: true
+    }
+    const [old, ...others] = accessFindings(access)
+    assert.deepStrictEqual(others, [])
+    assert.strictEqual(old?.level, "WRONG")
+    assertMended(
+      old,
+      /^PostgreSQL 14.19 is older than 15, and lacks NULLS NOT DISTINCT/,
+      /^upgrade it to PostgreSQL 15/
+    )
+    const [kept] = accessFindings({ ...access, version: "15.18", version_number: 150_018 })
+    assert.strictEqual(kept?.level, "OK")
+  })
+
+  it("finds a standby, and one that is nearly full", () => {
     // No such server can be started here.
     const row: ServerRow = {
       version: "18.4",
-      version_number: 180_004,
       standby: false,
       read_only: false,
       max_connections: 100,
@@ -307,8 +349,6 @@ describe("the doctor of a server", { timeout: 60_000 }, () => {
         .filter(({ level }) => level !== "OK")
         .map(({ check, level }) => `${level} ${check}`)
     assert.deepStrictEqual(levels({}), [])
-    assert.deepStrictEqual(levels({ version_number: 140_011 }), ["WRONG database"])
-    assert.deepStrictEqual(levels({ version_number: 170_002 }), ["WARNING database"])
     assert.deepStrictEqual(levels({ standby: true }), ["WRONG database"])
     assert.deepStrictEqual(levels({ connected: 80 }), ["WARNING connections"])
   })

@@ -12,6 +12,8 @@ import { isAlive } from "./javaServers.ts"
 /**
  * One PostgreSQL for a test run, and a database of its own for whoever asks. The server comes from TEST_DATABASE_URL (a
  * maintenance database, with the right to create others) or is the embedded one in a folder that goes with the run.
+ * With TEST_DATABASE_ROLE=owner the databases belong to an ordinary role, and are served under it: what a managed
+ * PostgreSQL gives. Tests that administer the server themselves (settings, replication) need the superuser and fail then.
  */
 
 declare module "vitest" {
@@ -33,6 +35,10 @@ export interface TestPostgres {
 
 /** Every test database is a copy of this one. Two runs at once need two servers, since each makes its own. */
 export const templateName = "holdfast_template"
+
+/** Who the databases belong to when they are not the superuser's. */
+const ownerRole = process.env["TEST_DATABASE_ROLE"] === "owner" ? "holdfast_test_owner" : undefined
+const ownerPassword = "owner"
 
 const folderPrefix = "holdfast-test-"
 
@@ -80,10 +86,12 @@ const databaseFrom = (template: string): TestDatabase =>
     const name = `holdfast_test_${randomBytes(6).toString("hex")}`
     yield* Effect.acquireRelease(
       // Copied file by file: half of what it costs to write each page to the log.
-      administer(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY FILE_COPY`),
+      administer(
+        `CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY FILE_COPY${ownerRole === undefined ? "" : ` OWNER ${ownerRole}`}`
+      ),
       () => administer(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`)
     )
-    return { url: databaseUrl(maintenance, name) }
+    return { url: databaseUrl(maintenance, name, ownerRole) }
   })
 
 /** A migrated database that nobody else uses; it is dropped, with whoever is still connected, when the scope closes. */
@@ -92,9 +100,49 @@ export const freshDatabase: TestDatabase = databaseFrom(templateName)
 /** The same without any table of ours, for what belongs to others. */
 export const emptyDatabase: TestDatabase = databaseFrom("template0")
 
-const databaseUrl = (maintenance: Redacted.Redacted<string>, database: string): Redacted.Redacted<string> => {
+/**
+ * An empty database of an ordinary role of its own, as a managed PostgreSQL gives it, on the run's server or another. Both
+ * go when the scope closes, with the role that the service may have made for its readers.
+ */
+export const ownedDatabase = Effect.fnUntraced(function* (
+  attributes: "CREATEROLE" | "",
+  server?: Redacted.Redacted<string>
+) {
+  const maintenance =
+    server ?? (yield* Effect.promise(() => (administrator ??= makeAdministrator()))).maintenance
+  const role = `shop_${randomBytes(6).toString("hex")}`
+  yield* Effect.acquireRelease(
+    execute(
+      maintenance,
+      `CREATE ROLE ${role} LOGIN ${attributes} PASSWORD '${ownerPassword}'`,
+      `CREATE DATABASE ${role} OWNER ${role}`
+    ),
+    () =>
+      execute(
+        maintenance,
+        `DROP DATABASE ${role} WITH (FORCE)`,
+        `DROP ROLE ${role}`,
+        `DROP ROLE IF EXISTS holdfast_reader_${role}`
+      )
+  )
+  return {
+    role,
+    url: databaseUrl(maintenance, role, role),
+    superuser: databaseUrl(maintenance, role)
+  }
+})
+
+const databaseUrl = (
+  maintenance: Redacted.Redacted<string>,
+  database: string,
+  role?: string
+): Redacted.Redacted<string> => {
   const url = new URL(Redacted.value(maintenance))
   url.pathname = `/${database}`
+  if (role !== undefined) {
+    url.username = role
+    url.password = ownerPassword
+  }
   return Redacted.make(url.href)
 }
 
@@ -131,9 +179,18 @@ const makeTemplate = Effect.fnUntraced(function* (
     maintenance,
     // A given server may still have the last run's.
     `DROP DATABASE IF EXISTS ${templateName} WITH (FORCE)`,
-    `CREATE DATABASE ${templateName}`
+    `CREATE DATABASE ${templateName}`,
+    ...(ownerRole === undefined
+      ? []
+      : [
+          `DO $$ BEGIN CREATE ROLE ${ownerRole} LOGIN CREATEROLE PASSWORD '${ownerPassword}';
+           EXCEPTION WHEN duplicate_object THEN NULL; END $$`,
+          // For tests that change behind the service's back what its triggers guard.
+          `GRANT SET ON PARAMETER session_replication_role TO ${ownerRole}`,
+          `ALTER DATABASE ${templateName} OWNER TO ${ownerRole}`
+        ])
   )
-  yield* options.migrate(databaseUrl(maintenance, templateName))
+  yield* options.migrate(databaseUrl(maintenance, templateName, ownerRole))
   // A template that someone is connected to cannot be copied: not even autovacuum may come in.
   yield* execute(maintenance, `ALTER DATABASE ${templateName} ALLOW_CONNECTIONS false`)
 })

@@ -77,7 +77,7 @@ const dieWithTheTests = `data:text/javascript,${encodeURIComponent(
  */
 export const run = (
   environment: Readonly<Record<string, string>>,
-  parameters: ReadonlyArray<string> = [],
+  parameters: ReadonlyArray<string> = ["serve"],
   script?: string,
   folder = root
 ): Effect.Effect<Program, never, Scope.Scope> =>
@@ -143,7 +143,7 @@ export const startService = Effect.fnUntraced(function* (
   environment: Readonly<Record<string, string>> = {},
   {
     folder,
-    parameters = [],
+    parameters = ["serve"],
     script
   }: { folder?: string; parameters?: ReadonlyArray<string>; script?: string } = {}
 ) {

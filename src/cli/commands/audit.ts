@@ -11,7 +11,7 @@ import { type RepairPlan, Repairs } from "../../services/books/Repairs.ts"
 import { StockLedger } from "../../services/kernel/StockLedger.ts"
 import { commandDatabase } from "../database.ts"
 import { json, merchant } from "../options.ts"
-import { momentOf, paint, printRows } from "../Table.ts"
+import { momentOf, paint, printJson, printRows } from "../Table.ts"
 
 /** `holdfast audit`: proves the books, and repairs them, beside a running service. */
 
@@ -127,10 +127,10 @@ const looking = Effect.fnUntraced(function* (options: {
     tell: (finding) =>
       Effect.suspend(() => {
         if (findings.length < keeps) findings.push(finding)
-        return json ? Console.log(JSON.stringify(finding)) : Effect.void
+        return json ? printJson(finding) : Effect.void
       })
   })
-  if (json) yield* Console.log(JSON.stringify(report))
+  if (json) yield* printJson(report)
   else yield* show(report, findings.slice(0, shownMax))
   return { findings, report }
 })

@@ -6,7 +6,7 @@ import { type DeadLetter, DeadLetters } from "../../services/messaging/DeadLette
 import { commandDatabase } from "../database.ts"
 import { json } from "../options.ts"
 import { foundation } from "../service.ts"
-import { momentOf, printRows } from "../Table.ts"
+import { momentOf, printJson, printRows } from "../Table.ts"
 
 /** `holdfast dlq`: messages that could not be applied. Their cause is fixed first; then they are published again. */
 
@@ -58,7 +58,7 @@ const list = Command.make(
         yield* printRows(
           yield* deadLetters.list({ topic: Option.getOrUndefined(topic), replayed: all }),
           [
-            { title: "id", value: ({ deadLetterId }) => deadLetterId },
+            { title: "id", value: ({ deadLetterId }) => deadLetterId, id: "whole" },
             { title: "topic", value: ({ topic }) => topic },
             { title: "place", value: place },
             { title: "bytes", value: ({ valueBytes }) => valueBytes },
@@ -90,7 +90,7 @@ const show = Command.make("show", { id: ids, json }, ({ id, json }) =>
       const { value, ...letter } = found
       if (json) {
         const valueBase64 = value === null ? null : Buffer.from(value).toString("base64")
-        return yield* Console.log(JSON.stringify({ ...letter, valueBase64 }))
+        return yield* printJson({ ...letter, valueBase64 })
       }
       const text = value === null ? null : Buffer.from(value).toString()
       const shown = {

@@ -5,6 +5,7 @@ import { HttpClient } from "effect/http"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
 import * as Configuration from "../../layers/Configuration.ts"
+import * as EmbeddedPostgres from "../../layers/EmbeddedPostgres.ts"
 import * as Migrations from "../../layers/Migrations.ts"
 import * as Postgres from "../../layers/Postgres.ts"
 import { ConsumerGroups } from "../../services/messaging/ConsumerGroups.ts"
@@ -54,7 +55,7 @@ export const diagnosis = Effect.gen(function* () {
   }
   const settings = loaded.success
   findings.push(...configuration(settings), ...(yield* issuer(settings)))
-  if (Option.isNone(settings.databaseUrl) && !(yield* hasData(settings.dataDirectory))) {
+  if (Option.isNone(settings.databaseUrl) && !(yield* EmbeddedPostgres.hasData(settings.dataDirectory))) {
     return [
       ...findings,
       ok("database", `there is none in ${settings.dataDirectory} yet: holdfast serve makes it`)
@@ -112,14 +113,6 @@ const issuer = ({ jwks }: Configuration.Settings) =>
         }),
         Effect.provide(NodeHttpClient.layerUndici)
       )
-  })
-
-const hasData = (folder: string): Effect.Effect<boolean> =>
-  Effect.promise(async () => {
-    for (const name of ["postgres", "postgres.home"]) {
-      if (await fs.stat(path.join(folder, name)).catch(() => undefined)) return true
-    }
-    return false
   })
 
 const database = Effect.fnUntraced(function* (settings: Configuration.Settings) {

@@ -1,8 +1,8 @@
-import { Console, Effect, Option } from "effect"
+import { Console, Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import { Uuid } from "../../schema/Identifier.ts"
 import { maxLimit } from "../../schema/Page.ts"
 import { type MovementType, movementTypes } from "../../schema/Movement.ts"
+import { Availability } from "../../services/stock/Availability.ts"
 import { type Movement, Movements } from "../../services/stock/Movements.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { json, limit, merchant, moment, productVariantId } from "../options.ts"
@@ -13,8 +13,7 @@ export const history = Command.make(
   {
     productVariantId,
     stock: Flag.String("stock").pipe(
-      Flag.withDescription("Only this stock, as holdfast stock names it"),
-      Flag.withSchema(Uuid),
+      Flag.withDescription("Only this stock, by its id or the end of it that holdfast stock shows"),
       Flag.optional
     ),
     from: moment("from", "Recorded then or later"),
@@ -32,6 +31,9 @@ export const history = Command.make(
       merchant,
       Effect.fnUntraced(function* ({ merchantId }) {
         const movements = yield* Movements
+        const stockId = Option.isSome(stock)
+          ? yield* stockOf(merchantId, productVariantId, stock.value)
+          : undefined
         const found: Array<Movement> = []
         let cursor: string | null | undefined
         while (cursor !== null && found.length < limit) {
@@ -42,9 +44,9 @@ export const history = Command.make(
             limit: Math.min(maxLimit, limit - found.length),
             cursor
           }
-          const page = yield* Option.isSome(stock)
-            ? movements.ofStock(merchantId, stock.value, filter)
-            : movements.ofVariant(merchantId, productVariantId, filter)
+          const page = yield* stockId === undefined
+            ? movements.ofVariant(merchantId, productVariantId, filter)
+            : movements.ofStock(merchantId, stockId, filter)
           found.push(...page.data)
           cursor = page.nextCursor
         }
@@ -53,6 +55,24 @@ export const history = Command.make(
       })
     )
 ).pipe(Command.withDescription("Show what moved, when, why and by whom, newest first"))
+
+/** No stock of the item has an id that ends so, or several have. */
+export class StockUnclear extends Schema.TaggedError<StockUnclear>()("StockUnclear", {
+  end: Schema.String,
+  count: Schema.Int
+}) {
+  override get message(): string {
+    return `${this.count === 0 ? "no stock of this item has an id that ends" : `${this.count} stocks of this item have ids that end`} in ${this.end}: holdfast stock shows them`
+  }
+}
+
+/** The stock of an item whose id is, or ends in, the given text. */
+const stockOf = Effect.fnUntraced(function* (merchantId: string, variantId: string, given: string) {
+  const { stocks } = yield* Effect.flatMap(Availability, ({ ofVariant }) => ofVariant(merchantId, variantId))
+  const end = given.replace(/^…/, "")
+  const found = stocks.filter(({ stockId }) => stockId.endsWith(end))
+  return found.length === 1 ? found[0]!.stockId : yield* new StockUnclear({ end: given, count: found.length })
+})
 
 /** A change, with its sign; what did not change is left out. */
 const delta = (quantity: number): string | null =>

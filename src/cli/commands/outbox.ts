@@ -33,7 +33,7 @@ export const outbox = Command.make("outbox").pipe(
                 value: ({ state }) => state,
                 colour: ({ state }) => (state === "FAILED" ? "red" : undefined)
               },
-              { title: "event", value: ({ eventId }) => eventId },
+              { title: "event", value: ({ eventId }) => eventId, id: "whole" },
               { title: "topic", value: ({ event }) => event.topic },
               { title: "type", value: ({ event }) => event.type },
               { title: "key", value: ({ key }) => key },

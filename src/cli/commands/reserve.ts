@@ -5,7 +5,7 @@ import { Quantity } from "../../schema/Quantity.ts"
 import { Reservations } from "../../services/stock/Reservations.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { json, merchant, orderId } from "../options.ts"
-import { momentOf, printRows } from "../Table.ts"
+import { momentOf, printJson, printRows } from "../Table.ts"
 
 const isQuantity = Schema.is(Quantity)
 const isOutsideId = Schema.is(OutsideId)
@@ -56,7 +56,7 @@ export const reserve = Command.make(
           locationId: Option.getOrUndefined(location)
         })
         const { created, reservation } = answer
-        if (json) return yield* Console.log(JSON.stringify({ created, ...reservation }))
+        if (json) return yield* printJson({ created, ...reservation })
         yield* printRows(
           reservation.lines,
           [

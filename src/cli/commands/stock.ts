@@ -6,7 +6,7 @@ import { Availability, type ItemThen, type StockView } from "../../services/stoc
 import { Catalog } from "../../services/stock/Catalog.ts"
 import { forMerchant } from "../merchantCommand.ts"
 import { json, limit, merchant, moment, productVariantId } from "../options.ts"
-import { type Column, momentOf, negative, printRows } from "../Table.ts"
+import { type Column, momentOf, negative, printJson, printRows } from "../Table.ts"
 
 export const stock = Command.make(
   "stock",
@@ -61,7 +61,7 @@ const showItem = Effect.fnUntraced(function* (
   const item = yield* at === undefined
     ? availability.ofVariant(merchantId, variantId)
     : availability.ofVariantAt(merchantId, variantId, at)
-  if (json) return yield* Console.log(JSON.stringify(item))
+  if (json) return yield* printJson(item)
   const names = [
     item.productVariantId,
     ...(item.sku === null ? [] : [`sku ${item.sku}`]),
@@ -94,10 +94,10 @@ const stockColumns: ReadonlyArray<Column<StockLine>> = [
   { title: "expires", value: (row) => momentOf(row.expiresAt) },
   { title: "on hand", value: (row) => row.quantity, colour: (row) => negative(row.quantity) },
   { title: "reserved", value: (row) => row.reservedQuantity },
-  { title: "unallocatable", value: (row) => row.unallocatableQuantity },
+  { title: "unallocatable", value: (row) => row.unallocatableQuantity, zeroIsNothing: true },
   { title: "available", value: (row) => row.availableQuantity, colour: () => "bold" },
   { title: "version", value: (row) => row.version },
-  { title: "stock", value: (row) => row.stockId }
+  { title: "stock", value: (row) => row.stockId, id: "shortened" }
 ]
 
 interface ItemLine extends Pick<
@@ -155,7 +155,7 @@ const figures: ReadonlyArray<Column<ItemLine>> = [
   { title: "name", value: (row) => row.name },
   { title: "on hand", value: (row) => row.quantity, colour: (row) => negative(row.quantity) },
   { title: "reserved", value: (row) => row.reservedQuantity },
-  { title: "unallocatable", value: (row) => row.unallocatableQuantity },
+  { title: "unallocatable", value: (row) => row.unallocatableQuantity, zeroIsNothing: true },
   { title: "available", value: (row) => row.availableQuantity, colour: () => "bold" }
 ]
 const statusColumn: Column<ItemLine> = {

@@ -26,7 +26,7 @@ export const checkQuantity = (
   mayBeZero: boolean
 ) => {
   const given = quantity ?? quantitySold
-  if (given === undefined) return { path: ["quantity"], issue: "quantity (or quantitySold) is required" }
+  if (given === undefined) return { path: ["quantity"], issue: "is required where there is no quantitySold" }
   if (quantity !== undefined && quantitySold !== undefined && quantity !== quantitySold) {
     return { path: ["quantitySold"], issue: "must equal quantity where both are given" }
   }

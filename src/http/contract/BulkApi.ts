@@ -138,7 +138,8 @@ const CountRequest = Schema.Struct({
     const seen = new Set<string>()
     for (const [index, { lotNumber, productVariantId }] of counts.entries()) {
       const key = JSON.stringify([productVariantId, lotNumber])
-      if (seen.has(key)) return { path: ["counts", index], issue: "counts what another row counts already" }
+      if (seen.has(key))
+        return { path: ["counts", index], issue: "must not name what an earlier row counts already" }
       seen.add(key)
     }
     return undefined

@@ -42,7 +42,7 @@ export const EnsureItem = Schema.Struct({
 }).check(
   Schema.makeFilter(({ productVariantId, sku }) =>
     productVariantId === undefined && sku === undefined
-      ? { path: ["productVariantId"], issue: "productVariantId or sku (or both) is required" }
+      ? { path: ["productVariantId"], issue: "is required where there is no sku" }
       : undefined
   )
 )

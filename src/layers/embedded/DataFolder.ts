@@ -1,4 +1,4 @@
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { randomBytes } from "node:crypto"
 import * as fs from "node:fs/promises"
 import * as path from "node:path"
@@ -18,12 +18,25 @@ import {
 
 /** The folder that holds everything of the server: nobody else serves it, and PostgreSQL's account can pass to it. */
 
+/** A service holds the folder for as long as it runs; a command while it starts the server, or stops it. */
+export type Holder = "service" | "command"
+
+/** As long as a first start may take; a command that ends a server takes less. */
+const commandBound = "120 seconds"
+
+/** Holds the folder as soon as no command does. */
+export const hold = (folder: string, holder: Holder) =>
+  Effect.retry(tryHold(folder, holder), {
+    schedule: Schedule.spaced("50 millis").pipe(Schedule.upTo({ duration: commandBound })),
+    while: ({ problem }) => problem === "busy"
+  })
+
 /**
- * Holds the folder against other services until the scope closes. SQLite's lock on a file is the operating system's: it
+ * Holds the folder against all others until the scope closes. SQLite's lock on a file is the operating system's: it
  * goes with the process however that dies, it is never taken over by mistake, and it holds between containers that
  * share the folder. Node offers no other.
  */
-export const hold = Effect.fnUntraced(function* (folder: string) {
+const tryHold = Effect.fnUntraced(function* (folder: string, holder: Holder) {
   const file = path.join(folder, "postgres.lock")
   const owner = `${file}.owner`
   // Made private first, since whoever can read it could hold it. Opening one that exists would be wrong: closing it
@@ -64,19 +77,22 @@ export const hold = Effect.fnUntraced(function* (folder: string) {
     Effect.catchIf(
       ({ problem }) => problem === "in_use",
       () =>
-        Effect.flatMap(readOptional(owner), (pid) =>
-          Effect.fail(
+        Effect.flatMap(readOptional(owner), (text) => {
+          // Services of earlier versions wrote their id alone.
+          const [pid, held = pid && "service"] = text?.trim().split(" ") ?? []
+          return Effect.fail(
             failure(
-              "in_use",
-              `${folder} is already served by ${pid === undefined ? "another Holdfast service" : `the Holdfast service with pid ${pid.trim()}`}: ` +
+              // Who holds it has not written its name yet, or is taking it away.
+              held === "service" ? "in_use" : "busy",
+              `${folder} is already served by ${pid === undefined ? "another Holdfast process" : `the Holdfast ${held} with pid ${pid}`}: ` +
                 "stop that one, or give this one another HOLDFAST_DATA_DIR"
             )
           )
-        )
+        })
     )
   )
   yield* onFiles(`Cannot write ${owner}`, async () => {
-    await fs.writeFile(owner, `${process.pid}\n`)
+    await fs.writeFile(owner, `${process.pid} ${holder}\n`)
     await giveToFolderOwner(owner)
   })
 })

@@ -7,7 +7,7 @@ import * as path from "node:path"
 /**
  * Why there is no embedded database; `reason` says it in words and names the remedy.
  * - `unsupported`: no binaries for this machine, or they do not run here;
- * - `in_use`: another service holds the folder;
+ * - `in_use`: another service holds the folder; `busy`: a command does, for a moment;
  * - `folder`: the folder cannot be used as it is (missing, another owner, another version, not passable);
  * - `settings`: a setting that cannot be given;
  * - `taken`: other servers took the port or the directory in every one of our attempts;
@@ -19,6 +19,7 @@ export class EmbeddedPostgresError extends Schema.TaggedError<EmbeddedPostgresEr
     problem: Schema.Literals([
       "unsupported",
       "in_use",
+      "busy",
       "folder",
       "settings",
       "initdb",
@@ -48,7 +49,7 @@ export const onFiles = <A>(what: string, use: () => Promise<A>): Effect.Effect<A
   Effect.tryPromise({ try: use, catch: (cause) => failure("folder", withMend(what, cause)) })
 
 const withMend = (what: string, cause: unknown): string => {
-  const mend = ["EACCES", "EPERM", "EROFS", "ENOTDIR"].includes(String(codeOf(cause)))
+  const mend = ["EACCES", "EPERM", "EROFS", "ENOTDIR", "ENOENT", "EEXIST"].includes(String(codeOf(cause)))
     ? ". Run the service as the owner of that folder, or choose another HOLDFAST_DATA_DIR"
     : ""
   return `${what}: ${messageOf(cause)}${mend}`
@@ -77,10 +78,28 @@ export const exists = (file: string): Effect.Effect<boolean> =>
     )
   )
 
-/** Makes the folder unless it is there, with exactly this mode (root's umask may be 077); answers its real path. */
+/**
+ * Makes the folder unless it is there, with exactly this mode (root's umask may be 077); answers its real path. Folder by
+ * folder: where nothing can be made, as below /proc, Node's own `recursive` tries for ever.
+ */
 export const makeFolder = (folder: string, mode: number): Effect.Effect<string, EmbeddedPostgresError> =>
   onFiles(`Cannot make ${folder}`, async () => {
-    const made = await fs.mkdir(folder, { recursive: true, mode })
-    if (made !== undefined) await fs.chmod(folder, mode)
+    const missing: Array<string> = []
+    for (let at = path.resolve(folder); !(await isThere(at)); at = path.dirname(at)) missing.unshift(at)
+    for (const at of missing) {
+      await fs.mkdir(at, { mode }).catch((cause: unknown) => {
+        if (codeOf(cause) !== "EEXIST") throw cause // another process was faster
+      })
+    }
+    if (missing.length > 0) await fs.chmod(folder, mode)
     return fs.realpath(folder)
   })
+
+const isThere = (file: string): Promise<boolean> =>
+  fs.stat(file).then(
+    () => true,
+    (cause: unknown) => {
+      if (codeOf(cause) === "ENOENT") return false
+      throw cause
+    }
+  )

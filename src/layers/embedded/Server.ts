@@ -56,21 +56,21 @@ const leftoverPollMs = 50
 /** Nobody tells us when a server dies that is not our child. */
 const adoptedPollMs = 250
 
-export const freePort: Effect.Effect<number, EmbeddedPostgresError> = Random.nextIntBetween(
-  portMin,
-  portMax
-).pipe(
-  Effect.flatMap((port) =>
-    Effect.callback<number, EmbeddedPostgresError>((resume) => {
-      const probe = createServer()
-      probe.once("error", (error) =>
-        resume(Effect.fail(failure("taken", `Port ${port} is taken: ${error.message}`)))
-      )
-      probe.listen({ host: "127.0.0.1", port, exclusive: true }, () =>
-        probe.close(() => resume(Effect.succeed(port)))
-      )
-    })
-  )
+/** The port, if nobody listens there. */
+export const asFree = (port: number): Effect.Effect<number, EmbeddedPostgresError> =>
+  Effect.callback((resume) => {
+    const probe = createServer()
+    probe.once("error", (error) =>
+      resume(Effect.fail(failure("taken", `Port ${port} is taken: ${error.message}`)))
+    )
+    probe.listen({ host: "127.0.0.1", port, exclusive: true }, () =>
+      probe.close(() => resume(Effect.succeed(port)))
+    )
+  })
+
+export const freePort: Effect.Effect<number, EmbeddedPostgresError> = Effect.flatMap(
+  Random.nextIntBetween(portMin, portMax),
+  asFree
 )
 
 /** A command that ends what it starts when the service dies. */

@@ -9,6 +9,7 @@ import {
 } from "./commands/catalog.ts"
 import { confirmReservation } from "./commands/confirmations.ts"
 import { countStock } from "./commands/count.ts"
+import { loadRows, previewRows } from "./commands/files.ts"
 import { cancelOrder, confirmOrder, receiveOrder, returnGoods } from "./commands/orders.ts"
 import { repairItem, repairReservation } from "./commands/repair.ts"
 import {
@@ -42,7 +43,9 @@ export const commands = [
   returnGoods,
   repairItem,
   repairReservation,
-  bulk
+  bulk,
+  loadRows,
+  previewRows
 ] as const satisfies ReadonlyArray<CommandDefinition>
 
 type Definition = (typeof commands)[number]

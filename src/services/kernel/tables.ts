@@ -1,6 +1,7 @@
 import type { Table } from "./Table.ts"
 import { capturedVariants, items, locations, merchants } from "./tables/catalog.ts"
 import { discrepancies, idempotency, tracking } from "./tables/documents.ts"
+import { fileChunks } from "./tables/files.ts"
 import { checkpoints, repairs } from "./tables/repair.ts"
 import { reservationLines, reservations } from "./tables/reservations.ts"
 import { ledger, stocks } from "./tables/stock.ts"
@@ -19,5 +20,6 @@ export const tables: ReadonlyArray<Table> = [
   discrepancies,
   checkpoints,
   repairs,
-  capturedVariants
+  capturedVariants,
+  fileChunks
 ]

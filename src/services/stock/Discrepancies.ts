@@ -1,5 +1,5 @@
 import { Context, Effect, Layer, identity } from "effect"
-import type { DatabaseUnavailable } from "../../schema/Failure.ts"
+import { type DatabaseUnavailable, DiscrepancyNotFound } from "../../schema/Failure.ts"
 import { type InvalidCursor, type Page, defaultLimit, pageOf, positionOf } from "../../schema/Page.ts"
 import type { Caller } from "../../schema/Caller.ts"
 import type { Posted, Refusal } from "../kernel/commands.ts"
@@ -23,6 +23,10 @@ export class Discrepancies extends Context.Service<
       caller: Caller,
       command: Omit<ResolveDiscrepancy, "_tag">
     ) => Effect.Effect<Posted<ResolveDiscrepancy>, Refusal<ResolveDiscrepancy> | PostingFailure>
+    readonly get: (
+      merchantId: string,
+      discrepancyId: string
+    ) => Effect.Effect<Discrepancy, DiscrepancyNotFound | DatabaseUnavailable>
     /** Newest first. */
     readonly list: (
       merchantId: string,
@@ -70,7 +74,17 @@ export class Discrepancies extends Context.Service<
           return pageOf(rows, limit, identity, ({ discrepancyId }) => [discrepancyId])
         }
       )
+      const get: Discrepancies["Service"]["get"] = Effect.fn("Discrepancies.get")(
+        function* (merchantId, discrepancyId) {
+          const [found] = yield* db.read<Discrepancy>(merchantId, byId, [
+            parameter("text", merchantId),
+            parameter("uuid", discrepancyId)
+          ])
+          return found ?? (yield* new DiscrepancyNotFound({ discrepancyId }))
+        }
+      )
       return Discrepancies.of({
+        get,
         resolve: (caller, command) => ledger.post(caller, { ...command, _tag: "ResolveDiscrepancy" }),
         list
       })
@@ -96,6 +110,10 @@ const page = `
 
 const ofAnyItem = `${columns}
   LEFT JOIN item i ON i.merchant_id = d.merchant_id AND i.item_id = d.item_id`
+
+// discrepancy_pkey, item_pkey
+const byId = `${ofAnyItem}
+  WHERE d.merchant_id = $1 AND d.discrepancy_id = $2`
 
 // discrepancy_pkey, item_pkey; ids are UUIDv7, so that their order is that of opening
 const ofMerchant = `${ofAnyItem}

@@ -1,11 +1,17 @@
 import { Context, Effect, Layer } from "effect"
-import type { DatabaseUnavailable, RefusalData } from "../../schema/Failure.ts"
+import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { nilUuid } from "../../schema/Identifier.ts"
-import type { Bulk, BulkOperation } from "../kernel/commands/bulk.ts"
+import type { AnswerOf } from "../kernel/Command.ts"
+import {
+  fileRowOf,
+  itemFields,
+  type LoadRows,
+  type loadRows,
+  type previewRows,
+  stockFields
+} from "../kernel/commands/files.ts"
 import type { Caller } from "../../schema/Caller.ts"
-import type { ItemRef } from "../../schema/Item.ts"
 import type { PostingFailure } from "../kernel/Posting.ts"
-import type { Refusal } from "../kernel/commands.ts"
 import type { StockFileRow } from "../../schema/StockFileRow.ts"
 import { Db } from "../Db.ts"
 import { parameter } from "../PostgresTypes.ts"
@@ -14,22 +20,10 @@ import { fieldsInSql } from "../kernel/Table.ts"
 import { type ItemRow, items } from "../kernel/tables/catalog.ts"
 import { type StockRow, stocks } from "../kernel/tables/stock.ts"
 
-/** Rows of a file, loaded together. */
-export interface Chunk {
-  readonly rows: ReadonlyArray<StockFileRow>
-  /** What tells the chunk from all others, of this file and any other: it is loaded once (for 24 hours). */
-  readonly key: string
-  /** Noted with every movement. */
-  readonly reason: string
-}
-
-/** What became of a chunk. */
-export interface Loaded {
-  /** The rows that were refused, by their place in the chunk. Nothing of such a row is left. */
-  readonly refused: ReadonlyArray<{ readonly index: number; readonly failure: RefusalData }>
-  /** Whether it had been loaded before: nothing was touched again. */
-  readonly replayed: boolean
-}
+/** Rows of a file that are loaded together, and what became of them. */
+export type Chunk = Omit<LoadRows, "_tag">
+export type Loaded = AnswerOf<typeof loadRows>
+export type Previewed = AnswerOf<typeof previewRows>
 
 /** Whole merchants in and out: items with their stocks, as rows of a file. */
 export class StockFiles extends Context.Service<
@@ -39,10 +33,9 @@ export class StockFiles extends Context.Service<
      * Loads a chunk in one transaction, each row for itself: its item is ensured and its stock set to the row's quantity.
      * Locations must be there.
      */
-    readonly load: (
-      caller: Omit<Caller, "idempotency">,
-      chunk: Chunk
-    ) => Effect.Effect<Loaded, Refusal<Bulk> | PostingFailure>
+    readonly load: (caller: Caller, chunk: Chunk) => Effect.Effect<Loaded, PostingFailure>
+    /** What that would do. Nothing is changed. */
+    readonly preview: (caller: Caller, chunk: Chunk) => Effect.Effect<Previewed, PostingFailure>
     /** Creates a location unless it is there. Returns whether it was created. */
     readonly ensureLocation: (caller: Caller, locationId: string) => Effect.Effect<boolean, PostingFailure>
     /**
@@ -64,23 +57,6 @@ export class StockFiles extends Context.Service<
       const ledger = yield* StockLedger
       const db = yield* Db
 
-      const load: StockFiles["Service"]["load"] = Effect.fn("StockFiles.load")(function* (caller, chunk) {
-        const { key, reason, rows } = chunk
-        const { answer, replayed } = yield* ledger.post(
-          { ...caller, idempotency: { key, fingerprint: key } },
-          {
-            _tag: "Bulk",
-            mode: "continueOnFailure",
-            operations: rows.map((row) => operationOf(row, reason)),
-            onlyRefusals: true
-          }
-        )
-        const refused = answer.rows.flatMap((row) =>
-          "failure" in row ? [{ index: row.index, failure: ofOperation(row.failure) }] : []
-        )
-        return { refused, replayed }
-      })
-
       const page: StockFiles["Service"]["page"] = Effect.fn("StockFiles.page")(function* (merchantId, after) {
         const found = yield* db.read<PageRow>(merchantId, pageStatement, [
           parameter("text", merchantId),
@@ -92,7 +68,10 @@ export class StockFiles extends Context.Service<
       })
 
       return StockFiles.of({
-        load,
+        load: (caller, chunk) =>
+          Effect.map(ledger.post(caller, { _tag: "LoadRows", ...chunk }), ({ answer }) => answer),
+        preview: (caller, chunk) =>
+          Effect.map(ledger.post(caller, { _tag: "PreviewRows", ...chunk }), ({ answer }) => answer),
         ensureLocation: (caller, locationId) =>
           Effect.map(
             ledger.post(caller, { _tag: "EnsureLocation", locationId }),
@@ -104,61 +83,19 @@ export class StockFiles extends Context.Service<
   )
 }
 
-/** A row stands or falls as a whole: its item and its stock are a group. */
-const operationOf = (row: StockFileRow, reason: string): BulkOperation => {
-  const { expiresAt, locationId, lotNumber, lowStockThreshold, name, productVariantId, quantity, sku } = row
-  const item: BulkOperation = {
-    _tag: "EnsureItem",
-    kind: "PRODUCT",
-    productVariantId,
-    sku,
-    name,
-    lowStockThreshold
-  }
-  if (quantity === undefined) return item
-  const ref: ItemRef = productVariantId === undefined ? { sku: sku! } : { variantId: productVariantId }
-  const stock: BulkOperation = {
-    _tag: "AdjustStock",
-    changeType: "CORRECTION",
-    item: ref,
-    quantity,
-    locationId,
-    lotNumber,
-    lotExpiresAt: expiresAt,
-    reason
-  }
-  return { _tag: "Bulk", mode: "atomic", operations: [item, stock], onlyRefusals: true }
-}
-
-/** Of a group, what its operation was refused with. */
-const ofOperation = (failure: RefusalData): RefusalData =>
-  failure._tag === "RowRefused" ? (failure["failure"] as RefusalData) : failure
-
 /** Small enough to be read in a moment, large enough that the way to the database does not count. */
 const pageItems = 1_000
-
-const itemFields = [
-  "itemId",
-  "productVariantId",
-  "sku",
-  "name",
-  "lowStockThreshold"
-] as const satisfies ReadonlyArray<keyof ItemRow>
-/** Null in the row of an item without stock. */
-const stockFields = ["locationId", "lotNumber", "lotExpiresAt", "onHand"] as const satisfies ReadonlyArray<
-  keyof StockRow
->
 
 // item_pkey, stock_merchant_id_item_id_location_id_lot_number_key, location_pkey
 const pageStatement = `
   WITH page AS MATERIALIZED (
-    SELECT i.item_id, i.product_variant_id, i.sku, i.name, i.low_stock_threshold
+    SELECT i.*
     FROM item i
     WHERE i.merchant_id = $1 AND i.item_id > $2 AND i.kind = 'PRODUCT' AND i.deleted_at IS NULL
     ORDER BY i.item_id
     LIMIT $3
   )
-  SELECT ${fieldsInSql(items, "page", itemFields)},
+  SELECT ${fieldsInSql(items, "page", ["itemId", ...itemFields])},
          ${fieldsInSql(stocks, "s", stockFields)},
          (SELECT count(*) FROM page) < $3 AS "isLast"
   FROM page
@@ -166,24 +103,10 @@ const pageStatement = `
   LEFT JOIN location l ON l.merchant_id = $1 AND l.location_id = s.location_id
   ORDER BY page.item_id, l.position, s.lot_number`
 
-type PageRow = Pick<ItemRow, (typeof itemFields)[number]> & {
+type PageRow = Pick<ItemRow, "itemId" | (typeof itemFields)[number]> & {
+  // Null in the row of an item without stock.
   readonly [F in (typeof stockFields)[number]]: StockRow[F] | null
 } & { readonly isLast: boolean }
 
-const fileRow = ({
-  locationId,
-  lotExpiresAt,
-  lotNumber,
-  lowStockThreshold,
-  name,
-  onHand,
-  productVariantId,
-  sku
-}: PageRow): StockFileRow => ({
-  ...(productVariantId === null ? {} : { productVariantId }),
-  ...(sku === null ? {} : { sku }),
-  ...(locationId === null ? {} : { quantity: onHand!, locationId, lotNumber: lotNumber! }),
-  ...(lotExpiresAt === null ? {} : { expiresAt: lotExpiresAt }),
-  ...(name === null ? {} : { name }),
-  lowStockThreshold
-})
+const fileRow = (row: PageRow): StockFileRow =>
+  fileRowOf(row, row.locationId === null ? undefined : (row as typeof row & StockRow))

@@ -86,7 +86,7 @@ describe("holdfast ledger", { timeout }, () => {
         /^holdfast: 2999-01 is too late: .* The latest that can be named is \d{4}-\d{2}$/m
       )
       const wrong = yield* holdfast(Redacted.value(url), "ledger", "detach", "--before", "soon")
-      assert.strictEqual(wrong.code, 1)
+      assert.strictEqual(wrong.code, 2)
       assert.include(wrong.stderr, "must be a month, as 2026-01")
     })
   )

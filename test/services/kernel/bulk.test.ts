@@ -148,22 +148,6 @@ describe("a bulk", { timeout: 120_000 }, () => {
     const kept = [...desk.store.tracking.values()].find((row) => row.postingId === posting.id)
     assert.isNull(kept!.answer)
   })
-
-  it("tells the refusals only, where only those are asked for", () => {
-    const desk = new Desk()
-    const answer = desk.post({
-      _tag: "Bulk",
-      mode: "continueOnFailure",
-      onlyRefusals: true,
-      operations: [
-        { _tag: "EnsureItem", kind: "PRODUCT", productVariantId: "v" },
-        { _tag: "AdjustStock", changeType: "DAMAGE", item: variant("v"), quantity: 6 },
-        { _tag: "AdjustStock", changeType: "RECEIPT", item: variant("v"), quantity: 6 }
-      ]
-    })
-    assert.deepStrictEqual(plain(answer.rows), [{ index: 1, failure: { _tag: "StockNotFound", item: "v" } }])
-    assert.strictEqual(desk.item("v").onHand, 6)
-  })
 })
 
 /** What a bulk may hold. */

@@ -306,6 +306,7 @@ interface Conditions extends PlanNode {
 }
 const walksMerchant = (node: Conditions): boolean =>
   node["Relation Name"] !== "location" &&
+  node["Index Name"] !== "location_pkey" &&
   node["Index Cond"] !== undefined &&
   /^\(merchant_id = [^()]*(\([^()]*\))?[^()]*\)$/.test(node["Index Cond"])
 
@@ -321,9 +322,9 @@ const recordedSessions = Effect.fnUntraced(function* (url: Redacted.Redacted<str
   return { asked, shop: shopOf(yield* Layer.build(services.pipe(Layer.provideMerge(recorded)))) }
 })
 
-describe("statements of the kernel on a database that is still empty (migration 0006)", () => {
+describe("statements of the kernel on a database that nobody has analyzed", () => {
   it.effect(
-    "find their rows by more than the merchant, although nothing is known of the tables",
+    "find their rows by more than the merchant as soon as there are a thousand, although nothing else is known of them",
     () =>
       Effect.gen(function* () {
         yield* TestClock.setTime(dawn)
@@ -335,8 +336,18 @@ describe("statements of the kernel on a database that is still empty (migration 
         yield* shop.confirm("order")
         yield* shop.adjust({ changeType: "CORRECTION", item: { variantId: "cup" }, quantity: 3 })
 
-        // Another one, in which nobody has written anything, so that nobody has analyzed it either.
+        // Another one, whose few tables with several keys hold a thousand rows of one merchant. Below that a plan may walk
+        // them all, and by decision 0016 it is made anew before there are twice as many.
         const sql = yield* connect((yield* freshDatabase).url)
+        for (const table of ["item", "reservation"])
+          yield* sql.run(`ALTER TABLE ${table} SET (autovacuum_enabled = off)`)
+        yield* sql.run(`INSERT INTO item (merchant_id, item_id, kind, product_variant_id, sku, status, created_at, updated_at)
+          SELECT 'acme', ${uuidOf("n")}, 'PRODUCT', 'v' || n, 's' || n, 'IN_STOCK', now(), now()
+          FROM generate_series(1, 1000) AS n`)
+        yield* sql.run(`INSERT INTO reservation (merchant_id, reservation_id, order_id, kind, status, request, expires_at,
+            created_at, updated_at)
+          SELECT 'acme', ${uuidOf("n")}, 'o' || n, 'ORDER', 'PENDING', '[]', now(), now(), now()
+          FROM generate_series(1, 1000) AS n`)
         for (const [name, value] of Object.entries(Postgres.plansByIndex)) {
           yield* sql.run(`SET ${name} = ${value}`)
         }

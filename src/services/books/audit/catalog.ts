@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { columnName } from "../../kernel/Table.ts"
 import { tables } from "../../kernel/tables.ts"
+import { readerRole } from "../../ReaderRole.ts"
 import { type Finding, findingOf } from "./Finding.ts"
 import type { Ask } from "./ranges.ts"
 
@@ -34,15 +35,15 @@ const securityStatement = `
   SELECT 'row-security' AS check, c.relname AS subject,
          CASE WHEN NOT c.relrowsecurity THEN 'row-level security is off'
               WHEN p.polname IS NULL THEN 'the policy one_merchant is missing'
-              ELSE 'a policy lets holdfast_reader see other merchants' END AS detail,
+              ELSE 'a policy lets readers see other merchants' END AS detail,
          CASE WHEN NOT c.relrowsecurity THEN format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', c.relname)
-              WHEN p.polname IS NULL THEN format('CREATE POLICY one_merchant ON %I FOR SELECT TO holdfast_reader
+              WHEN p.polname IS NULL THEN format('CREATE POLICY one_merchant ON %I FOR SELECT
                 USING (merchant_id = current_setting(''holdfast.merchant_id'', true))', c.relname) END AS repair
   FROM pg_class c
+  JOIN pg_roles r ON r.rolname = ${readerRole} AND has_table_privilege(r.oid, c.oid, 'SELECT')
   JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'merchant_id' AND NOT a.attisdropped
   LEFT JOIN pg_policy p ON p.polrelid = c.oid AND p.polname = 'one_merchant'
   WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    AND has_table_privilege('holdfast_reader', c.oid, 'SELECT')
     AND (NOT c.relrowsecurity
       OR p.polname IS NULL
       OR EXISTS (
@@ -55,7 +56,7 @@ const securityStatement = `
   UNION ALL
   SELECT 'row-security', r.rolname, 'this role is exempt from row-level security, or may write', NULL
   FROM pg_roles r
-  WHERE r.rolname = 'holdfast_reader'
+  WHERE r.rolname = ${readerRole}
     AND (r.rolsuper OR r.rolbypassrls OR EXISTS (
       SELECT
       FROM pg_class c

@@ -29,8 +29,6 @@ export interface Bulk {
    */
   readonly mode: "atomic" | "continueOnFailure"
   readonly operations: ReadonlyArray<BulkOperation>
-  /** Leaves the answers of what was done away: who loads a file asks for what was refused. */
-  readonly onlyRefusals?: boolean | undefined
 }
 export type BulkOperation = PayloadOf<Simple> | Bulk
 
@@ -68,8 +66,7 @@ const bulkShape = commandShape({
   tag: "Bulk",
   payload: {
     mode: Schema.Literals(["atomic", "continueOnFailure"]),
-    operations: Schema.Array(operation),
-    onlyRefusals: Schema.optional(Schema.Boolean)
+    operations: Schema.Array(operation)
   },
   answer,
   refusals: [RowRefused]
@@ -94,7 +91,7 @@ export const bulk: CommandDefinition<Bulk, BulkAnswer, RowRefused, ReadonlyArray
           const failure: RefusalData = { ...decision.refusal }
           if (command.mode === "atomic") return refused(new RowRefused({ index, failure }))
           rows.push({ index, failure })
-        } else if (command.onlyRefusals !== true) rows.push({ index, answer: decision.answer })
+        } else rows.push({ index, answer: decision.answer })
       }
       return answered({ at, rows })
     }

@@ -247,10 +247,10 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })("the
           ["from=yesterday", "query.from"],
           ["to=2020-13-01T00:00:00Z", "query.to"],
           ["from=2020-01-02T00:00:00Z&to=2020-01-01T00:00:00Z", "query.to"],
-          ["type=receipt", "query.type"],
-          ["type=RECEIPT,", "query.type"],
+          ["type=receipt", "query.type.0"],
+          ["type=RECEIPT,", "query.type.1"],
           ["limit=0", "query.limit"],
-          ["limit=201&type=NONE", "query.limit", "query.type"]
+          ["limit=201&type=NONE", "query.limit", "query.type.0"]
         ] as const) {
           assertRefusedFields(yield* get(`${ledger}?${query}`), ...fields)
         }

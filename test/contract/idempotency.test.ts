@@ -69,11 +69,12 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("Ide
     Effect.gen(function* () {
       const { item, post, receive } = yield* merchant
       yield* item("cup", { sku: "CUP" })
+      yield* item("lid")
       yield* receive("cup", 5)
       const key = fresh("key")
       const body = JSON.stringify({ orderId: "o", quantity: 1 })
       yield* post(`${api}/cup/reserve`, body, keyed(key))
-      for (const path of [`${api}/cup/release`, `${api}/release`, `${api}/cup/reserve?x=1`]) {
+      for (const path of [`${api}/cup/release`, `${api}/lid/release`, `${api}/lid/reserve`]) {
         assertProblem(yield* post(path, body, keyed(key)), 422, "IDEMPOTENCY_KEY_REUSED", {
           idempotencyKey: key
         })

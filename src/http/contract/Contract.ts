@@ -59,7 +59,7 @@ export const listParameter = <S extends Schema.Codec<string, string>>(
       Schema.decodeTo(
         Schema.Array(element),
         SchemaTransformation.transform<ReadonlyArray<S["Encoded"]>, ReadonlyArray<string>>({
-          decode: (given) => given.flatMap((text) => text.split(",")).filter((part) => part !== ""),
+          decode: (given) => given.flatMap((text) => text.split(",")),
           encode: (elements) => elements
         })
       )

@@ -79,6 +79,10 @@ const keysOf = (value: unknown, at = ""): ReadonlyArray<string> =>
       : []
 
 const shared = { excludeTestServices: true, timeout: "120 seconds" } as const
+const saleOf = (saleOrderId: string) => ({
+  saleOrderId,
+  items: [{ saleOrderItemId: "1", productVariantId: "cup", quantity: 2 }]
+})
 const boundMs = 90_000
 
 layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("docs/messages.md", (it) => {
@@ -335,16 +339,12 @@ layer(Messages.layer.pipe(Layer.provideMerge(Service.layer)), shared)("messages"
         yield* item("cup")
         yield* adjust("cup", "RECEIPT", 10)
         const sales = "/v1/api/inventory/sales"
-        const sale = (saleOrderId: string) => ({
-          saleOrderId,
-          items: [{ saleOrderItemId: "1", productVariantId: "cup", quantity: 2 }]
-        })
         const [first, second] = [fresh("sale"), fresh("sale")]
-        yield* tell("payment.success", sale(first))
-        const repeated = yield* post(sales, sale(first))
+        yield* tell("payment.success", saleOf(first))
+        const repeated = yield* post(sales, saleOf(first))
         assert.deepInclude(repeated.body, { applied: false, lines: { applied: 0, repeated: 1, changed: 0 } })
-        assert.deepInclude((yield* post(sales, sale(second))).body, { applied: true })
-        yield* tell("payment.success", sale(second))
+        assert.deepInclude((yield* post(sales, saleOf(second))).body, { applied: true })
+        yield* tell("payment.success", saleOf(second))
         assert.include(yield* figures("cup"), { quantity: 6 })
       }),
     boundMs

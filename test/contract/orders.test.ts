@@ -17,6 +17,7 @@ import {
 
 const api = "/api/v1/inventory"
 
+const cups = (quantity: number) => ({ productId: "p", variantId: "cup", quantity })
 const ordersOf = (body: unknown) => listAt(body, "data").map((each) => pick(each, "orderId"))
 
 layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("orders contract", (it) => {
@@ -460,7 +461,6 @@ layer(Service.layer, { excludeTestServices: true, timeout: "120 seconds" })("ord
       yield* receive("jug", 1)
       const amend = (items: ReadonlyArray<object>, given: object = {}) =>
         post(`${api}/amend`, { orderId: "o", items, ...given })
-      const cups = (quantity: number) => ({ productId: "p", variantId: "cup", quantity })
       assertProblem(yield* amend([cups(1)]), 404, "NOT_FOUND", { orderId: "o" })
       const reservationId = textAt((yield* reserve("o", [["cup", 3]])).body, "data.reservationId")
       const amended = (quantity: number, applied: boolean) => ({

@@ -580,6 +580,11 @@ describe("a conflict", () => {
          SELECT 'acme', '01990000-0000-7000-8000-000000000000', 'order', 'ORDER', '', 'PENDING',
            '[["${itemId}",2,null]]', t, t, t FROM (VALUES ('2027-01-01Z'::timestamptz)) AS v (t)`
       )
+      // A line of no stock: what it holds is not taken off any.
+      yield* other.run(
+        `INSERT INTO reservation_line (merchant_id, reservation_id, line_number, item_id, quantity, open)
+         VALUES ('acme', '01990000-0000-7000-8000-000000000000', 1, '${itemId}', 2, 2)`
+      )
       const asked = yield* Effect.forkChild(reserve("order", [["cup", 2]]), { startImmediately: true })
       yield* untilWaiting(sql, 1)
       yield* other.run("COMMIT")

@@ -736,8 +736,8 @@ const commandOf = (
         which === null
           ? undefined
           : (world.stocks.filter((stock) => stock.item === itemId(item))[which]?.id ?? postingId(epoch, 0)),
-      locationId: location == null ? undefined : locations[location],
-      lotNumber: lot == null ? undefined : lots[lot]!.lotNumber
+      locationId: location === null || location === undefined ? undefined : locations[location],
+      lotNumber: lot === null || lot === undefined ? undefined : lots[lot]!.lotNumber
     }))
   switch (asked.do) {
     case "amend":
@@ -770,7 +770,7 @@ const commandOf = (
       return {
         _tag: "ConfirmReservation",
         orderId,
-        ...(asked.part == null
+        ...(asked.part === null || asked.part === undefined
           ? {}
           : { lines: asked.part.map(([item, amount]) => ({ item: itemRef(item), quantity: amount })) }),
         ...(asked.which === null ? {} : { reservationId: reservationId(orderId, asked.which) })

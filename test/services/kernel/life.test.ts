@@ -1461,9 +1461,9 @@ describe("amending", () => {
   })
 })
 
-describe("confirming a part", () => {
-  const part = (...lines: ReadonlyArray<Placed>) => ({ ...confirming(), lines: placed(lines) })
+const part = (...lines: ReadonlyArray<Placed>) => ({ ...confirming(), lines: placed(lines) })
 
+describe("confirming a part", () => {
   it("sells that, and the rest stays PENDING", () => {
     const desk = deskWith("w")
     desk.post(receipt(5))
@@ -1566,12 +1566,12 @@ describe("a sale that names its place", () => {
   })
 })
 
-describe("a return beyond the sale", () => {
-  const detail = (desk: Desk) =>
-    [...desk.store.discrepancies.values()]
-      .filter(({ status }) => status === "OPEN")
-      .map(({ detail: told, kind }) => [kind, told])
+const detail = (desk: Desk) =>
+  [...desk.store.discrepancies.values()]
+    .filter(({ status }) => status === "OPEN")
+    .map(({ detail: told, kind }) => [kind, told])
 
+describe("a return beyond the sale", () => {
   it("says in its answer which discrepancy it opened, or adds to", () => {
     const desk = deskWith()
     desk.post(receipt(5))
@@ -1642,20 +1642,20 @@ describe("the events of one posting", () => {
   })
 })
 
-describe("an answer that was kept in the form of an earlier version", () => {
-  const replayed = (command: Parameters<Desk["post"]>[0], kept: object): unknown => {
-    const desk = deskWith()
-    const idempotency = { key: "k", fingerprint: "f" }
-    desk.store.idempotency.set("m\u001fk", {
-      merchantId,
-      idempotencyKey: "k",
-      fingerprint: "f",
-      answer: JSON.stringify({ posting: "p", command: command._tag, version: 1, answer: kept }),
-      createdAt: desk.now
-    })
-    return desk.post(command, { idempotency })
-  }
+const replayed = (command: Parameters<Desk["post"]>[0], kept: object): unknown => {
+  const desk = deskWith()
+  const idempotency = { key: "k", fingerprint: "f" }
+  desk.store.idempotency.set("m\u001fk", {
+    merchantId,
+    idempotencyKey: "k",
+    fingerprint: "f",
+    answer: JSON.stringify({ posting: "p", command: command._tag, version: 1, answer: kept }),
+    createdAt: desk.now
+  })
+  return desk.post(command, { idempotency })
+}
 
+describe("an answer that was kept in the form of an earlier version", () => {
   it("is replayed in today's form", () => {
     const at = epoch
     assert.deepStrictEqual(replayed(releasing(), { at, released: true, quantity: 2, item: null }), {

@@ -253,7 +253,7 @@ export interface Client {
         readonly cursor?: string
         /** Exclusive. Without it, all lots that expire */
         readonly expiresBefore?: Timestamp
-        /** Opaque text of 1 to 128 characters, not necessarily a UUID */
+        /** Only what lies there */
         readonly locationId?: OutsideId
       },
       options?: CallOptions

@@ -264,6 +264,7 @@ const first = [
   "orders.checkAvailability",
   "orders.reserve",
   "orders.extend",
+  "orders.amend",
   "orders.confirm",
   "variants.reserveVariant",
   "variants.releaseVariant",
@@ -271,11 +272,15 @@ const first = [
   "bulk.count"
 ]
 
+/** What the others need is deleted at the end. */
+const last = ["catalog.deleteItem"]
+
 const sendsAllSamples = Effect.fnUntraced(function* (service: RunningService) {
   const shop = yield* merchantAt(service, "demo")
   const sorted = [
     ...first.map((name) => calls.find(({ operationId }) => operationId === name)!),
-    ...calls.filter(({ operationId }) => !first.includes(operationId))
+    ...calls.filter(({ operationId }) => !first.includes(operationId) && !last.includes(operationId)),
+    ...calls.filter(({ operationId }) => last.includes(operationId))
   ]
   for (const call of sorted) {
     // Ids that the service makes are not known beforehand.

@@ -289,7 +289,7 @@ export class CatalogApi extends HttpApiGroup.make("catalog")
         expiresBefore: Schema.optionalKey(
           Instant.annotate({ description: "Exclusive. Without it, all lots that expire" })
         ),
-        locationId: Schema.optionalKey(OutsideId)
+        locationId: Schema.optionalKey(OutsideId.annotate({ description: "Only what lies there" }))
       },
       success: StockList
     })

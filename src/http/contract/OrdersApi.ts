@@ -165,6 +165,9 @@ export class OrdersApi extends HttpApiGroup.make("orders")
       ]
     })
       .annotate(RequiredPermission, "inventory:reserve")
+      .annotate(ExampleCall, {
+        body: { orderId: "order-1001", items: [{ variantId: "espresso-cup", quantity: 3 }], expiresIn: 1800 }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Change what an order holds to these items",

@@ -3,7 +3,7 @@ import { HttpApiEndpoint, HttpApiGroup, OpenApi } from "effect/http-api"
 import { OutsideId } from "../../schema/Identifier.ts"
 import { PaymentSuccess } from "../../schema/Message.ts"
 import { Count } from "../../schema/Quantity.ts"
-import { maxLines, RequiredPermission } from "./Contract.ts"
+import { ExampleCall, RequiredPermission, maxLines } from "./Contract.ts"
 import { problem } from "./Problem.ts"
 
 /** The contract of paid sales for those without a broker: `/v1/api/inventory/sales` (CONTRACTS 4.2). */
@@ -37,6 +37,12 @@ export class SalesApi extends HttpApiGroup.make("sales")
       error: [problem("ItemNotFound"), problem("LocationNotFound")]
     })
       .annotate(RequiredPermission, "inventory:adjust")
+      .annotate(ExampleCall, {
+        body: {
+          saleOrderId: "order-1003",
+          items: [{ saleOrderItemId: "line-1", productVariantId: "espresso-cup", quantity: 1 }]
+        }
+      })
       .annotateMerge(
         OpenApi.annotations({
           summary: "Record a paid sale",

@@ -168,7 +168,7 @@ const loadsOf = (known: FileChunkRow | undefined): ReadonlyArray<Load> =>
 
 type Terms = Omit<LoadRows, "_tag">
 
-interface NeededRows {
+export interface NeededRows {
   readonly chunk: RowKey<FileChunkRow>
   readonly rows: ReadonlyArray<NeededRow>
 }

@@ -102,7 +102,7 @@ export const reportSale = defineCommand(reportSaleShape, {
   decide: (context, sale, keys) => unknownOf(context, keys.lines) ?? record(context, sale, keys)
 })
 
-interface SaleKeys {
+export interface SaleKeys {
   readonly order: OrderKey
   readonly cancelled: TrackingKey
   readonly lines: ReadonlyArray<Line>

@@ -1,10 +1,11 @@
 import { defineConfig } from "vitest/config"
+import { longTests } from "./test/support/longTests.ts"
 import SlowestFirst from "./test/support/slowestFirst.ts"
 
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    exclude: ["test/faults/**", "node_modules/**"],
+    exclude: ["test/faults/**", ...longTests, "node_modules/**"],
     globalSetup: ["test/support/Postgres.ts", "test/support/shared.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],
     testTimeout: 30_000,

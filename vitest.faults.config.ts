@@ -1,9 +1,10 @@
 import { defineConfig } from "vitest/config"
+import { longTests } from "./test/support/longTests.ts"
 
 export default defineConfig({
   test: {
     // The kernel's random histories too: `npm test` plays a fifth of them.
-    include: ["test/faults/**/*.test.ts", "test/services/kernel/{properties,bulk}.test.ts"],
+    include: ["test/faults/**/*.test.ts", ...longTests, "test/services/kernel/{properties,bulk}.test.ts"],
     env: { HISTORIES: "all" },
     globalSetup: ["test/support/Postgres.ts", "test/support/shared.ts"],
     reporters: ["default", "./test/support/closingLine.ts"],

@@ -13,6 +13,8 @@ const slowest: ReadonlyArray<string> = [
   "contract/messages",
   "services/kernel/StockLedger",
   "package",
+  "contract/commandLine",
+  "contract/merchantCommands",
   "layers/EmbeddedPostgres",
   "contract/debezium",
   "contract/files",

@@ -1,7 +1,8 @@
-import { Cause, Option } from "effect"
+import { Cause, Option, Schema } from "effect"
 import { CliError } from "effect/cli"
 import { isFailing, type Problem, problemOf } from "../http/contract/Problem.ts"
 import { ConfigurationInvalid } from "../layers/Configuration.ts"
+import { FieldError } from "../schema/Validation.ts"
 
 /** The members of a problem that its first two lines do not say already. */
 const said = new Set(["type", "title", "status", "detail", "instance", "code", "retryAfterSeconds"])
@@ -35,11 +36,15 @@ export const membersOf = (problem: Problem): Readonly<Record<string, unknown>> =
     )
   )
 
-/** `items: productVariantId cup, requested 5, available 2`: a line for each of them. */
+/** `items: productVariantId cup, requested 5, available 2`: a line for each of them; of a field that is bad, its sentence. */
 export const memberLines = (members: Readonly<Record<string, unknown>>): ReadonlyArray<string> =>
   Object.entries(members).flatMap(([name, value]) =>
-    (Array.isArray(value) ? value : [value]).map((each) => `${name}: ${textOf(each)}`)
+    (Array.isArray(value) ? value : [value]).map((each) =>
+      isFieldError(each) ? `${each.path} ${each.message}` : `${name}: ${textOf(each)}`
+    )
   )
+
+const isFieldError = Schema.is(FieldError)
 
 /** `productVariantId cup, requested 5, available 2` */
 const textOf = (value: unknown): string =>

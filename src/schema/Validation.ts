@@ -3,9 +3,12 @@ import { closestMatch } from "leven"
 
 /** Decoding of input from outside, with an explanation of each bad field. */
 
+/** A field that is not valid, and what is wrong with it: read one after the other they are a sentence. */
+export const FieldError = Schema.Struct({ path: Schema.String, message: Schema.String })
+
 /** Bad input: one entry for each bad field. Nothing changed. */
 export class ValidationFailed extends Schema.TaggedError<ValidationFailed>()("ValidationFailed", {
-  errors: Schema.Array(Schema.Struct({ path: Schema.String, message: Schema.String }))
+  errors: Schema.Array(FieldError)
 }) {}
 
 const unknownName = "is not known here: "

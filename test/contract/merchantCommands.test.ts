@@ -56,6 +56,23 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })(
               ["shop", false]
             ]
           )
+          yield* done("locations", "set", "yard", "--order", "1")
+          assert.deepStrictEqual(yield* done("locations", "set", "shop", "--retired", "yes"), [
+            "Location shop (The shop) was there, and is retired"
+          ])
+          assert.deepStrictEqual(
+            (yield* json("locations", "list")).map((row) => [
+              pick(row, "locationId"),
+              pick(row, "order"),
+              pick(row, "retired")
+            ]),
+            [
+              ["default", 0, false],
+              ["yard", 1, false],
+              ["shop", 2, true]
+            ]
+          )
+          yield* done("locations", "set", "shop", "--retired", "no")
           const set = yield* done(
             "items",
             "set",
@@ -177,6 +194,10 @@ layer(Service.layer, { excludeTestServices: true, timeout: "180 seconds" })(
           const unknown = yield* holdfast("confirm", fresh("order"))
           assert.strictEqual(unknown.code, 1)
           assert.include(unknown.complaints[0], "NOT_FOUND: No such reservation")
+          const damaged = yield* json("adjust", "cup", "RETURN", "1", "--condition", "DAMAGED")
+          assert.strictEqual(pick(damaged[0], "unallocatableQuantity"), 1)
+          const refused = yield* holdfast("adjust", "cup", "DAMAGE", "1", "--condition", "DAMAGED")
+          assert.include(refused.complaints.join("\n"), "condition is of a RETURN only")
           const nothing = yield* holdfast("adjust", "cup", "DAMAGE", "0")
           assert.include(nothing.complaints.join("\n"), "must be at least 1 (only a CORRECTION may count 0)")
         }),

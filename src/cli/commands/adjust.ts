@@ -1,8 +1,8 @@
 import { Effect, Option } from "effect"
-import { Argument, Command } from "effect/cli"
+import { Argument, Command, Flag } from "effect/cli"
 import { Count } from "../../schema/Quantity.ts"
 import { ValidationFailed } from "../../schema/Validation.ts"
-import { changeTypes } from "../../schema/Movement.ts"
+import { changeTypes, ReturnCondition } from "../../schema/Movement.ts"
 import { Movements } from "../../services/stock/Movements.ts"
 import { printAdjusted } from "../adjusted.ts"
 import { forMerchant } from "../merchantCommand.ts"
@@ -18,6 +18,10 @@ export const adjust = Command.make(
     quantity: Argument.Int("quantity").pipe(Argument.withSchema(Count)),
     ...place,
     order: id("order", "Of a SALE or RETURN: the order"),
+    condition: Flag.Literals("condition", ReturnCondition.literals).pipe(
+      Flag.withDescription("Of a RETURN: whether what comes back can be sold"),
+      Flag.optional
+    ),
     reference: text("reference", "What comes under the same one is applied once"),
     reason: text("reason", "Noted with the movement"),
     expectedVersion: count("expected-version", "Only if the stock has this version (see holdfast stock)"),
@@ -33,6 +37,10 @@ export const adjust = Command.make(
           const message = "must be at least 1 (only a CORRECTION may count 0)"
           return yield* new ValidationFailed({ errors: [{ path: "quantity", message }] })
         }
+        if (Option.isSome(given.condition) && changeType !== "RETURN") {
+          const message = "is of a RETURN only"
+          return yield* new ValidationFailed({ errors: [{ path: "condition", message }] })
+        }
         const { adjust } = yield* Movements
         const { answer } = yield* adjust(caller, {
           changeType,
@@ -42,6 +50,7 @@ export const adjust = Command.make(
           lotNumber: Option.getOrUndefined(given.lot),
           lotExpiresAt: Option.getOrUndefined(given.expires),
           orderId: Option.getOrUndefined(given.order),
+          condition: Option.getOrUndefined(given.condition),
           reference: Option.getOrUndefined(given.reference),
           reason: Option.getOrUndefined(given.reason),
           expectedVersion: Option.getOrUndefined(given.expectedVersion)

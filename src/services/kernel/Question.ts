@@ -74,11 +74,11 @@ export const wasCommitted = (row: string): string =>
  * same; the minute is for what others of its batch carried.
  */
 export const isKept = (row: string): string =>
-  `COALESCE(uuid_extract_timestamp(${row}.posting_id)
-        > ${keptSinceInSql("outbox", "inventory_ledger")} + interval '1 minute', true)`
+  `(${keptSinceInSql("outbox", "inventory_ledger")} IS NULL OR COALESCE(uuid_extract_timestamp(${row}.posting_id)
+        > ${keptSinceInSql("outbox", "inventory_ledger")} + interval '1 minute', true))`
 
 /** A share of a range of `shares`, by a whole number that is not negative: `$6` of `$7`. */
-export const inShare = (number: string): string => `(${number}) % $7::int4 = $6::int4`
+export const inShare = (number: string): string => `($7::int4 = 1 OR (${number}) % $7::int4 = $6::int4)`
 
 /** The newest checkpoint of each stock of a range: its chain begins after it. */
 export const checkpointsInSql = `

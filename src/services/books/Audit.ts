@@ -2,7 +2,7 @@ import { Clock, Context, Effect, Layer, type Scope } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { reservationKindsInSql } from "../../schema/Reservation.ts"
 import { guards } from "./audit/catalog.ts"
-import { type Finding, findingOf } from "./audit/Finding.ts"
+import { type Check, type Finding, findingOf } from "./audit/Finding.ts"
 import { eventColumns, unpackOutbox } from "./audit/OutboxReading.ts"
 import { type Ask, eachRange, partition, weightedRanges } from "./audit/ranges.ts"
 import { Db } from "../Db.ts"
@@ -153,8 +153,8 @@ const askOver = Effect.fnUntraced(function* (
 ) {
   for (const { check, statement } of questions.filter((question) => question.over === walk)) {
     for (const range of ranges) {
-      const rows = yield* ask(statement, range)
-      yield* report(rows.map((row) => findingOf(check, row)))
+      const rows = yield* ask<{ readonly check?: Check }>(statement, range)
+      yield* report(rows.map(({ check: own = check!, ...row }) => findingOf(own, row)))
     }
   }
 })

@@ -153,8 +153,6 @@ export const partition = Effect.fnUntraced(function* (
     `CREATE TEMPORARY TABLE ${name}_row (${definitions.join(", ")}) PARTITION BY RANGE (${keys})`,
     []
   )
-  const bound = (key: Key | undefined, end: string): string =>
-    key === undefined ? `(${end}, ${end}, ${end})` : `('${key.merchantId.replaceAll("'", "''")}', '${key.id}', MAXVALUE)`
   for (const [index, { from, to }] of ranges.entries()) {
     yield* own(
       `CREATE TEMPORARY TABLE ${name}_${index} PARTITION OF ${name}_row
@@ -166,6 +164,11 @@ export const partition = Effect.fnUntraced(function* (
   return (index: number | "row") =>
     own(`CREATE OR REPLACE TEMPORARY VIEW ${name} AS SELECT * FROM ${name}_${index}`, [])
 })
+
+const bound = (key: Key | undefined, end: string): string =>
+  key === undefined
+    ? `(${end}, ${end}, ${end})`
+    : `('${key.merchantId.replaceAll("'", "''")}', '${key.id}', MAXVALUE)`
 
 /** Of a row `t`. */
 const weights = {

@@ -8,13 +8,6 @@ import { isKept, keptSinceInSql, type Question, wasCommitted, within } from "../
 const eventId = `e.posting_id || '.' || e.number`
 const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 
-/** The number of each item's last event, among those after which none was removed by age. */
-const lastReported = `
-    SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
-    FROM audit_event e
-    WHERE ${isKept("e")}
-    GROUP BY e.merchant_id, e.item_id`
-
 export const outboxQuestions: ReadonlyArray<Question> = [
   {
     // From 1 without gaps; of what was removed by age, any part may be left. After a number whose event is known to be
@@ -44,29 +37,24 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     )`
   },
   {
-    check: "last-event-is-told",
+    // An item's number is that of its last event, among those after which none was removed by age.
     over: "itemsReported",
     // item_pkey, audit_event
     statement: `
-  SELECT i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
+  SELECT CASE WHEN i.event_sequence < last.sequence THEN 'number-was-told' ELSE 'last-event-is-told' END AS check,
+         i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
          COALESCE(last.sequence, 0) AS sequence_told
   FROM item i
-  LEFT JOIN (${lastReported}) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
+  LEFT JOIN (
+    SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
+    FROM audit_event e
+    WHERE ${isKept("e")}
+    GROUP BY e.merchant_id, e.item_id
+  ) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
   WHERE ${within("i", "item_id")}
-    AND i.event_sequence > COALESCE(last.sequence, CASE WHEN ${noneRemoved} THEN 0 ELSE i.event_sequence END)
-    AND ${wasCommitted("i")}`
-  },
-  {
-    check: "number-was-told",
-    over: "itemsReported",
-    // item_pkey, audit_event
-    statement: `
-  SELECT i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
-         last.sequence AS sequence_told
-  FROM item i
-  JOIN (${lastReported}) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
-  WHERE ${within("i", "item_id")}
-    AND i.event_sequence < last.sequence`
+    AND (i.event_sequence < last.sequence
+      OR i.event_sequence > COALESCE(last.sequence, CASE WHEN ${noneRemoved} THEN 0 ELSE i.event_sequence END)
+        AND ${wasCommitted("i")})`
   },
   {
     // An event is about an item of its merchant.

@@ -22,40 +22,32 @@ import { postingKeyPrefix } from "../trackingKeys.ts"
 
 /** Invariants 1 to 3 of stocks, and 1, 2, 4 and 5 of their ledger. */
 
-/** A stock beside its last movement, or the checkpoint that stands for it. */
-// stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey
-const besideLedger = `
-  SELECT s.merchant_id, s.stock_id, s.item_id, 'stock ' || s.stock_id AS subject, s.on_hand,
-         COALESCE(last.on_hand, c.on_hand, 0) AS ledger_on_hand, s.reserved,
-         COALESCE(last.reserved, c.reserved, 0) AS ledger_reserved, s.unallocatable,
-         COALESCE(last.unallocatable, c.unallocatable, 0) AS ledger_unallocatable, s.sequence,
-         COALESCE(last.sequence, c.sequence, 0) AS ledger_sequence
-  FROM stock s
-  LEFT JOIN (${checkpointsInSql}) c ON c.merchant_id = s.merchant_id AND c.stock_id = s.stock_id
-  LEFT JOIN LATERAL (
-    SELECT l.on_hand, l.reserved, l.unallocatable, l.sequence
-    FROM inventory_ledger l
-    WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${isAfterCheckpoint("l")}
-    ORDER BY l.recorded_at DESC, l.sequence DESC
-    LIMIT 1
-  ) last ON true
-  WHERE ${within("s", "stock_id")}`
-
 export const stockQuestions: ReadonlyArray<Question> = [
   {
-    check: "ledger-ends",
+    // A stock is what its last movement says, or the checkpoint that stands for it.
     over: "stocks",
-    statement: `SELECT * FROM (${besideLedger}) stated WHERE sequence > ledger_sequence`
-  },
-  {
-    check: "stock-is-its-ledger",
-    over: "stocks",
+    // stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey
     statement: `
-  SELECT *
-  FROM (${besideLedger}) stated
-  WHERE sequence <= ledger_sequence
-    AND (on_hand, reserved, unallocatable, sequence)
-      IS DISTINCT FROM (ledger_on_hand, ledger_reserved, ledger_unallocatable, ledger_sequence)`
+  SELECT CASE WHEN sequence > ledger_sequence THEN 'ledger-ends' ELSE 'stock-is-its-ledger' END AS check, stated.*
+  FROM (
+    SELECT s.merchant_id, s.stock_id, s.item_id, 'stock ' || s.stock_id AS subject, s.on_hand,
+           COALESCE(last.on_hand, c.on_hand, 0) AS ledger_on_hand, s.reserved,
+           COALESCE(last.reserved, c.reserved, 0) AS ledger_reserved, s.unallocatable,
+           COALESCE(last.unallocatable, c.unallocatable, 0) AS ledger_unallocatable, s.sequence,
+           COALESCE(last.sequence, c.sequence, 0) AS ledger_sequence
+    FROM stock s
+    LEFT JOIN (${checkpointsInSql}) c ON c.merchant_id = s.merchant_id AND c.stock_id = s.stock_id
+    LEFT JOIN LATERAL (
+      SELECT l.on_hand, l.reserved, l.unallocatable, l.sequence
+      FROM inventory_ledger l
+      WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${isAfterCheckpoint("l")}
+      ORDER BY l.recorded_at DESC, l.sequence DESC
+      LIMIT 1
+    ) last ON true
+    WHERE ${within("s", "stock_id")}
+  ) stated
+  WHERE (on_hand, reserved, unallocatable, sequence)
+    IS DISTINCT FROM (ledger_on_hand, ledger_reserved, ledger_unallocatable, ledger_sequence)`
   },
   {
     check: "reserved-is-open",

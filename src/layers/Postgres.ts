@@ -22,7 +22,7 @@ const surveyConnections = 2
 const kernelStatementTimeoutMs = 3_000
 const readerStatementTimeoutMs = 5_000
 const maintenanceStatementTimeoutMs = 10_000
-/** Temporary tables of millions of rows are indexed at once. */
+/** A range of very large books has very many rows (`rangesMax` in `books/audit/ranges.ts`). */
 const surveySessionTimeoutMs = 60_000
 const readTimeoutMs = 2_500
 /** A socket that is owed an answer and says nothing for this long beyond its statement's time-out is given up. */

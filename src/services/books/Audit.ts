@@ -2,9 +2,9 @@ import { Clock, Context, Effect, Layer, type Scope } from "effect"
 import type { DatabaseUnavailable } from "../../schema/Failure.ts"
 import { reservationKindsInSql } from "../../schema/Reservation.ts"
 import { guards } from "./audit/catalog.ts"
-import { type Finding, findingOf } from "./audit/Finding.ts"
-import { unpackOutbox } from "./audit/OutboxReading.ts"
-import { type Ask, eachRange, eachWeightedRange } from "./audit/ranges.ts"
+import { type Check, type Finding, findingOf } from "./audit/Finding.ts"
+import { eventColumns, unpackOutbox } from "./audit/OutboxReading.ts"
+import { type Ask, eachRange, partition, weightedRanges } from "./audit/ranges.ts"
 import { Db } from "../Db.ts"
 import { arrays, parameter } from "../PostgresTypes.ts"
 import { keysOf, type KeyWalk, type Question, type Walk, within } from "../kernel/Question.ts"
@@ -57,8 +57,7 @@ export class Audit extends Context.Service<
 }
 
 const questions: ReadonlyArray<Question> = [...tables.flatMap((table) => table.questions), ...outboxQuestions]
-/** Asked on the connection that has the events unpacked; the others on another one meanwhile, which has the lines. */
-const ofEvents: ReadonlyArray<Walk> = ["itemsReported", "sharesReported", "once"]
+const keyWalks = Object.keys(keysOf) as ReadonlyArray<KeyWalk>
 
 const examine = Effect.fn("Audit.examine")(function* (
   ask: Ask,
@@ -80,24 +79,38 @@ const examine = Effect.fn("Audit.examine")(function* (
     }
   })
   if (merchantId === undefined) yield* report(yield* guards(ask))
-  const [{ movements, stocks }, events] = yield* Effect.all(
-    [
-      Effect.gen(function* () {
-        const own = yield* session
-        yield* copyLines(own, merchantId)
-        const asked = questions.filter(({ over }) => !ofEvents.includes(over))
-        return yield* askAll(own, asked, { merchantId, report })
-      }),
-      Effect.gen(function* () {
-        const own = yield* session
-        const events = yield* unpackOutbox(own, ask, merchantId, report)
-        const asked = questions.filter(({ over }) => ofEvents.includes(over))
-        yield* askAll(own, asked, { merchantId, report })
-        return events
-      })
-    ],
-    { concurrency: "unbounded" }
-  )
+  const ofLines = Effect.gen(function* () {
+    const own = yield* session
+    const ranges = yield* weightedRanges(own, "stock", merchantId)
+    const look = yield* partition(own, "audit_line", lineColumns, ranges)
+    yield* eachRange(own, keysOf.lines, merchantId, (range) => Effect.asVoid(own(copyStatement, range)))
+    for (const [index, range] of ranges.entries()) {
+      yield* look(index)
+      yield* askOver(own, "stocks", [range.whole], report)
+      yield* askOver(own, "movements", yield* range.parts, report)
+      yield* askOver(own, "shares", range.shares, report)
+    }
+    for (const walk of keyWalks) {
+      yield* eachRange(own, keysOf[walk], merchantId, (range) => askOver(own, walk, [range], report))
+    }
+    const sum = (of: "rows" | "weight"): number => ranges.reduce((total, range) => total + range[of], 0)
+    return { stocks: sum("rows"), movements: sum("weight") }
+  })
+  const ofEvents = Effect.gen(function* () {
+    const own = yield* session
+    const ranges = yield* weightedRanges(own, "item", merchantId)
+    const look = yield* partition(own, "audit_event", eventColumns, ranges)
+    const events = yield* unpackOutbox(own, ask, merchantId, report)
+    for (const [index, range] of ranges.entries()) {
+      yield* look(index)
+      yield* askOver(own, "itemsReported", [range.whole], report)
+      yield* askOver(own, "sharesReported", range.shares, report)
+    }
+    yield* look("row")
+    yield* askOver(own, "once", [[parameter("text", merchantId ?? null)]], report)
+    return events
+  })
+  const [{ movements, stocks }, events] = yield* Effect.all([ofLines, ofEvents], { concurrency: "unbounded" })
   const overdue = yield* oldestOverdue(ask, merchantId, began)
   return {
     at: began,
@@ -112,70 +125,40 @@ const examine = Effect.fn("Audit.examine")(function* (
   } satisfies AuditReport
 })
 
-/** Copies the lines that are about stock, for a key that their table has no index by. */
-const copyLines = Effect.fnUntraced(function* (own: Ask, merchantId: string | undefined) {
-  yield* own(
-    `CREATE TEMPORARY TABLE audit_line (merchant_id text, stock_id uuid, item_id uuid, reservation_id uuid, open int8,
-       sold int8, returned int8)`,
-    []
-  )
-  yield* eachRange(own, keysOf.lines, merchantId, (range) => Effect.asVoid(own(copyStatement, range)))
-  yield* own("CREATE INDEX audit_line_by_stock ON audit_line (merchant_id, stock_id)", [])
-  yield* own("CLUSTER audit_line USING audit_line_by_stock", [])
-  yield* own("ANALYZE audit_line", [])
-})
+/** Of the lines that are about stock, copied for a key that their table has no index by. */
+const lineColumns = {
+  merchant_id: "text",
+  stock_id: "uuid",
+  reservation_id: "uuid",
+  item_id: "uuid",
+  open: "int8",
+  sold: "int8",
+  returned: "int8"
+}
 
 // reservation_line_pkey
 const copyStatement = `
-  INSERT INTO audit_line
-  SELECT l.merchant_id, l.stock_id, l.item_id, l.reservation_id, l.open, l.sold, l.returned
+  INSERT INTO audit_line_row
+  SELECT l.merchant_id, l.stock_id, l.reservation_id, l.item_id, l.open, l.sold, l.returned
   FROM reservation_line l
   WHERE ${within("l", "reservation_id")}
     AND l.stock_id IS NOT NULL`
 
-/** Asks questions, walk by walk: all that go over the same ranges, range by range. */
-const askAll = Effect.fnUntraced(function* (
+/** Asks all questions of one walk, over the ranges of these parameters. */
+const askOver = Effect.fnUntraced(function* (
   ask: Ask,
-  asked: ReadonlyArray<Question>,
-  options: {
-    readonly merchantId: string | undefined
-    readonly report: (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
-  }
+  walk: Walk,
+  ranges: ReadonlyArray<ReadonlyArray<unknown>>,
+  report: (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
 ) {
-  const { merchantId, report } = options
-  const looked = { stocks: 0, movements: 0 }
-  const over = Effect.fnUntraced(function* (walk: Walk, ranges: ReadonlyArray<ReadonlyArray<unknown>>) {
-    for (const { check, statement } of asked.filter((question) => question.over === walk)) {
-      for (const range of ranges) {
-        const rows = yield* ask(statement, range)
-        yield* report(rows.map((row) => findingOf(check, row)))
-      }
+  for (const { check, statement } of questions.filter((question) => question.over === walk)) {
+    for (const range of ranges) {
+      const rows = yield* ask<{ readonly check?: Check }>(statement, range)
+      yield* report(rows.map(({ check: own = check!, ...row }) => findingOf(own, row)))
     }
-  })
-  const walks = new Set(asked.map((question) => question.over))
-  if (walks.has("stocks")) {
-    yield* eachWeightedRange(ask, "stock", merchantId, (range) =>
-      Effect.gen(function* () {
-        looked.stocks += range.rows
-        looked.movements += range.weight
-        yield* over("stocks", [range.whole])
-        yield* over("movements", yield* range.parts)
-        yield* over("shares", range.shares)
-      })
-    )
   }
-  if (walks.has("itemsReported")) {
-    yield* eachWeightedRange(ask, "item", merchantId, (range) =>
-      Effect.andThen(over("itemsReported", [range.whole]), over("sharesReported", range.shares))
-    )
-  }
-  for (const walk of walks) {
-    const keys = keysOf[walk as KeyWalk]
-    if (keys !== undefined) yield* eachRange(ask, keys, merchantId, (range) => over(walk, [range]))
-  }
-  yield* over("once", [[parameter("text", merchantId ?? null)]])
-  return looked
 })
+
 /** Which of these findings a person has acknowledged, with a reason. */
 const acknowledgedOf = Effect.fnUntraced(function* (ask: Ask, findings: ReadonlyArray<Finding>) {
   const rows = yield* ask<{ merchantId: string; finding: string }>(acknowledgedStatement, [

@@ -8,7 +8,8 @@
  * one snapshot, so that what one transaction wrote is seen whole, whatever is written meanwhile.
  */
 export interface Question {
-  readonly check: Check
+  /** Without it, each row says it as `check`. */
+  readonly check?: Check
   readonly over: Walk
   readonly statement: string
 }
@@ -23,8 +24,8 @@ export interface Keys {
 
 const keyWalks = {
   items: { table: "item", column: "item_id", type: "uuid", rows: 4_000 },
-  reservations: { table: "reservation", column: "reservation_id", type: "uuid", rows: 4_000 },
-  lines: { table: "reservation_line", column: "reservation_id", type: "uuid", rows: 4_000 },
+  reservations: { table: "reservation", column: "reservation_id", type: "uuid", rows: 10_000 },
+  lines: { table: "reservation_line", column: "reservation_id", type: "uuid", rows: 10_000 },
   orders: { table: "reservation", column: "order_id", type: "text", rows: 10_000 },
   discrepancies: { table: "discrepancy", column: "discrepancy_id", type: "uuid", rows: 4_000 },
   trackings: { table: "tracking", column: "tracking_key", type: "text", rows: 10_000 }
@@ -74,11 +75,11 @@ export const wasCommitted = (row: string): string =>
  * same; the minute is for what others of its batch carried.
  */
 export const isKept = (row: string): string =>
-  `COALESCE(uuid_extract_timestamp(${row}.posting_id)
-        > ${keptSinceInSql("outbox", "inventory_ledger")} + interval '1 minute', true)`
+  `(${keptSinceInSql("outbox", "inventory_ledger")} IS NULL OR COALESCE(uuid_extract_timestamp(${row}.posting_id)
+        > ${keptSinceInSql("outbox", "inventory_ledger")} + interval '1 minute', true))`
 
 /** A share of a range of `shares`, by a whole number that is not negative: `$6` of `$7`. */
-export const inShare = (number: string): string => `(${number}) % $7::int4 = $6::int4`
+export const inShare = (number: string): string => `($7::int4 = 1 OR (${number}) % $7::int4 = $6::int4)`
 
 /** The newest checkpoint of each stock of a range: its chain begins after it. */
 export const checkpointsInSql = `

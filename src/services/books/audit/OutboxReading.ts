@@ -8,7 +8,7 @@ import { type Finding, findingOf } from "./Finding.ts"
 import type { Ask } from "./ranges.ts"
 
 /**
- * Unpacks the outbox into temporary tables of the audit's own connection, which the questions about events join by key:
+ * Unpacks the outbox into temporary tables of the audit's own connection, which the questions about events are asked of:
  * `audit_event` has a row for each event that reports a movement, or a first one, and one more for each further movement;
  * `audit_horizon` says which rows were committed before it was read. The JSON is parsed here, because PostgreSQL takes five times as long.
  */
@@ -18,14 +18,14 @@ const groupsPerRead = 32
 /** More than a group has: a batch is bounded. */
 const eventsPerGroup = 1_000_000
 
-const columns = {
+export const eventColumns = {
   merchant_id: "text",
+  item_id: "uuid",
+  /** Grows in the order in which the events of a key are published. */
+  place: "int8",
   posting_id: "uuid",
   /** An event's id is its posting's, and this; null on the further movements of an event. */
   number: "int4",
-  /** Grows in the order in which the events of a key are published. */
-  place: "int8",
-  item_id: "uuid",
   sequence: "int8",
   /** Of the events of its posting that follow it at once and report nothing that is compared: they have no row. */
   last_sequence: "int8",
@@ -36,18 +36,10 @@ const columns = {
   reserved_delta: "int8",
   unallocatable_delta: "int8"
 } as const
-type Columns = { readonly [C in keyof typeof columns]: Array<unknown> }
-const names = Object.keys(columns) as ReadonlyArray<keyof typeof columns>
+type Columns = { readonly [C in keyof typeof eventColumns]: Array<unknown> }
+const names = Object.keys(eventColumns) as ReadonlyArray<keyof typeof eventColumns>
 
-const eventsStatement = `
-  CREATE TEMPORARY TABLE audit_event_read (${names.map((name) => `${name} ${columns[name]}`).join(", ")})`
-const insertStatement = `INSERT INTO audit_event_read SELECT * FROM ${rowsOf(names)} AS u`
-const indexStatements = [
-  "CREATE TEMPORARY TABLE audit_event AS SELECT * FROM audit_event_read ORDER BY item_id, place",
-  "DROP TABLE audit_event_read",
-  "CREATE INDEX audit_event_by_item ON audit_event (merchant_id, item_id)",
-  "ANALYZE audit_event"
-]
+const insertStatement = `INSERT INTO audit_event_row SELECT * FROM ${rowsOf(names)} AS u`
 
 /**
  * The position is taken after the snapshot: what was committed by then lies before it, because a position is taken before
@@ -104,7 +96,6 @@ export const unpackOutbox = Effect.fnUntraced(function* (
   merchantId: string | undefined,
   report: (findings: ReadonlyArray<Finding>) => Effect.Effect<void, DatabaseUnavailable>
 ) {
-  yield* own(eventsStatement, [])
   yield* own(horizonStatement, [])
   yield* awaitWriters(own)
   const [horizon] = yield* own<{ readonly position: number }>("SELECT position FROM audit_horizon", [])
@@ -128,13 +119,12 @@ export const unpackOutbox = Effect.fnUntraced(function* (
       events += unpacked.events
       yield* report(unpacked.findings)
       if (inserted !== undefined) yield* Fiber.join(inserted)
-      const values = names.map((name) => arrays[columns[name]](unpacked.columns[name]))
+      const values = names.map((name) => arrays[eventColumns[name]](unpacked.columns[name]))
       inserted = yield* Effect.forkChild(own(insertStatement, values), { startImmediately: true })
       groups = yield* Fiber.join(next)
     }
   }
   if (inserted !== undefined) yield* Fiber.join(inserted)
-  for (const statement of indexStatements) yield* own(statement, [])
   return events
 })
 

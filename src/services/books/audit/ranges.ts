@@ -63,13 +63,15 @@ export const eachRange = Effect.fnUntraced(function* (
 /** A range of rows with about so many movements or events is one question, and so is a part of a stock with many more. */
 const weightPerRange = 20_000
 const rowsPerRange = 2_000
+/** More ranges than these are wider instead: each has a part in a temporary table (`partition`). */
+const rangesMax = 128
 /** Rows whose keys are read at once. */
 const rowsPerPage = 10_000
 /** Movements of one stock (events of one item) that are compared at once; of more, a share of what they are about. */
 const weightPerShare = 250_000
 
 /** A range of rows, with its parameters for each kind of walk over it (`Walk`). */
-export interface WeightedRange {
+export interface WeightedRange extends Range {
   readonly rows: number
   readonly weight: number
   readonly whole: Parameters
@@ -78,18 +80,18 @@ export interface WeightedRange {
 }
 
 /** Ranges of stocks by the numbers of their movements, or of items by those of their events. */
-export const eachWeightedRange = Effect.fnUntraced(function* (
+export const weightedRanges = Effect.fnUntraced(function* (
   ask: Ask,
   table: keyof typeof weights,
-  merchantId: string | undefined,
-  use: Use<WeightedRange>
+  merchantId: string | undefined
 ) {
-  let from: Key = { merchantId: merchantId ?? "", id: nilUuid }
-  const useRange = (to: Key | undefined, rows: number, weight: number) => {
+  const rangeOf = (from: Key, to: Key | undefined, rows: number, weight: number): WeightedRange => {
     const whole = parametersOf({ from, to }, merchantId)
     const shares = Math.max(1, Math.ceil(weight / weightPerShare))
     const isLong = table === "stock" && to !== undefined && rows === 1 && weight > 2 * weightPerRange
-    return use({
+    return {
+      from,
+      to,
       rows,
       weight,
       whole,
@@ -99,8 +101,15 @@ export const eachWeightedRange = Effect.fnUntraced(function* (
         parameter("int4", share),
         parameter("int4", shares)
       ])
-    })
+    }
   }
+  const ranges: Array<WeightedRange> = []
+  const [all] = yield* ask<{ rows: number; weight: number }>(sumStatement(table), [
+    parameter("text", merchantId ?? null)
+  ])
+  const weightMax = Math.max(weightPerRange, all!.weight / rangesMax)
+  const rowsMax = Math.max(rowsPerRange, all!.rows / rangesMax)
+  let from: Key = { merchantId: merchantId ?? "", id: nilUuid }
   for (;;) {
     const page = yield* ask<Key & { readonly weight: number }>(weightsStatement(table), [
       ...parametersOf({ from, to: undefined }, undefined).slice(0, 2),
@@ -112,11 +121,11 @@ export const eachWeightedRange = Effect.fnUntraced(function* (
       rows += 1
       weight += Math.max(0, row.weight)
       const next = page[index + 1]
-      const isFull = weight >= weightPerRange || rows >= rowsPerRange
+      const isFull = weight >= weightMax || rows >= rowsMax
       // A row with very much is a range of its own.
-      if (!isFull && next !== undefined && next.weight < weightPerRange) continue
+      if (!isFull && next !== undefined && next.weight < weightMax) continue
       const to = { merchantId: row.merchantId, id: row.id }
-      yield* useRange(to, rows, weight)
+      ranges.push(rangeOf(from, to, rows, weight))
       from = to
       rows = 0
       weight = 0
@@ -124,8 +133,42 @@ export const eachWeightedRange = Effect.fnUntraced(function* (
     if (page.length < rowsPerPage) break
   }
   // Behind the last row there may be what is of none.
-  yield* useRange(undefined, 0, 0)
+  return [...ranges, rangeOf(from, undefined, 0, 0)]
 })
+
+/**
+ * A temporary table for rows that come in any order, with a part for each range: nothing is sorted and no index made.
+ * `columns` begin with a merchant, the key of the ranges, and what is never null. `look` makes the table's name mean the
+ * part of one range (or all of it), and rows go in as `<name>_row`.
+ */
+export const partition = Effect.fnUntraced(function* (
+  own: Ask,
+  name: string,
+  columns: Readonly<Record<string, string>>,
+  ranges: ReadonlyArray<Range>
+) {
+  const keys = Object.keys(columns).slice(0, 3).join(", ")
+  const definitions = Object.entries(columns).map(([column, type]) => `${column} ${type}`)
+  yield* own(
+    `CREATE TEMPORARY TABLE ${name}_row (${definitions.join(", ")}) PARTITION BY RANGE (${keys})`,
+    []
+  )
+  for (const [index, { from, to }] of ranges.entries()) {
+    yield* own(
+      `CREATE TEMPORARY TABLE ${name}_${index} PARTITION OF ${name}_row
+       FOR VALUES FROM ${bound(index === 0 ? undefined : from, "MINVALUE")} TO ${bound(to, "MAXVALUE")}`,
+      []
+    )
+  }
+  yield* own(`CREATE TEMPORARY TABLE ${name}_none PARTITION OF ${name}_row DEFAULT`, [])
+  return (index: number | "row") =>
+    own(`CREATE OR REPLACE TEMPORARY VIEW ${name} AS SELECT * FROM ${name}_${index}`, [])
+})
+
+const bound = (key: Key | undefined, end: string): string =>
+  key === undefined
+    ? `(${end}, ${end}, ${end})`
+    : `('${key.merchantId.replaceAll("'", "''")}', '${key.id}', MAXVALUE)`
 
 /** Of a row `t`. */
 const weights = {
@@ -139,6 +182,12 @@ const weights = {
          ), 0)`,
   item: "t.event_sequence"
 }
+
+// stock_pkey, item_pkey
+const sumStatement = (table: keyof typeof weights): string => `
+  SELECT count(*) AS rows, COALESCE(sum(${weights[table]}), 0)::bigint AS weight
+  FROM ${table} t
+  WHERE $1::text IS NULL OR t.merchant_id = $1`
 
 // stock_pkey, item_pkey
 const weightsStatement = (table: keyof typeof weights): string => `

@@ -8,31 +8,24 @@ import { isKept, keptSinceInSql, type Question, wasCommitted, within } from "../
 const eventId = `e.posting_id || '.' || e.number`
 const noneRemoved = `${keptSinceInSql("outbox", "inventory_ledger")} IS NULL`
 
-/** The number of each item's last event, among those after which none was removed by age. */
-const lastReported = `
-    SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
-    FROM audit_event e
-    WHERE ${within("e", "item_id")} AND ${isKept("e")}
-    GROUP BY e.merchant_id, e.item_id`
-
 export const outboxQuestions: ReadonlyArray<Question> = [
   {
     // From 1 without gaps; of what was removed by age, any part may be left. After a number whose event is known to be
     // lost, because a person has acknowledged it, the next one follows.
     check: "events-are-numbered",
     over: "itemsReported",
-    // audit_event_by_item, audit_repair
+    // audit_event, audit_repair
     statement: `
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} || ' of item ' || e.item_id AS subject, e.sequence,
          e.sequence_expected
   FROM (
-    SELECT e.*, COALESCE(max(e.last_sequence) OVER before + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
+    SELECT e.merchant_id, e.item_id, e.posting_id, e.number, e.sequence,
+           COALESCE(max(e.last_sequence) OVER before + 1, CASE WHEN ${noneRemoved} THEN 1 ELSE e.sequence END)
              AS sequence_expected
     FROM audit_event e
-    WHERE ${within("e", "item_id")}
-      AND e.number IS NOT NULL AND e.sequence IS NOT NULL AND ${isKept("e")}
+    WHERE e.number IS NOT NULL AND e.sequence IS NOT NULL AND ${isKept("e")}
     WINDOW before AS (
-      PARTITION BY e.merchant_id, e.item_id ORDER BY e.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+      PARTITION BY e.item_id, e.merchant_id ORDER BY e.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     )
   ) e
   WHERE e.sequence <> e.sequence_expected
@@ -44,40 +37,34 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     )`
   },
   {
-    check: "last-event-is-told",
+    // An item's number is that of its last event, among those after which none was removed by age.
     over: "itemsReported",
-    // item_pkey, audit_event_by_item
+    // item_pkey, audit_event
     statement: `
-  SELECT i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
+  SELECT CASE WHEN i.event_sequence < last.sequence THEN 'number-was-told' ELSE 'last-event-is-told' END AS check,
+         i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
          COALESCE(last.sequence, 0) AS sequence_told
   FROM item i
-  LEFT JOIN (${lastReported}) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
+  LEFT JOIN (
+    SELECT e.merchant_id, e.item_id, max(e.last_sequence) AS sequence
+    FROM audit_event e
+    WHERE ${isKept("e")}
+    GROUP BY e.merchant_id, e.item_id
+  ) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
   WHERE ${within("i", "item_id")}
-    AND i.event_sequence > COALESCE(last.sequence, CASE WHEN ${noneRemoved} THEN 0 ELSE i.event_sequence END)
-    AND ${wasCommitted("i")}`
-  },
-  {
-    check: "number-was-told",
-    over: "itemsReported",
-    // item_pkey, audit_event_by_item
-    statement: `
-  SELECT i.merchant_id, i.item_id, 'item ' || i.item_id AS subject, i.event_sequence AS sequence,
-         last.sequence AS sequence_told
-  FROM item i
-  JOIN (${lastReported}) last ON last.merchant_id = i.merchant_id AND last.item_id = i.item_id
-  WHERE ${within("i", "item_id")}
-    AND i.event_sequence < last.sequence`
+    AND (i.event_sequence < last.sequence
+      OR i.event_sequence > COALESCE(last.sequence, CASE WHEN ${noneRemoved} THEN 0 ELSE i.event_sequence END)
+        AND ${wasCommitted("i")})`
   },
   {
     // An event is about an item of its merchant.
     check: "event-of-its-merchant",
     over: "itemsReported",
-    // audit_event_by_item, item_pkey
+    // audit_event, item_pkey
     statement: `
   SELECT e.merchant_id, 'event ' || ${eventId} AS subject, e.item_id AS names_item
   FROM audit_event e
-  WHERE ${within("e", "item_id")}
-    AND e.number IS NOT NULL AND ${isKept("e")}
+  WHERE e.number IS NOT NULL AND ${isKept("e")}
     AND NOT EXISTS (
       SELECT
       FROM item i
@@ -88,12 +75,11 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     // A discrepancy that an event reports is there.
     check: "discrepancy-is-there",
     over: "itemsReported",
-    // audit_event_by_item, discrepancy_pkey
+    // audit_event, discrepancy_pkey
     statement: `
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} AS subject, e.discrepancy_id
   FROM audit_event e
-  WHERE ${within("e", "item_id")}
-    AND e.discrepancy_id IS NOT NULL
+  WHERE e.discrepancy_id IS NOT NULL
     AND NOT EXISTS (
       SELECT FROM discrepancy d
       WHERE d.merchant_id = e.merchant_id AND d.discrepancy_id = e.discrepancy_id
@@ -103,12 +89,11 @@ export const outboxQuestions: ReadonlyArray<Question> = [
   {
     check: "event-is-there-once",
     over: "itemsReported",
-    // audit_event_by_item
+    // audit_event
     statement: `
   SELECT e.merchant_id, e.item_id, 'event ' || ${eventId} AS subject, count(*) AS times
   FROM audit_event e
-  WHERE ${within("e", "item_id")}
-    AND e.number IS NOT NULL
+  WHERE e.number IS NOT NULL
   GROUP BY e.posting_id, e.number, e.merchant_id, e.item_id
   HAVING count(*) > 1`
   },
@@ -116,7 +101,7 @@ export const outboxQuestions: ReadonlyArray<Question> = [
     // The same of events that are about no item: few.
     check: "event-is-there-once",
     over: "once",
-    // audit_event_by_item
+    // audit_event
     statement: `
   SELECT e.merchant_id, 'event ' || ${eventId} AS subject, count(*) AS times
   FROM audit_event e

@@ -22,40 +22,32 @@ import { postingKeyPrefix } from "../trackingKeys.ts"
 
 /** Invariants 1 to 3 of stocks, and 1, 2, 4 and 5 of their ledger. */
 
-/** A stock beside its last movement, or the checkpoint that stands for it. */
-// stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey
-const besideLedger = `
-  SELECT s.merchant_id, s.stock_id, s.item_id, 'stock ' || s.stock_id AS subject, s.on_hand,
-         COALESCE(last.on_hand, c.on_hand, 0) AS ledger_on_hand, s.reserved,
-         COALESCE(last.reserved, c.reserved, 0) AS ledger_reserved, s.unallocatable,
-         COALESCE(last.unallocatable, c.unallocatable, 0) AS ledger_unallocatable, s.sequence,
-         COALESCE(last.sequence, c.sequence, 0) AS ledger_sequence
-  FROM stock s
-  LEFT JOIN (${checkpointsInSql}) c ON c.merchant_id = s.merchant_id AND c.stock_id = s.stock_id
-  LEFT JOIN LATERAL (
-    SELECT l.on_hand, l.reserved, l.unallocatable, l.sequence
-    FROM inventory_ledger l
-    WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${isAfterCheckpoint("l")}
-    ORDER BY l.recorded_at DESC, l.sequence DESC
-    LIMIT 1
-  ) last ON true
-  WHERE ${within("s", "stock_id")}`
-
 export const stockQuestions: ReadonlyArray<Question> = [
   {
-    check: "ledger-ends",
+    // A stock is what its last movement says, or the checkpoint that stands for it.
     over: "stocks",
-    statement: `SELECT * FROM (${besideLedger}) stated WHERE sequence > ledger_sequence`
-  },
-  {
-    check: "stock-is-its-ledger",
-    over: "stocks",
+    // stock_pkey, inventory_ledger_pkey, ledger_checkpoint_pkey
     statement: `
-  SELECT *
-  FROM (${besideLedger}) stated
-  WHERE sequence <= ledger_sequence
-    AND (on_hand, reserved, unallocatable, sequence)
-      IS DISTINCT FROM (ledger_on_hand, ledger_reserved, ledger_unallocatable, ledger_sequence)`
+  SELECT CASE WHEN sequence > ledger_sequence THEN 'ledger-ends' ELSE 'stock-is-its-ledger' END AS check, stated.*
+  FROM (
+    SELECT s.merchant_id, s.stock_id, s.item_id, 'stock ' || s.stock_id AS subject, s.on_hand,
+           COALESCE(last.on_hand, c.on_hand, 0) AS ledger_on_hand, s.reserved,
+           COALESCE(last.reserved, c.reserved, 0) AS ledger_reserved, s.unallocatable,
+           COALESCE(last.unallocatable, c.unallocatable, 0) AS ledger_unallocatable, s.sequence,
+           COALESCE(last.sequence, c.sequence, 0) AS ledger_sequence
+    FROM stock s
+    LEFT JOIN (${checkpointsInSql}) c ON c.merchant_id = s.merchant_id AND c.stock_id = s.stock_id
+    LEFT JOIN LATERAL (
+      SELECT l.on_hand, l.reserved, l.unallocatable, l.sequence
+      FROM inventory_ledger l
+      WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${isAfterCheckpoint("l")}
+      ORDER BY l.recorded_at DESC, l.sequence DESC
+      LIMIT 1
+    ) last ON true
+    WHERE ${within("s", "stock_id")}
+  ) stated
+  WHERE (on_hand, reserved, unallocatable, sequence)
+    IS DISTINCT FROM (ledger_on_hand, ledger_reserved, ledger_unallocatable, ledger_sequence)`
   },
   {
     check: "reserved-is-open",
@@ -116,13 +108,12 @@ export const stockQuestions: ReadonlyArray<Question> = [
     // What lines hold and sell is of a stock of their merchant and their item.
     check: "own-merchant",
     over: "stocks",
-    // audit_line_by_stock, stock_pkey
+    // audit_line, stock_pkey
     statement: `
   SELECT n.merchant_id, n.reservation_id, n.item_id, n.stock_id,
          'lines of reservation ' || n.reservation_id || ' on stock ' || n.stock_id AS subject, n.item_id AS names_item
   FROM audit_line n
-  WHERE ${within("n", "stock_id")}
-    AND NOT EXISTS (
+  WHERE NOT EXISTS (
       SELECT
       FROM stock s
       WHERE ${within("s", "stock_id")}
@@ -171,20 +162,17 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
     over: "movements",
     // inventory_ledger_pkey, stock_pkey
     statement: `
-  SELECT moved.merchant_id, moved.stock_id, moved.item_id,
-         'movements of item ' || moved.item_id || ' on stock ' || moved.stock_id AS subject, moved.first_sequence,
-         moved.movements
-  FROM (
-    SELECT l.merchant_id, l.stock_id, l.item_id, min(l.sequence) AS first_sequence, count(*) AS movements
-    FROM inventory_ledger l
-    WHERE ${inPart("l")}
-    GROUP BY l.merchant_id, l.stock_id, l.item_id
-  ) moved
-  WHERE NOT EXISTS (
-    SELECT FROM stock s
-    WHERE s.merchant_id = moved.merchant_id AND s.stock_id = moved.stock_id AND s.item_id = moved.item_id
-    OFFSET 0
-  )`
+  SELECT l.merchant_id, l.stock_id, l.item_id, 'movements of item ' || l.item_id || ' on stock ' || l.stock_id AS subject,
+         min(l.sequence) AS first_sequence, count(*) AS movements
+  FROM inventory_ledger l
+  WHERE ${inPart("l")}
+    AND NOT EXISTS (
+      SELECT
+      FROM stock s
+      WHERE ${within("s", "stock_id")}
+        AND s.merchant_id = l.merchant_id AND s.stock_id = l.stock_id AND s.item_id = l.item_id
+    )
+  GROUP BY l.merchant_id, l.stock_id, l.item_id`
   },
   {
     // A reservation carries its posting's id itself, and expiry is harmless to repeat: those two leave no tracking row.
@@ -214,7 +202,7 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
     // before a checkpoint are left out: their movements are not all there.
     check: "line-is-its-ledger",
     over: "shares",
-    // inventory_ledger_pkey, ledger_checkpoint_pkey, audit_line_by_stock, reservation_line_pkey, reservation_pkey
+    // inventory_ledger_pkey, ledger_checkpoint_pkey, audit_line, reservation_line_pkey, reservation_pkey
     statement: `
   WITH checkpoint AS MATERIALIZED (${checkpointsInSql})
   SELECT DISTINCT merchant_id, stock_id, COALESCE(item_id, line.any_item_id) AS item_id,
@@ -238,8 +226,7 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
   FULL JOIN (
     SELECT n.merchant_id, n.stock_id, n.reservation_id, n.open, n.sold, n.returned
     FROM audit_line n
-    WHERE ${within("n", "stock_id")}
-      AND ${inShare("uuid_hash(n.reservation_id) & 2147483647")}
+    WHERE ${inShare("uuid_hash(n.reservation_id) & 2147483647")}
   ) n USING (merchant_id, stock_id, reservation_id)
   CROSS JOIN LATERAL (
     SELECT COALESCE(sum(o.open), 0)::bigint AS open, COALESCE(sum(o.sold), 0)::bigint AS sold,
@@ -268,7 +255,7 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
     // ledger only what was committed before the outbox was read can be missed there (`audit_horizon`).
     check: "movement-is-told",
     over: "sharesReported",
-    // stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey, audit_event_by_item
+    // stock_merchant_id_item_id_location_id_lot_number_key, inventory_ledger_pkey, audit_event
     statement: `
   SELECT *
   FROM (
@@ -284,7 +271,8 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
              ${wasCommitted("l")}::int AS settled
       FROM stock s
       CROSS JOIN LATERAL (
-        SELECT *, l.xmin
+        SELECT l.merchant_id, l.stock_id, l.item_id, l.event_sequence, l.posting_id, l.type, l.on_hand_delta,
+               l.reserved_delta, l.unallocatable_delta, l.sequence, l.xmin
         FROM inventory_ledger l
         WHERE l.merchant_id = s.merchant_id AND l.stock_id = s.stock_id AND ${inShare("COALESCE(l.event_sequence, 0)")}
         OFFSET 0
@@ -295,8 +283,7 @@ export const ledgerQuestions: ReadonlyArray<Question> = [
       SELECT e.merchant_id, e.stock_id, e.item_id, e.sequence, e.posting_id, e.type, e.on_hand_delta,
              e.reserved_delta, e.unallocatable_delta, NULL, 1, 0
       FROM audit_event e
-      WHERE ${within("e", "item_id")}
-        AND e.stock_id IS NOT NULL
+      WHERE e.stock_id IS NOT NULL
         AND ${inShare("COALESCE(e.sequence, 0)")}
         AND ${isKept("e")}
     ) both_sides

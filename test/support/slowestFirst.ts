@@ -6,14 +6,11 @@ import { BaseSequencer, type TestSpecification } from "vitest/node"
  * Vitest gives it.
  */
 const slowest: ReadonlyArray<string> = [
-  "layers/KafkaBroker",
   "contract/kafka",
   "layers/Broker",
   "services/books/Audit",
   "contract/messages",
   "services/kernel/StockLedger",
-  "package",
-  "contract/commandLine",
   "contract/merchantCommands",
   "layers/EmbeddedPostgres",
   "contract/debezium",

@@ -1,5 +1,11 @@
 import { Effect, Redacted, type Scope } from "effect"
-import kafkajs, { type Admin, type ISocketFactory, type Kafka, type RetryOptions } from "kafkajs"
+import kafkajs, {
+  type Admin,
+  type Consumer,
+  type ISocketFactory,
+  type Kafka,
+  type RetryOptions
+} from "kafkajs"
 import { type Socket, connect as connectTcp, isIP } from "node:net"
 import { connect as connectTls } from "node:tls"
 import { BrokerUnavailable } from "../../services/messaging/Broker.ts"
@@ -42,6 +48,18 @@ const warnUnheard = (): void => {
   process.emitWarning = emitWarning
 }
 
+/**
+ * A consumer that is stopped while it makes its fetchers anew, because a broker has gone or come, fetches nothing for ever
+ * after, without a turn of the event loop: the whole process stands still. It says so first, at the level that
+ * `endsItsFetchers` sets, and an error at that point ends the fetcher.
+ */
+const endFetching = (message: string): void => {
+  if (message === "consumer not running, exiting") throw new Error("the consumer is stopped")
+}
+/** Before a consumer is stopped. */
+export const endsItsFetchers = (consumer: Consumer): void =>
+  consumer.logger().setLogLevel(kafkajs.logLevel.DEBUG)
+
 /** Of kafkajs' own: whoever asks is told soon. */
 const attempts: RetryOptions = { initialRetryTime: 50, maxRetryTime: 500, retries: 2 }
 
@@ -74,7 +92,8 @@ export const openClient = (options: KafkaOptions, retry = attempts): Effect.Effe
       // It logs each failed attempt as an error: what a failure means is logged by whoever meets it.
       logCreator:
         () =>
-        ({ log: { message, stack: _, ...details } }) => {
+        ({ level, log: { message, stack: _, ...details } }) => {
+          if (level === kafkajs.logLevel.DEBUG) return endFetching(message)
           Effect.runForkWith(context)(Effect.logDebug(`kafkajs: ${message}`, details))
         }
     })

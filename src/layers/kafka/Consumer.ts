@@ -25,6 +25,7 @@ import {
   type Ask,
   type Client,
   type KafkaOptions,
+  endsItsFetchers,
   errorTypeOf,
   openClient,
   requestTimeoutMs,
@@ -607,6 +608,7 @@ const end = Effect.fnUntraced(function* (member: Member, life: Life) {
   yield* revoke(member.holdings, member.options.subscribe, member.holdings.all)
   // On new connections, should those that there are be silent.
   if (now() - life.heardAt >= member.options.timings.heartbeatMs * 2) life.client.cut()
+  endsItsFetchers(life.consumer)
   const leaving = life.consumer.disconnect()
   for (const { resolve } of life.batches.values()) resolve()
   yield* Effect.ignore(asked(() => leaving, leaveWithinMs))

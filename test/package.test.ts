@@ -2,11 +2,10 @@ import { assert, layer } from "@effect/vitest"
 import { Context, Effect, Layer } from "effect"
 import { execFile } from "node:child_process"
 import * as fs from "node:fs/promises"
-import * as os from "node:os"
 import * as path from "node:path"
 import { promisify } from "node:util"
 import manifest from "../package.json" with { type: "json" }
-import { removeFolder } from "./support/Postgres.ts"
+import { emptyFolder } from "./support/Postgres.ts"
 import { merchantAt, run, startService } from "./support/service.ts"
 import { pick } from "./support/shape.ts"
 
@@ -36,20 +35,6 @@ const execute = (folder: string, command: string, ...parameters: ReadonlyArray<s
       }
     })
   )
-
-const emptyFolder = Effect.acquireRelease(
-  Effect.promise(async () => {
-    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "holdfast-package-"))
-    // Run as root, PostgreSQL has another account, which must get in.
-    await fs.chmod(folder, 0o755)
-    return folder
-  }),
-  (folder) =>
-    Effect.promise(async () => {
-      await removeFolder(path.join(folder, ".holdfast"))
-      await fs.rm(folder, { recursive: true, force: true })
-    })
-)
 
 /** A folder where the packed package is installed, and the names of the files in it. */
 class Installed extends Context.Service<

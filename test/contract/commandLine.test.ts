@@ -2,31 +2,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import * as fs from "node:fs/promises"
 import * as net from "node:net"
-import * as os from "node:os"
 import * as path from "node:path"
 import { hasData, running } from "../../src/layers/EmbeddedPostgres.ts"
 import { connect } from "../support/ledger.ts"
-import { removeFolder } from "../support/Postgres.ts"
+import { emptyFolder } from "../support/Postgres.ts"
 import { type Program, eventually, merchantAt, run, startService } from "../support/service.ts"
 
 /** Wrong command lines, wrong folders, and commands beside a service that keeps a database of its own. */
 
 /** Processes start and stop here, which takes its time where all processors are busy. */
 const timeout = 180_000
-
-const emptyFolder = Effect.acquireRelease(
-  Effect.promise(async () => {
-    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "holdfast-folder-"))
-    // Run as root, PostgreSQL has another account, which must get in.
-    await fs.chmod(folder, 0o755)
-    return folder
-  }),
-  (folder) =>
-    Effect.promise(async () => {
-      await removeFolder(path.join(folder, ".holdfast"))
-      await fs.rm(folder, { recursive: true, force: true })
-    })
-)
 
 const linesOf = (text: string): ReadonlyArray<string> => text.split("\n").filter((line) => line !== "")
 

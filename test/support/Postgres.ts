@@ -217,6 +217,21 @@ export const makeFolder = async (): Promise<string> => {
   return folder
 }
 
+/** A folder of a test's own, in which commands and services keep their databases. */
+export const emptyFolder = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const folder = await fs.mkdtemp(path.join(os.tmpdir(), "holdfast-folder-"))
+    // Run as root, PostgreSQL has another account, which must get in.
+    await fs.chmod(folder, 0o755)
+    return folder
+  }),
+  (folder) =>
+    Effect.promise(async () => {
+      await removeFolder(path.join(folder, ".holdfast"))
+      await fs.rm(folder, { recursive: true, force: true })
+    })
+)
+
 /** Removes a data folder, and the one that it names if PostgreSQL could not use it. */
 export const removeFolder = async (dataDir: string): Promise<void> => {
   const home = await fs.readFile(path.join(dataDir, "postgres.home"), "utf8").catch(() => undefined)

@@ -325,19 +325,13 @@ export class PostingContext {
 
   /** Makes a stock's discrepancies what its balances call for, whatever was written about them. */
   followBalance(stock: StockRow, item: ItemRow): void {
-    const { open } = this.unit.discrepancies.indexes
-    const isOpen = (kind: DiscrepancyKind): boolean =>
-      open.has(stock.merchantId, openName(stock.stockId, kind))
+    const isOpen = (kind: DiscrepancyKind): boolean => this.discrepancyOf(stock.stockId, kind) !== undefined
     this.#followBalance(stock, item, (["NEGATIVE_STOCK", "OVERCOMMITTED"] as const).filter(isOpen))
   }
 
   /** Makes an item's discrepancy what its stock calls for, if it is discontinued, whatever was written about it. */
   followDiscontinued(item: ItemRow): void {
-    const isOpen = this.unit.discrepancies.indexes.open.has(
-      item.merchantId,
-      openName(item.itemId, "DISCONTINUED_WITH_STOCK")
-    )
-    this.#followDiscontinued(item, isOpen)
+    this.#followDiscontinued(item, this.discrepancyOf(item.itemId, "DISCONTINUED_WITH_STOCK") !== undefined)
   }
 
   /** Emits an event of an item that has no movement. It is numbered with the item's others when the posting is done. */

@@ -175,11 +175,11 @@ const take = (
       reservations.find(({ kind, scope }) => kind === "VARIANT" && scope === item.itemId) ??
       reservations.find(({ kind }) => kind === "ORDER")
     if (reservation === undefined) {
-      const named = { reservationId: context.nextId(), orderId, expiresAt }
-      const scope = item.itemId
       reservation = addReservation(context, {
-        ...named,
-        scope,
+        reservationId: context.nextId(),
+        orderId,
+        expiresAt,
+        scope: item.itemId,
         kind: "VARIANT",
         status: "PENDING",
         asked: []
